@@ -1,0 +1,1 @@
+"""The study: what structured noise does to a CIFAR-10 network."""

@@ -1,0 +1,1 @@
+"""Structured noise as a regularizer for Flax models."""
