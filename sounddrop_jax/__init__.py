@@ -1,1 +1,15 @@
 """Structured noise as a regularizer for Flax models."""
+
+from sounddrop_jax import audio as audio
+from sounddrop_jax import banks as banks
+from sounddrop_jax import convolution as convolution
+from sounddrop_jax import inject as inject
+from sounddrop_jax import spectra as spectra
+from sounddrop_jax.banks import NoiseBank as NoiseBank
+from sounddrop_jax.banks import make_power_law_bank as make_power_law_bank
+from sounddrop_jax.banks import make_recording_bank as make_recording_bank
+from sounddrop_jax.modules import AphexNoiseLayer as AphexNoiseLayer
+from sounddrop_jax.modules import BankVariable as BankVariable
+from sounddrop_jax.modules import GaussianNoiseLayer as GaussianNoiseLayer
+from sounddrop_jax.modules import NoiseInjection as NoiseInjection
+from sounddrop_jax.modules import WaterNoiseLayer as WaterNoiseLayer

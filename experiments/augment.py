@@ -1,0 +1,111 @@
+"""The training transform of the original: flip, padded crop, colour jitter.
+
+Images are NHWC, in [0, 255], whole numbers in float32 where PIL would have uint8.
+"""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+
+PADDING = 4
+MAX_JITTER = 0.2
+# Every order of brightness (0), contrast (1) and saturation (2).
+ORDERS = tuple(itertools.permutations(range(3)))
+# The weights of red, green and blue in PIL's grey, in 1/65536.
+GREY = (19595, 38470, 7471)
+
+
+def augment(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Flips, crops and colours every image of a batch in its own way.
+
+    Args:
+        key: a PRNG key.
+        images: uint8 `[N, H, W, 3]`.
+
+    Returns:
+        float32 `[N, H, W, 3]` of whole numbers in [0, 255].
+    """
+    flip_key, crop_key, jitter_key = jax.random.split(key, 3)
+    num_images = len(images)
+    flips = jax.random.bernoulli(flip_key, 0.5, (num_images,))
+    offsets = jax.random.randint(crop_key, (num_images, 2), -PADDING, PADDING + 1)
+    return random_jitter(jitter_key, flip_and_crop(images, flips, offsets))
+
+
+def normalize(images: jax.Array) -> jax.Array:
+    """Scales images from [0, 255] to [-1, 1]: mean 0.5 and deviation 0.5 of [0, 1]."""
+    return (images.astype(jnp.float32) / 255 - 0.5) / 0.5
+
+
+def flip_and_crop(images: jax.Array, flips: jax.Array, offsets: jax.Array) -> jax.Array:
+    """Mirrors images, then shifts them, filling with black what comes into view.
+
+    Each output row is one input row or none, and each column likewise: two products
+    with matrices of zeros and ones, exact, and fast under `vmap` where gathering
+    each image's own slice is not.
+
+    Args:
+        images: `[N, H, W, C]`, whole numbers up to 255.
+        flips: bool `[N]`, which images to mirror left to right.
+        offsets: int `[N, 2]`, where in the (mirrored) image row 0 and column 0 of the
+            output lie; negative ones lie in the padding.
+
+    Returns:
+        float32 `[N, H, W, C]`.
+    """
+    _, height, width, _ = images.shape
+    rows = jnp.arange(height) + offsets[:, :1]
+    columns = jnp.arange(width) + offsets[:, 1:]
+    columns = jnp.where(flips[:, None], width - 1 - columns, columns)
+    # An index outside the image matches no input row: its one-hot row is zero.
+    pick_rows = jax.nn.one_hot(rows, height, dtype=jnp.float32)
+    pick_columns = jax.nn.one_hot(columns, width, dtype=jnp.float32)
+    images = images.astype(jnp.float32)
+    shifted = jnp.einsum("nab,nbwc->nawc", pick_rows, images)
+    return jnp.einsum("nxw,nawc->naxc", pick_columns, shifted)
+
+
+def random_jitter(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Changes brightness, contrast and saturation by U(0.8, 1.2), in random order.
+
+    Args:
+        key: a PRNG key.
+        images: float32 `[N, H, W, 3]` of whole numbers in [0, 255].
+
+    Returns:
+        The same; see `jitter`.
+    """
+    factor_key, order_key = jax.random.split(key)
+    num_images = len(images)
+    factors = jax.random.uniform(
+        factor_key, (num_images, 3), minval=1 - MAX_JITTER, maxval=1 + MAX_JITTER
+    )
+    which = jax.random.randint(order_key, (num_images,), 0, len(ORDERS))
+    return jitter(images, factors, jnp.asarray(ORDERS)[which])
+
+
+def jitter(images: jax.Array, factors: jax.Array, order: jax.Array) -> jax.Array:
+    """Blends images with black, mean grey and grey, as PIL's ImageEnhance does.
+
+    Args:
+        images: float32 `[N, H, W, 3]` of whole numbers in [0, 255].
+        factors: `[N, 3]` of brightness, contrast and saturation; 1 changes nothing.
+        order: int `[N, 3]`, which of the three (0, 1, 2) comes first, second, third.
+
+    Returns:
+        float32 `[N, H, W, 3]`, clipped to [0, 255] and rounded down after each step.
+    """
+    for step in range(3):
+        kind = order[:, step, None, None, None]
+        factor = jnp.take_along_axis(factors, order[:, step, None], axis=1)
+        # Whole numbers below 2^24, which float32 holds exactly. Written out, because
+        # XLA does not fuse a sum over an axis this short.
+        red, green, blue = jnp.split(images, 3, axis=-1)
+        sums = GREY[0] * red + GREY[1] * green + GREY[2] * blue
+        grey = jnp.floor((sums + 2**15) / 2**16)
+        mean = jnp.floor(grey.mean((1, 2, 3), keepdims=True) + 0.5)
+        base = jnp.where(kind == 0, 0.0, jnp.where(kind == 1, mean, grey))
+        blend = base + factor[:, :, None, None] * (images - base)
+        images = jnp.floor(jnp.clip(blend, 0, 255))
+    return images

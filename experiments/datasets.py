@@ -1,0 +1,425 @@
+"""CIFAR-10 without TensorFlow, and handwritten digits where it cannot be had.
+
+Every set comes as whole uint8 arrays, (N, 32, 32, 3), in an order that depends on
+nothing but the files. CIFAR-10 is read from a folder in the format of
+tensorflow-datasets (TFDS); where there is none, the official archive is downloaded,
+checked and prepared into one that TFDS itself can read as well.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import http.client
+import io
+import os
+import queue
+import sys
+import tarfile
+import threading
+import urllib.error
+import urllib.request
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+CHOICES = ("auto", "cifar10", "digits")
+
+# The URL and the checksum under which TFDS knows the archive.
+ARCHIVE_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+ARCHIVE_BYTES = 170_052_171
+ARCHIVE_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
+
+_VERSION = "3.0.2"
+_FOLDER = f"cifar10/{_VERSION}"
+_REMEDIES = f"connect and rerun, or point --data-dir at a folder that holds {_FOLDER}"
+
+# How long the host may take to answer at all, and how long it may pause after that:
+# whichever way a network is missing, an attempt is over in less than ten seconds.
+_ANSWER_SECONDS = 6.0
+_SILENCE_SECONDS = 8.0
+
+# Channel sums (red, green, blue) of the official train and test images. They follow
+# from the published means, e.g. 0.49139968, 0.48215841, 0.44653091 for train
+# (github.com/akamaster/pytorch_resnet_cifar10/issues/9). With all digits quoted, mean
+# * 255 * number of pixels is a whole number, which confirms them:
+#   train 0.49139967861519607 0.48215840839460783 0.44653091444546567
+#   test  0.4942142800245098  0.4851313890165441  0.4504090927542892
+_OFFICIAL_CHANNEL_SUMS = [
+    [6_415_714_204, 6_295_060_180, 5_829_907_619],
+    [1_290_492_328, 1_266_775_083, 1_176_108_223],
+]
+
+# Copies with other pixels, by the fingerprint of what Pillow decodes.
+_JPEG_75_COPY = "3f5109b70bebac950889ca4e8c3f2aa5b36450f88a5ce01728de32464ac7583f"
+_KNOWN_COPIES = {_JPEG_75_COPY: "CIFAR-10, JPEG-75 copy"}
+
+
+class DatasetError(Exception):
+    """A set that cannot be had; one line with the flag, its value and the remedies."""
+
+
+class _Unavailable(Exception):
+    """CIFAR-10 is neither here nor to be fetched: the case `auto` falls back from."""
+
+
+# Comparing two sets is comparing fingerprints: == on arrays would give an array.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """A train and a test split as arrays.
+
+    Attributes:
+      name: "cifar10" or "digits".
+      title: What reports call it: "CIFAR-10" for the official pixels only.
+      fingerprint: See `fingerprint`.
+      train_images: uint8, (N, 32, 32, 3).
+      train_labels: int32, (N,), indices into `class_names`.
+      test_images: uint8, (M, 32, 32, 3).
+      test_labels: int32, (M,).
+      class_names: One name per class.
+    """
+
+    name: str
+    title: str
+    fingerprint: str
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    class_names: tuple[str, ...]
+
+
+def load(name: str = "auto", data_dir: str | None = None) -> Dataset:
+    """Loads a set by name.
+
+    Args:
+      name: "cifar10" (downloaded and prepared on first use), "digits" (needs neither
+        files nor a network), or "auto": CIFAR-10, but the digits, with a warning on
+        stderr, where CIFAR-10 is not prepared and cannot be downloaded.
+      data_dir: The folder that holds, or will hold, `cifar10/3.0.2`. None is TFDS's
+        own default: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+
+    Returns:
+      The set; the same files give the same arrays in the same order.
+
+    Raises:
+      DatasetError: If `name` is unknown, CIFAR-10 was asked for and cannot be had, or
+        a prepared CIFAR-10 is damaged (with "auto" too: a set that should be there
+        is not replaced by another).
+
+    Example:
+      >>> load("digits").train_images.shape
+      (1437, 32, 32, 3)
+    """
+    if name not in CHOICES:
+        raise DatasetError(
+            f"--dataset={name}: no such dataset; choose one of {', '.join(CHOICES)}"
+        )
+    if name == "digits":
+        return _load_digits()
+    try:
+        return _load_cifar10(data_dir)
+    except _Unavailable as error:
+        if name == "cifar10":
+            raise DatasetError(
+                f"--dataset=cifar10: {error}; {_REMEDIES}, or use --dataset=digits"
+            ) from error
+        print(
+            "WARNING: --dataset=auto takes handwritten digits INSTEAD OF CIFAR-10: "
+            f"{error}; for CIFAR-10, {_REMEDIES}",
+            file=sys.stderr,
+            flush=True,
+        )
+        return _load_digits()
+
+
+def fingerprint(
+    train_images: np.ndarray,
+    train_labels: np.ndarray,
+    test_images: np.ndarray,
+    test_labels: np.ndarray,
+) -> str:
+    """Identifies pixels and labels, whatever the order of the records.
+
+    Each record (its pixels row by row, then its label as one byte) is hashed; a
+    split's hash is that of its sorted record hashes, the set's that of train and test.
+
+    Args:
+      train_images: uint8, (N, 32, 32, 3).
+      train_labels: Integers below 256, (N,).
+      test_images: uint8, (M, 32, 32, 3).
+      test_labels: Integers below 256, (M,).
+
+    Returns:
+      64 hexadecimal digits (SHA-256).
+    """
+    whole = hashlib.sha256()
+    for images, labels in (train_images, train_labels), (test_images, test_labels):
+        records = sorted(
+            hashlib.sha256(image.tobytes() + bytes([label])).digest()
+            for image, label in zip(images, labels, strict=True)
+        )
+        whole.update(hashlib.sha256(b"".join(records)).digest())
+    return whole.hexdigest()
+
+
+def _load_digits() -> Dataset:
+    """The 8x8 digits of scikit-learn, enlarged to the shape of CIFAR-10's images."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    images = grey.repeat(4, axis=1).repeat(4, axis=2)[..., np.newaxis].repeat(3, axis=3)
+    labels = digits.target.astype(np.int32)
+    # Every fifth record in label order: stratified to within one image a class, and
+    # the same with every version of every library.
+    is_test = np.zeros(len(labels), bool)
+    is_test[np.argsort(labels, kind="stable")[::5]] = True
+    splits = images[~is_test], labels[~is_test], images[is_test], labels[is_test]
+    names = tuple(str(digit) for digit in digits.target_names)
+    return Dataset("digits", "handwritten digits", fingerprint(*splits), *splits, names)
+
+
+def _load_cifar10(data_dir: str | None) -> Dataset:
+    import tensorflow_datasets as tfds
+
+    root = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    # os.path.exists, unlike Path.exists, is False where looking is not permitted.
+    if not os.path.exists(root / _FOLDER):
+        _prepare(root)
+    try:
+        builder = tfds.builder_from_directory(root / _FOLDER)
+        splits = *_read_split(builder, "train"), *_read_split(builder, "test")
+        names = tuple(builder.info.features["label"].names)
+    # What TFDS, array_record, protobuf and Pillow raise on damaged files has no
+    # common base.
+    except Exception as error:
+        raise DatasetError(
+            f"--data-dir={root}: {_FOLDER} in it cannot be read ({_reason(error)}); "
+            "point --data-dir elsewhere, remove that folder to have it prepared "
+            "afresh, or use --dataset=digits"
+        ) from error
+    digest = fingerprint(*splits)
+    title = _cifar10_title(digest, train_images=splits[0], test_images=splits[2])
+    return Dataset("cifar10", title, digest, *splits, names)
+
+
+def _read_split(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """The images, uint8 (N, 32, 32, 3), and labels, int32 (N,), of a prepared split."""
+    import tensorflow_datasets as tfds
+    from PIL import Image
+
+    # TFDS would decode with OpenCV where it is installed and with Pillow elsewhere;
+    # always Pillow, so that a JPEG has the same pixels, and fingerprint, everywhere.
+    source = builder.as_data_source(
+        split, decoders={"image": tfds.decode.SkipDecoding()}
+    )
+    records = source.__getitems__(range(len(source)))  # 3 times as fast as one by one
+    images = np.empty((len(records), 32, 32, 3), np.uint8)
+    for image, record in zip(images, records, strict=True):
+        image[:] = np.asarray(Image.open(io.BytesIO(record["image"])))
+    labels = np.array([record["label"] for record in records], np.int32)
+    if np.any((labels < 0) | (labels > 9)):
+        raise ValueError(f"a label in {split} is none of the ten classes")
+    return images, labels
+
+
+def _cifar10_title(
+    digest: str, *, train_images: np.ndarray, test_images: np.ndarray
+) -> str:
+    # Images first: 10 times as fast as over all three axes at once.
+    channel_sums = [
+        images.sum(axis=0, dtype=np.int64).sum(axis=(0, 1)).tolist()
+        for images in (train_images, test_images)
+    ]
+    if channel_sums == _OFFICIAL_CHANNEL_SUMS:
+        return "CIFAR-10"
+    return _KNOWN_COPIES.get(digest, "CIFAR-10, unrecognised pixels")
+
+
+def _prepare(root: Path) -> None:
+    """Downloads the archive and writes `cifar10/3.0.2` under root, whole or not at all.
+
+    Raises:
+      _Unavailable: If root cannot be written or the archive cannot be had.
+      DatasetError: If root is no folder or the archive holds something else.
+    """
+    import tensorflow_datasets as tfds
+    from PIL import Image
+
+    parent = next(path for path in (root, *root.parents) if os.path.exists(path))
+    if not parent.is_dir():
+        raise DatasetError(
+            f"--data-dir={root}: {parent} is not a folder; point --data-dir at one, "
+            "or use --dataset=digits"
+        )
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise _Unavailable(f"not prepared in {root}, which cannot be written to")
+    try:
+        archive = _download()
+    except (OSError, http.client.HTTPException) as error:
+        raise _Unavailable(
+            f"not prepared in {root} and the download failed ({_reason(error)})"
+        ) from error
+    class_names, splits = _parse(archive)
+
+    official: Any = tfds.builder_cls("cifar10")
+
+    class Cifar10(official, skip_registration=True):  # type: ignore[call-arg]
+        """TFDS's builder, with its name, features and keys but no TensorFlow."""
+
+        VERSION = tfds.core.Version(_VERSION)
+        # Otherwise TFDS looks for a table of checksums beside this module, and to do
+        # so imports importlib_resources, which it does not declare as a dependency.
+        url_infos = None
+
+        def _split_generators(self, dl_manager):
+            del dl_manager  # The archive is in memory already.
+            self.info.features["label"].names = class_names
+            return {
+                split: self._generate_examples(split, images, labels)
+                for split, (images, labels) in splits.items()
+            }
+
+        def _generate_examples(self, split, images, labels):
+            # TFDS orders records by a hash of their key, so the key must be its own.
+            for key, (image, label) in enumerate(zip(images, labels, strict=True)):
+                yield (
+                    key,
+                    {
+                        "id": f"{split}_{key:05d}",
+                        # An array would be encoded by TensorFlow, a picture is not.
+                        "image": Image.fromarray(image),
+                        "label": int(label),
+                    },
+                )
+
+    print(f"Preparing CIFAR-10 in {root}", file=sys.stderr, flush=True)
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints what we just did
+            # Written to a temporary folder beside its place, and renamed when whole.
+            Cifar10(data_dir=root).download_and_prepare(file_format="array_record")
+    except (OSError, RuntimeError) as error:  # array_record raises RuntimeError
+        if os.path.exists(root / _FOLDER):  # Another process was faster.
+            return
+        raise _Unavailable(
+            f"not prepared in {root} and preparing it failed ({_reason(error)})"
+        ) from error
+
+
+def _download() -> bytearray:
+    """The archive, verified, in memory: no partial file can be left behind.
+
+    Raises:
+      OSError: If it cannot be fetched, or is not the file it should be.
+      http.client.HTTPException: If the host does not speak HTTP.
+    """
+    megabytes = f"{ARCHIVE_BYTES / 1e6:.0f} MB"
+    print(f"Downloading CIFAR-10, {megabytes}: {ARCHIVE_URL}", file=sys.stderr)
+    show_progress = sys.stderr.isatty()
+    archive = bytearray()
+    with _open(ARCHIVE_URL) as response:
+        # A byte too many is enough to know that this is another file.
+        while len(archive) <= ARCHIVE_BYTES and (chunk := response.read(1 << 20)):
+            archive += chunk
+            if show_progress:
+                done = f"\r{len(archive) / 1e6:.0f} of {megabytes} "
+                print(done, end="", file=sys.stderr, flush=True)
+    if show_progress:
+        print(file=sys.stderr)
+    sha256 = hashlib.sha256(archive).hexdigest()
+    if len(archive) != ARCHIVE_BYTES or sha256 != ARCHIVE_SHA256:
+        raise OSError(
+            f"got {len(archive):,} bytes with sha256 {sha256[:8]}..., "
+            f"not {ARCHIVE_BYTES:,} with {ARCHIVE_SHA256[:8]}..."
+        )
+    return archive
+
+
+def _open(url: str) -> http.client.HTTPResponse:
+    """Opens url, or raises after `_ANSWER_SECONDS`, whatever the wait is for."""
+    # A socket's timeout bounds neither the look-up of the name nor the sum over the
+    # host's addresses; leaving a thread behind bounds both.
+    outcome: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def connect() -> None:
+        try:
+            outcome.put(urllib.request.urlopen(url, timeout=_SILENCE_SECONDS))
+        except Exception as error:
+            outcome.put(error)
+
+    threading.Thread(target=connect, daemon=True).start()
+    try:
+        answer = outcome.get(timeout=_ANSWER_SECONDS)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {_ANSWER_SECONDS:g} s") from None
+    if isinstance(answer, urllib.error.HTTPError):
+        answer.close()  # An error page is an open response as well.
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _parse(
+    archive: bytearray,
+) -> tuple[list[str], dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """Class names, and images and labels by split, of CIFAR-10's binary version.
+
+    Raises:
+      DatasetError: If a file is missing, cut off or holds a label that is no class.
+    """
+    files = {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive), mode="r|gz") as tar:
+            for member in tar:
+                if content := tar.extractfile(member):  # None for a folder
+                    files[member.name] = content.read()
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise _bad_archive(_reason(error)) from error
+
+    def read(name: str) -> bytes:
+        try:
+            return files[f"cifar-10-batches-bin/{name}"]
+        except KeyError:
+            raise _bad_archive(f"{name} is missing") from None
+
+    def read_batch(name: str) -> np.ndarray:
+        content = read(name)
+        if not content or len(content) % 3073:
+            raise _bad_archive(
+                f"{name} holds {len(content):,} bytes, not whole records of 3,073"
+            )
+        records = np.frombuffer(content, np.uint8).reshape(-1, 3073)
+        if (largest := np.max(records[:, 0])) > 9:
+            raise _bad_archive(f"{name} holds label {largest}, not only 0 to 9")
+        return records
+
+    class_names = read("batches.meta.txt").decode().split()
+    if len(class_names) != 10:
+        raise _bad_archive(f"batches.meta.txt names {len(class_names)} classes, not 10")
+    splits = {}
+    for split, names in {
+        "train": [f"data_batch_{number}.bin" for number in range(1, 6)],
+        "test": ["test_batch.bin"],
+    }.items():
+        # A record is the label, then the red, the green and the blue plane.
+        records = np.concatenate([read_batch(name) for name in names])
+        planes = records[:, 1:].reshape(-1, 3, 32, 32)
+        splits[split] = planes.transpose(0, 2, 3, 1), records[:, 0]
+    return class_names, splits
+
+
+def _bad_archive(problem: str) -> DatasetError:
+    return DatasetError(
+        f"--dataset=cifar10: {ARCHIVE_URL} is not CIFAR-10's binary version "
+        f"({problem}); point --data-dir at a folder that holds {_FOLDER}, "
+        "or use --dataset=digits"
+    )
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error's message: ours are one line long."""
+    message = str(error).removeprefix("<urlopen error ").removesuffix(">").strip()
+    return message.partition("\n")[0].strip() or type(error).__name__

@@ -1,0 +1,263 @@
+"""Training of many networks at once: pure functions of one seed, mapped over seeds.
+
+Everything that a network's numbers depend on comes from its own key, in named
+streams. So seed k is the same network whoever is trained beside it, and two arms
+share the initial weights, the order and the augmentation of seed k.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax import lax
+
+from experiments.augment import augment, normalize
+from experiments.datasets import Dataset
+from experiments.models import Network
+
+# How long one compiled call should run: often enough for a lively progress bar and a
+# prompt Ctrl-C, rarely enough to cost nothing.
+SECONDS_PER_CALL = 0.5
+EVALUATION_BATCH = 500
+
+
+class TrainState(NamedTuple):
+    """What training changes in one network; with a leading seed axis, in many."""
+
+    params: nnx.State
+    batch_stats: nnx.State
+    opt_state: optax.OptState
+    key: jax.Array
+
+
+class Constants(NamedTuple):
+    """What all networks share, on the device.
+
+    Attributes:
+        layers: the state that training leaves alone, the noise banks above all.
+        train_images: uint8 `[N, H, W, C]`.
+        train_labels: int32 `[N]`.
+        test_images: uint8 `[M, H, W, C]`.
+    """
+
+    layers: nnx.State
+    train_images: jax.Array
+    train_labels: jax.Array
+    test_images: jax.Array
+
+
+class Functions(NamedTuple):
+    """The pure functions of one seed, and the constants that they take.
+
+    Attributes:
+        init: key -> state.
+        shuffle: (key, epoch) -> int32 `[N]`, the order of the images in an epoch.
+        train_steps: (state, constants, order, epoch, start, stop) -> (state, sum of
+            losses), the steps from `start` up to `stop` of an epoch. The numbers may
+            be traced, so every stretch of every epoch shares one compilation.
+        evaluate: (state, constants) -> float32 `[M, num_classes]`, the test logits.
+        constants: of type `Constants`.
+    """
+
+    init: Callable[..., TrainState]
+    shuffle: Callable[..., jax.Array]
+    train_steps: Callable[..., tuple[TrainState, jax.Array]]
+    evaluate: Callable[..., jax.Array]
+    constants: Constants
+
+
+class Progress(NamedTuple):
+    """Where training stands: yielded after every compiled call.
+
+    Attributes:
+        epoch: from 0.
+        step: number of steps done in this epoch.
+        losses: float64 `[S]`, the mean training loss of this epoch so far.
+        logits: float32 `[S, M, num_classes]` at the end of an epoch, else None.
+        seconds: spent on training steps so far; neither compilation nor evaluation.
+    """
+
+    epoch: int
+    step: int
+    losses: np.ndarray
+    logits: np.ndarray | None
+    seconds: float
+
+
+def stream(key: jax.Array, name: str) -> jax.Array:
+    """Derives a named stream from a seed's key: init, order, augment or noise."""
+    return jax.random.fold_in(key, ("init", "order", "augment", "noise").index(name))
+
+
+def make_functions(
+    dataset: Dataset,
+    make_regularizer: Callable[..., Any],
+    *,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float,
+    dtype: Any = jnp.float32,
+) -> Functions:
+    """Makes the functions that train a network on a dataset.
+
+    The optimiser is AdamW with betas 0.9 and 0.999 and epsilon 1e-8, and decays every
+    parameter. An epoch takes each training image at most once, in whole batches: the
+    remainder, fewer images than a batch, is another one in every epoch.
+
+    Args:
+        dataset: images and labels.
+        make_regularizer: see `models.Network`.
+        batch_size: images a step.
+        learning_rate: constant.
+        weight_decay: in units of the learning rate, as in PyTorch and optax.
+        dtype: of the computation; parameters and statistics are float32.
+
+    Returns:
+        See `Functions`.
+    """
+    tx = optax.adamw(learning_rate, weight_decay=weight_decay)
+
+    def make_network(key: jax.Array) -> Network:
+        return Network(
+            make_regularizer,
+            image_shape=dataset.train_images.shape[1:],
+            num_classes=len(dataset.class_names),
+            dtype=dtype,
+            rngs=nnx.Rngs(params=stream(key, "init")),
+        )
+
+    network = make_network(jax.random.key(0))
+    train_network = nnx.view(network, deterministic=False, use_running_average=False)
+    eval_network = nnx.view(network, deterministic=True, use_running_average=True)
+    train_graph, _, _, layers = nnx.split(train_network, nnx.Param, nnx.BatchStat, ...)
+    eval_graph, *_ = nnx.split(eval_network, nnx.Param, nnx.BatchStat, ...)
+
+    def init(key: jax.Array) -> TrainState:
+        _, params, batch_stats, _ = nnx.split(
+            make_network(key), nnx.Param, nnx.BatchStat, ...
+        )
+        return TrainState(params, batch_stats, tx.init(params), key)
+
+    def loss_fn(params, batch_stats, layers, images, labels, key):
+        # A copy, because BatchNorm assigns to its variables.
+        model = nnx.merge(train_graph, params, batch_stats, layers, copy=True)
+        logits = model(images, rngs=nnx.Rngs(dropout=key))
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return losses.mean(), nnx.state(model, nnx.BatchStat)
+
+    def shuffle(key, epoch):
+        epoch_key = jax.random.fold_in(stream(key, "order"), epoch)
+        return jax.random.permutation(epoch_key, len(dataset.train_labels))
+
+    def train_steps(state, constants, order, epoch, start, stop):
+        augment_key, noise_key = (
+            jax.random.fold_in(stream(state.key, name), epoch)
+            for name in ("augment", "noise")
+        )
+
+        def train_step(step, carry):
+            (params, batch_stats, opt_state, key), total = carry
+            batch = lax.dynamic_slice_in_dim(order, step * batch_size, batch_size)
+            images = augment(
+                jax.random.fold_in(augment_key, step), constants.train_images[batch]
+            )
+            (loss, batch_stats), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+                params,
+                batch_stats,
+                constants.layers,
+                normalize(images),
+                constants.train_labels[batch],
+                jax.random.fold_in(noise_key, step),
+            )
+            updates, opt_state = tx.update(grads, opt_state, params)
+            params = optax.apply_updates(params, updates)
+            return TrainState(params, batch_stats, opt_state, key), total + loss
+
+        return lax.fori_loop(start, stop, train_step, (state, jnp.zeros(())))
+
+    def evaluate(state, constants):
+        model = nnx.merge(eval_graph, state.params, state.batch_stats, constants.layers)
+        return lax.map(
+            lambda image: model(normalize(image[None]))[0],
+            constants.test_images,
+            batch_size=EVALUATION_BATCH,
+        )
+
+    constants = Constants(
+        layers,
+        jnp.asarray(dataset.train_images),
+        jnp.asarray(dataset.train_labels),
+        jnp.asarray(dataset.test_images),
+    )
+    return Functions(init, shuffle, train_steps, evaluate, constants)
+
+
+class Trainer:
+    """Trains the networks of several seeds side by side, on all of a device's cores.
+
+    Args:
+        functions: of one seed.
+        seeds: one network each; a seed's numbers do not depend on the others.
+
+    Attributes:
+        compile_seconds: what the compilations took.
+    """
+
+    def __init__(self, functions: Functions, seeds: Sequence[int]):
+        keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
+        self._constants = functions.constants
+        start = time.perf_counter()
+        # Each is compiled ahead of its first use, so that no timing includes it.
+        init = jax.jit(jax.vmap(functions.init)).lower(keys).compile()
+        shuffle = jax.vmap(functions.shuffle, in_axes=(0, None))
+        self._shuffle = jax.jit(shuffle).lower(keys, 0).compile()
+        self._state = init(keys)
+        train_steps = jax.vmap(
+            functions.train_steps, in_axes=(0, None, 0, None, None, None)
+        )
+        self._train_steps = (
+            jax.jit(train_steps, donate_argnums=0)
+            .lower(self._state, self._constants, self._shuffle(keys, 0), 0, 0, 0)
+            .compile()
+        )
+        evaluate = jax.vmap(functions.evaluate, in_axes=(0, None))
+        self._evaluate = jax.jit(evaluate).lower(self._state, self._constants).compile()
+        self.compile_seconds = time.perf_counter() - start
+
+    def train(self, num_epochs: int, steps_per_epoch: int) -> Iterator[Progress]:
+        """Trains all networks, and reports after every compiled call.
+
+        Args:
+            num_epochs: number of epochs; the networks are evaluated after each.
+            steps_per_epoch: number of steps an epoch, at most the number of whole
+                batches.
+
+        Yields:
+            Several times an epoch; the last one of an epoch has the test logits.
+        """
+        num_steps, seconds = 1, 0.0
+        for epoch in range(num_epochs):
+            sums: Any = 0.0
+            step = 0
+            start = time.perf_counter()
+            order = self._shuffle(self._state.key, epoch)
+            while step < steps_per_epoch:
+                stop = min(step + num_steps, steps_per_epoch)
+                self._state, losses = self._train_steps(
+                    self._state, self._constants, order, epoch, step, stop
+                )
+                sums = sums + np.asarray(losses, np.float64)
+                elapsed = time.perf_counter() - start
+                seconds += elapsed
+                num_steps = round((stop - step) * SECONDS_PER_CALL / elapsed) or 1
+                step = stop
+                logits = None
+                if step == steps_per_epoch:
+                    logits = np.asarray(self._evaluate(self._state, self._constants))
+                yield Progress(epoch, step, sums / step, logits, seconds)
+                start = time.perf_counter()

@@ -1,0 +1,197 @@
+"""Noise banks: noise made once, of which every step takes a window.
+
+A bank has a leading time axis and trailing field axes. A window is the next n entries
+from a random start, reshaped: one contiguous slice, whatever the noise.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import ArrayLike, DTypeLike
+
+from sounddrop_jax import spectra
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class NoiseBank:
+    """Noise of zero mean and unit variance, ready to be cut into windows; a pytree.
+
+    Attributes:
+        values: `[num_entries, *field]`, floating point. The field is what one entry
+            fills: nothing for a recording (an entry is a sample), `[W, C]` for noise
+            along rows, `[H, W, C]` for noise in the plane.
+    """
+
+    values: jax.Array
+
+    @property
+    def num_entries(self) -> int:
+        """The number of entries along the time axis."""
+        return self.values.shape[0]
+
+    @property
+    def field_shape(self) -> tuple[int, ...]:
+        """The shape that one entry fills."""
+        return self.values.shape[1:]
+
+
+def make_power_law_bank(
+    key: jax.Array,
+    field_shape: Sequence[int],
+    *,
+    exponent: float = 1.0,
+    axes: int | Sequence[int] = (-2,),
+    min_frequency: float = 0.0,
+    num_entries: int | None = None,
+    dtype: DTypeLike = jnp.float32,
+) -> NoiseBank:
+    """Makes a bank of power-law noise.
+
+    Args:
+        key: a PRNG key.
+        field_shape: what an entry fills: the last axes of the feature maps that the
+            bank is for, `(W, C)` for noise along rows, `(H, W, C)` in the plane.
+        exponent: of the spectrum, see `spectra.power_law`.
+        axes: of the field along which the spectrum is shaped.
+        min_frequency: see `spectra.power_law`.
+        num_entries: length of the bank; by default about four million values in all,
+            16 MiB of float32, and at least one entry.
+        dtype: of the values.
+
+    Returns:
+        A bank of independent entries.
+
+    Raises:
+        ValueError: if the field is empty, `num_entries` is below 1, `axes` are not
+            axes of the field, or the law is out of range.
+
+    Example:
+        >>> import jax
+        >>> bank = make_power_law_bank(jax.random.key(0), (16, 8), num_entries=256)
+        >>> bank.num_entries, bank.field_shape
+        (256, (16, 8))
+    """
+    field_shape = tuple(field_shape)
+    field_size = math.prod(field_shape)
+    if field_size == 0:
+        raise ValueError(f"A bank's field cannot be empty, but it is {field_shape}.")
+    if num_entries is None:
+        num_entries = max(2**22 // field_size, 1)
+    if num_entries < 1:
+        raise ValueError(f"A bank needs at least one entry, not {num_entries}.")
+    rank = len(field_shape)
+    given = (axes,) if isinstance(axes, int) else tuple(axes)
+    if not all(-rank <= axis < rank for axis in given):
+        raise ValueError(f"axes={given} do not all exist in a field of rank {rank}.")
+    values = spectra.power_law(
+        key,
+        (num_entries, *field_shape),
+        exponent=exponent,
+        axes=[axis % rank + 1 for axis in given],
+        min_frequency=min_frequency,
+        dtype=dtype,
+    )
+    return NoiseBank(values)
+
+
+def make_recording_bank(
+    waveform: ArrayLike, *, dtype: DTypeLike = jnp.float32
+) -> NoiseBank:
+    """Makes a bank of a recording, brought to zero mean and unit variance.
+
+    Args:
+        waveform: `[num_frames]`, real; see `audio.load_track` and `audio.make_track`.
+        dtype: of the values, floating point.
+
+    Returns:
+        A bank whose entries are single samples.
+
+    Raises:
+        ValueError: if the waveform is not one-dimensional, is empty or constant, or
+            holds NaN or infinity.
+
+    Example:
+        >>> import numpy as np
+        >>> bank = make_recording_bank(np.sin(np.arange(10_000)))
+        >>> bank.num_entries, bank.field_shape, round(float(bank.values.std()), 3)
+        (10000, (), 1.0)
+    """
+    frames = np.asarray(waveform, np.float64)
+    if frames.ndim != 1 or frames.size == 0:
+        raise ValueError(
+            "A recording is a one-dimensional waveform with at least one sample, but "
+            f"this one has shape {frames.shape}; mix its channels down first."
+        )
+    if not np.isfinite(frames).all():
+        raise ValueError("The recording holds NaN or infinity; clean it first.")
+    frames = frames - frames.mean()
+    deviation = frames.std()
+    if not deviation > 1e-8 * np.abs(waveform).max():
+        raise ValueError("The recording is silent or constant: it holds no noise.")
+    return NoiseBank(jnp.asarray(frames / deviation, dtype))
+
+
+def sample_window(key: jax.Array, bank: NoiseBank, shape: Sequence[int]) -> jax.Array:
+    """Takes the next entries from a random start and gives them the shape asked for.
+
+    A bank with a field fills the shape's last axes with fields, entry by entry. A
+    recording, whose entries are samples, runs along the middle axes first, then along
+    the last (the channels), then along the first (the batch): neighbours in time
+    become neighbours in space, as in channels-first memory.
+
+    A bank shorter than two windows is read as a loop, so that every start stays
+    possible however short it is; longer ones are not read across their end.
+
+    Args:
+        key: a PRNG key; it decides the start.
+        bank: where the window is taken.
+        shape: of the window. It must end with the bank's field; where it has 1 for a
+            field axis, one position along that axis is taken, to be broadcast.
+
+    Returns:
+        `[*shape]`, of the bank's dtype.
+
+    Raises:
+        ValueError: if the shape does not end with the bank's field.
+
+    Example:
+        >>> import jax
+        >>> bank = NoiseBank(jax.numpy.arange(100.0))
+        >>> window = sample_window(jax.random.key(0), bank, (2, 3, 4))
+        >>> [float(x) for x in window[0, :, 0] - window[0, 0, 0]]
+        [0.0, 1.0, 2.0]
+    """
+    shape, field = tuple(shape), bank.field_shape
+    split = max(len(shape) - len(field), 0)
+    leading, trailing = shape[:split], shape[split:]
+    if len(trailing) != len(field) or any(
+        wanted not in (1, full) for wanted, full in zip(trailing, field, strict=True)
+    ):
+        raise ValueError(
+            f"A window of shape {shape} does not end with the bank's field {field}: "
+            "make the bank for this shape, or give no bank and draw fresh noise."
+        )
+    if field or len(shape) < 3:
+        return _take(key, bank.values, leading, trailing)
+    samples = _take(key, bank.values, (shape[0], shape[-1], *shape[1:-1]), ())
+    return jnp.moveaxis(samples, 1, -1)
+
+
+def _take(key, values, leading: tuple[int, ...], trailing: tuple[int, ...]):
+    """Cuts a window out of a bank's values, from a random start."""
+    length, size = values.shape[0], math.prod(leading)
+    num_starts = length - size + 1
+    if length < 2 * size:
+        num_starts = length
+        num_rounds = -(-size // length) + 1
+        values = jnp.tile(values, (num_rounds, *[1] * len(trailing)))
+    start = jax.random.randint(key, (), 0, num_starts)
+    entries = lax.dynamic_slice_in_dim(values, start, size)
+    part = tuple(slice(wanted) for wanted in trailing)
+    return entries[:, *part].reshape(leading + trailing)

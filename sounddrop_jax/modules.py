@@ -1,0 +1,285 @@
+"""Flax NNX layers that inject noise: they handle keys and modes, and compute nothing.
+
+They take the place of an `nnx.Dropout`: the same keywords, the same random stream,
+the same switching between training and evaluation.
+"""
+
+import math
+import os
+from collections.abc import Sequence
+
+import jax
+from flax import nnx
+
+from sounddrop_jax import audio, inject
+from sounddrop_jax.banks import NoiseBank, make_recording_bank
+
+
+class BankVariable(nnx.Variable):
+    """Holds the values of a noise bank: state that no optimiser should touch.
+
+    It is not an `nnx.Param`, so `nnx.Optimizer(..., wrt=nnx.Param)` and
+    `nnx.split(model, nnx.Param, ...)` leave it alone, and it can be selected by type.
+    """
+
+
+class NoiseInjection(nnx.Module):
+    """Adds structured noise to its inputs while training; returns them in evaluation.
+
+    The noise is a window of `bank`, or, where there is none, drawn afresh at every
+    call with power 1/f^exponent along `axes`, for inputs of any shape.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from sounddrop_jax import NoiseInjection
+        >>> plane = NoiseInjection(0.1, exponent=2.0, axes=(-3, -2), rngs=nnx.Rngs(0))
+        >>> maps = jnp.zeros((4, 16, 16, 8))
+        >>> bool((plane(maps) == maps).all())
+        False
+        >>> plane.eval()
+        >>> plane(maps) is maps
+        True
+
+    Args:
+        intensity: the standard deviation of the noise, 0 or above: a number, or a
+            scalar array, with which a sweep over intensities compiles once.
+        bank: the noise to take windows of; it must fit the inputs, see
+            `banks.sample_window`.
+        exponent: of noise drawn afresh, see `spectra.power_law`; 0 is white.
+        axes: of the inputs, along which fresh noise is shaped: -2, the rows of NHWC
+            maps and the time axis of sequences, or (-3, -2), the plane of NHWC maps.
+        broadcast_dims: dimensions that share the same noise.
+        deterministic: if True the inputs are returned as they are.
+        rng_collection: the name of the random stream that keys are taken from.
+        rngs: an `nnx.Rngs` or `nnx.RngStream`, forked, for calls that give none.
+
+    Raises:
+        ValueError: if a number given as intensity is negative, infinite or NaN.
+        TypeError: if `rngs` is neither of the two, nor None.
+    """
+
+    def __init__(
+        self,
+        intensity: float | jax.Array,
+        *,
+        bank: NoiseBank | None = None,
+        exponent: float = 0.0,
+        axes: int | Sequence[int] = (-2,),
+        broadcast_dims: Sequence[int] = (),
+        deterministic: bool | None = False,
+        rng_collection: str = "dropout",
+        rngs: nnx.Rngs | nnx.RngStream | None = None,
+    ):
+        name = type(self).__name__
+        if not isinstance(intensity, jax.Array):
+            # An array may be traced, so its value cannot be looked at.
+            if not 0 <= intensity < math.inf:
+                raise ValueError(
+                    f"{name}: intensity must be a finite number of 0 or above, "
+                    f"not {intensity}."
+                )
+            intensity = float(intensity)
+        self.intensity = nnx.data(intensity)
+        self.bank = nnx.data(None if bank is None else BankVariable(bank.values))
+        self.exponent = exponent
+        self.axes = (axes,) if isinstance(axes, int) else tuple(axes)
+        self.broadcast_dims = tuple(broadcast_dims)
+        self.deterministic = deterministic
+        self.rng_collection = rng_collection
+        if isinstance(rngs, nnx.Rngs):
+            self.rngs = rngs[rng_collection].fork()
+        elif isinstance(rngs, nnx.RngStream):
+            self.rngs = rngs.fork()
+        elif rngs is None:
+            self.rngs = nnx.data(None)
+        else:
+            raise TypeError(
+                f"{name}: rngs must be an nnx.Rngs, an nnx.RngStream or None, "
+                f"not {type(rngs)}."
+            )
+
+    def __call__(
+        self,
+        inputs: jax.Array,
+        *,
+        deterministic: bool | None = None,
+        rngs: nnx.Rngs | nnx.RngStream | jax.Array | None = None,
+    ) -> jax.Array:
+        """Adds noise to the inputs.
+
+        Args:
+            inputs: `[...]`, floating point.
+            deterministic: if True the inputs are returned as they are. Overrules what
+                the constructor was given.
+            rngs: a key, `nnx.RngStream` or `nnx.Rngs` to draw from. Overrules what
+                the constructor was given.
+
+        Returns:
+            `[...]`, of the inputs' dtype. The inputs themselves, and no key is
+            consumed, if `deterministic`, or if the intensity is the number 0.
+
+        Raises:
+            ValueError: if the mode or, while training, the randomness was given
+                neither here nor to the constructor; if the bank does not fit.
+            TypeError: if `rngs` is none of the three, or the inputs are not
+                floating point.
+        """
+        name = type(self).__name__
+        if deterministic is None:
+            deterministic = self.deterministic
+        if deterministic is None:
+            raise ValueError(
+                f"{name} does not know whether to add noise. Choose one:\n"
+                f"  1. at construction: {name}(..., deterministic=False)\n"
+                f"  2. at the call: layer(inputs, deterministic=False)\n"
+                f"  3. for the whole model: nnx.view(model, deterministic=False)"
+            )
+        unchanged = isinstance(self.intensity, float) and self.intensity == 0
+        if deterministic or unchanged:
+            return inputs
+        rngs = self.rngs if rngs is None else rngs
+        if rngs is None:
+            raise ValueError(
+                f"{name} adds noise (deterministic=False) but has no randomness. "
+                f"Choose one:\n"
+                f"  1. at construction: {name}(..., rngs=nnx.Rngs(0))\n"
+                f"  2. at the call: layer(inputs, rngs=nnx.Rngs(0)), or a key"
+            )
+        if isinstance(rngs, nnx.Rngs):
+            key = rngs[self.rng_collection]()
+        elif isinstance(rngs, nnx.RngStream):
+            key = rngs()
+        elif isinstance(rngs, jax.Array):
+            key = rngs
+        else:
+            raise TypeError(
+                f"{name}: rngs must be an nnx.Rngs, an nnx.RngStream or a key, "
+                f"not {type(rngs)}."
+            )
+        if self.bank is not None:
+            return inject.random_window(
+                key,
+                inputs,
+                NoiseBank(self.bank[...]),
+                intensity=self.intensity,
+                broadcast_dims=self.broadcast_dims,
+            )
+        return inject.random_power_law(
+            key,
+            inputs,
+            intensity=self.intensity,
+            exponent=self.exponent,
+            axes=self.axes,
+            broadcast_dims=self.broadcast_dims,
+        )
+
+    def set_view(self, deterministic: bool | None = None):
+        """Changes the mode of the copy that `nnx.view` makes.
+
+        Args:
+            deterministic: if True the inputs are returned as they are.
+        """
+        if deterministic is not None:
+            self.deterministic = deterministic
+
+
+class WaterNoiseLayer(NoiseInjection):
+    """Adds pink noise along rows, "the sound of water": power 1/f along the width.
+
+    Without a bank the noise is drawn afresh for inputs of any shape; a bank made for
+    the shape, `make_power_law_bank(key, (W, C))`, is much faster.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from sounddrop_jax import WaterNoiseLayer, make_power_law_bank
+        >>> bank = make_power_law_bank(jax.random.key(0), (16, 8), num_entries=256)
+        >>> water = WaterNoiseLayer(intensity=0.05, bank=bank, rngs=nnx.Rngs(0))
+        >>> water(jnp.zeros((4, 16, 16, 8))).shape
+        (4, 16, 16, 8)
+
+    Args:
+        intensity: the standard deviation of the noise.
+        bank: noise made for the shape of the inputs.
+        **kwargs: see `NoiseInjection`.
+    """
+
+    def __init__(
+        self,
+        intensity: float | jax.Array = 0.05,
+        *,
+        bank: NoiseBank | None = None,
+        **kwargs,
+    ):
+        super().__init__(intensity, bank=bank, exponent=1.0, axes=(-2,), **kwargs)
+
+
+class AphexNoiseLayer(NoiseInjection):
+    """Adds windows of a recording: sound as noise.
+
+    Time runs along the rows of a map, row after row and channel after channel.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from sounddrop_jax import AphexNoiseLayer, audio, make_recording_bank
+        >>> bank = make_recording_bank(audio.make_track("glitch", num_frames=2**16))
+        >>> aphex = AphexNoiseLayer(bank=bank, intensity=0.05, rngs=nnx.Rngs(0))
+        >>> aphex(jnp.zeros((4, 16, 16, 8))).shape
+        (4, 16, 16, 8)
+
+    Args:
+        file_path: of the recording, anything that librosa reads. It is read at once;
+            to share one recording between layers, give its `bank` instead.
+        intensity: the standard deviation of the noise.
+        bank: a recording already loaded, see `make_recording_bank`.
+        **kwargs: see `NoiseInjection`.
+
+    Raises:
+        ValueError: if not exactly one of `file_path` and `bank` is given, or the file
+            cannot be used, see `audio.load_track`.
+    """
+
+    def __init__(
+        self,
+        file_path: str | os.PathLike[str] | None = None,
+        intensity: float | jax.Array = 0.05,
+        *,
+        bank: NoiseBank | None = None,
+        **kwargs,
+    ):
+        if (file_path is None) == (bank is None):
+            raise ValueError(
+                "AphexNoiseLayer takes one recording: give file_path or bank."
+            )
+        if file_path is not None:
+            bank = make_recording_bank(audio.load_track(file_path))
+        super().__init__(intensity, bank=bank, **kwargs)
+
+
+class GaussianNoiseLayer(NoiseInjection):
+    """Adds white Gaussian noise.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from sounddrop_jax import GaussianNoiseLayer
+        >>> gaussian = GaussianNoiseLayer(intensity=0.1, rngs=nnx.Rngs(0))
+        >>> gaussian(jnp.zeros((4, 16, 16, 8))).shape
+        (4, 16, 16, 8)
+
+    Args:
+        intensity: the standard deviation of the noise.
+        bank: white noise made beforehand, faster than drawing it.
+        **kwargs: see `NoiseInjection`.
+    """
+
+    def __init__(
+        self,
+        intensity: float | jax.Array = 0.1,
+        *,
+        bank: NoiseBank | None = None,
+        **kwargs,
+    ):
+        super().__init__(intensity, bank=bank, exponent=0.0, **kwargs)

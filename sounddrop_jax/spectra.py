@@ -1,0 +1,217 @@
+"""Power-law noise: from a key and a shape to a field with power 1/f^exponent.
+
+A field has zero mean and unit variance at every position, in expectation: the
+normalisation is worked out from the law, not measured on the sample.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike, DTypeLike
+
+
+def power_law(
+    key: jax.Array,
+    shape: Sequence[int],
+    *,
+    exponent: float = 1.0,
+    axes: int | Sequence[int] = (-1,),
+    min_frequency: float = 0.0,
+    dtype: DTypeLike = jnp.float32,
+) -> jax.Array:
+    """Draws Gaussian noise whose power falls as 1/f^exponent along some axes.
+
+    White noise is filtered in the frequency domain, after Timmer & Koenig (1995),
+    "On generating power law noise". Over several axes f is the distance from the
+    origin of the frequency plane, so the noise has no preferred direction. Along all
+    other axes it is white.
+
+    The zero frequency obeys the law where the law is finite: it has full power in
+    white noise and none for exponents below 0. For exponents above 0 the law diverges
+    there; the frequency is left out, and the noise sums to zero along `axes`.
+
+    Args:
+        key: a PRNG key.
+        shape: of the noise: any rank from 1, any lengths, odd or even.
+        exponent: 0 is white, 1 pink, 2 brown, -1 blue, -2 violet; in [-3, 3].
+        axes: along which the spectrum is shaped, say -2 for the rows of an NHWC map
+            or (-3, -2) for its plane. Along an axis of length 1 nothing can be.
+        min_frequency: below it, zero included, the spectrum is flat; in cycles per
+            sample, from 0 (every frequency is shaped) to 0.5 (the Nyquist frequency).
+        dtype: of the result, floating point. The arithmetic is float32 or better.
+
+    Returns:
+        Noise of the shape and dtype asked for.
+
+    Raises:
+        ValueError: if `exponent` or `min_frequency` is out of range or NaN, or `axes`
+            is empty, repeats an axis, or names one that `shape` lacks.
+        TypeError: if `dtype` is not floating point.
+
+    Example:
+        >>> import jax
+        >>> rows = power_law(jax.random.key(0), (64, 16, 16, 8), axes=-2)
+        >>> rows.shape, bool(abs(rows.std() - 1) < 0.01)
+        ((64, 16, 16, 8), True)
+        >>> bool(abs(rows.sum(-2)).max() < 1e-4)  # no power at zero frequency
+        True
+    """
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(
+            f"Noise is floating point, but dtype is {jnp.dtype(dtype)}: "
+            "draw float32 and convert the result."
+        )
+    shape = tuple(shape)
+    axes = _normalize_axes(axes, len(shape))
+    lengths = tuple(shape[axis] for axis in axes)
+    if 0 in shape:
+        return jnp.zeros(shape, dtype)
+    law = power_at_frequencies(lengths, exponent=exponent, min_frequency=min_frequency)
+    compute_dtype = jnp.promote_types(dtype, jnp.float32)
+    noise = jax.random.normal(key, shape, compute_dtype)
+    if exponent == 0:
+        return noise.astype(dtype)
+
+    # A real field's transform is symmetric, so the last axis needs only its half.
+    *others, last = axes
+    half = np.sqrt(law)[..., : lengths[-1] // 2 + 1]
+    broadcast = [1] * len(shape)
+    for axis, length in zip(axes, half.shape, strict=True):
+        broadcast[axis] = length
+    amplitude = jnp.asarray(half.reshape(broadcast), compute_dtype)
+
+    # One axis at a time, because XLA's own n-dimensional transform stops at three.
+    spectrum = jnp.fft.rfft(noise, axis=last)
+    for axis in others:
+        spectrum = jnp.fft.fft(spectrum, axis=axis)
+    spectrum = spectrum * amplitude
+    for axis in others:
+        spectrum = jnp.fft.ifft(spectrum, axis=axis)
+    return jnp.fft.irfft(spectrum, n=lengths[-1], axis=last).astype(dtype)
+
+
+def power_at_frequencies(
+    lengths: Sequence[int], *, exponent: float, min_frequency: float = 0.0
+) -> np.ndarray:
+    """Evaluates the law that `power_law` follows, as the noise power of each bin.
+
+    Args:
+        lengths: of the axes that are shaped, each 1 or more.
+        exponent: see `power_law`.
+        min_frequency: see `power_law`.
+
+    Returns:
+        float64 `[*lengths]`, in the order of `np.fft.fftfreq`, with mean 1: the mean
+        over all frequencies is the variance of the noise.
+
+    Raises:
+        ValueError: if `exponent` or `min_frequency` is out of range or NaN.
+
+    Example:
+        >>> power_at_frequencies((4,), exponent=1.0)  # at 0, 1/4, -1/2, -1/4
+        array([0. , 1.6, 0.8, 1.6])
+    """
+    if not -3 <= exponent <= 3:
+        raise ValueError(f"exponent must lie in [-3, 3], not {exponent}.")
+    if not 0 <= min_frequency <= 0.5:
+        raise ValueError(
+            f"min_frequency must lie in [0, 0.5] cycles per sample, "
+            f"not {min_frequency}."
+        )
+    frequency = np.maximum(_radial_frequency(lengths), min_frequency)
+    power = np.zeros_like(frequency)
+    np.power(frequency, -exponent, out=power, where=frequency > 0)
+    if exponent == 0 or math.prod(lengths) == 1:
+        power[...] = 1.0  # white, the zero frequency included
+    return power / power.mean()
+
+
+def periodogram(
+    noise: ArrayLike, *, axes: int | Sequence[int] = (-1,)
+) -> tuple[np.ndarray, np.ndarray]:
+    """Measures the power of a field at each frequency of some of its axes.
+
+    Args:
+        noise: real, any shape; averaged over all other axes.
+        axes: the axes to measure along; over several, frequencies are radial.
+
+    Returns:
+        frequencies: float64 `[F]`, rising, above 0, in cycles per sample.
+        power: float64 `[F]`, the mean power there; 1 for white noise of unit variance.
+
+    Example:
+        >>> import numpy as np
+        >>> wave = np.cos(2 * np.pi * np.arange(8) / 4)
+        >>> frequencies, power = periodogram(wave)
+        >>> frequencies
+        array([0.125, 0.25 , 0.375, 0.5  ])
+        >>> power.round(3)
+        array([0., 2., 0., 0.])
+    """
+    field = np.asarray(noise, np.float64)
+    axes = _normalize_axes(axes, field.ndim)
+    lengths = tuple(field.shape[axis] for axis in axes)
+    power = np.abs(np.fft.fftn(field, axes=axes)) ** 2 / math.prod(lengths)
+    power = power.mean(axis=tuple(set(range(field.ndim)) - set(axes)))
+    # Rounded, because equal distances come out unequal in the last bit.
+    frequency = _radial_frequency(lengths).round(12)
+    frequencies, bins = np.unique(frequency, return_inverse=True)
+    bins = bins.ravel()
+    totals = np.bincount(bins, power.ravel()) / np.bincount(bins)
+    return frequencies[frequencies > 0], totals[frequencies > 0]
+
+
+def fit_exponent(noise: ArrayLike, *, axes: int | Sequence[int] = (-1,)) -> float:
+    """Fits the exponent of a field's spectrum: minus the slope of log power on log f.
+
+    Every frequency bin weighs the same, so a radial frequency that many bins share
+    counts as often.
+
+    Args:
+        noise: real, any shape; averaged over all other axes.
+        axes: the axes to measure along.
+
+    Returns:
+        The exponent: about 0 for white noise, 1 for pink noise.
+
+    Raises:
+        ValueError: if there are fewer than two frequencies to fit a line through.
+
+    Example:
+        >>> import jax
+        >>> pink = power_law(jax.random.key(0), (4096, 64), exponent=1.0)
+        >>> bool(abs(fit_exponent(pink) - 1) < 0.02)
+        True
+    """
+    lengths = [np.shape(noise)[a] for a in _normalize_axes(axes, np.ndim(noise))]
+    frequencies, power = periodogram(noise, axes=axes)
+    if len(frequencies) < 2:
+        raise ValueError(
+            f"A slope needs two frequencies, but axes of lengths {lengths} hold "
+            f"{len(frequencies)} above zero; measure along longer axes."
+        )
+    radial = _radial_frequency(lengths).round(12)
+    _, counts = np.unique(radial[radial > 0], return_counts=True)
+    # polyfit's weights multiply the residuals, whose squares are summed.
+    slope, _ = np.polyfit(np.log(frequencies), np.log(power), 1, w=np.sqrt(counts))
+    return -float(slope)
+
+
+def _radial_frequency(lengths: Sequence[int]) -> np.ndarray:
+    """Distance of every bin of a discrete Fourier transform from zero frequency."""
+    squares = [np.fft.fftfreq(length) ** 2 for length in lengths]
+    return np.sqrt(sum(np.meshgrid(*squares, indexing="ij", sparse=True), 0.0))
+
+
+def _normalize_axes(axes: int | Sequence[int], rank: int) -> tuple[int, ...]:
+    """Returns distinct axes in rising order, counted from the front."""
+    given = (axes,) if isinstance(axes, int) else tuple(axes)
+    if not all(-rank <= axis < rank for axis in given):
+        raise ValueError(f"axes={given} do not all exist in an array of rank {rank}.")
+    normal = tuple(sorted({axis % rank for axis in given}))
+    if not given or len(normal) < len(given):
+        raise ValueError(f"axes must name different axes, at least one, not {given}.")
+    return normal

@@ -1,0 +1,574 @@
+"""The prepare path end to end over loopback, the fallback, the digits, fingerprints."""
+
+import contextlib
+import hashlib
+import http.server
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import datasets
+
+CLASS_NAMES = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
+BATCH_NAMES = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]
+SPLIT_FIELDS = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+def make_records(num_records: int, seed: int) -> np.ndarray:
+    """Records of CIFAR-10's binary version, uint8 (num_records, 3073)."""
+    records = np.random.default_rng(seed).integers(0, 256, (num_records, 3073))
+    records[:, 0] %= 10
+    return records.astype(np.uint8)
+
+
+# Batches of different sizes: nothing may rely on the official 10,000.
+RECORDS = {name: make_records(4 + i, seed=i) for i, name in enumerate(BATCH_NAMES)}
+
+
+def make_archive(**replaced: bytes | None) -> bytes:
+    """The official layout; `data_batch_3=b"..."` replaces that file, None drops it."""
+    files = {"batches.meta.txt": "\n".join([*CLASS_NAMES, "", ""]).encode()}
+    files |= {name: records.tobytes() for name, records in RECORDS.items()}
+    files["readme.html"] = b"<html>"
+    files |= {f"{stem}.bin": content for stem, content in replaced.items()}
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        folder = tarfile.TarInfo("cifar-10-batches-bin")
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
+        for name, content in files.items():
+            if content is not None:
+                member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    return archive.getvalue()
+
+
+@contextlib.contextmanager
+def serving(content: bytes, status: int = 200):
+    """Serves content over loopback; yields its URL and the list of requested paths."""
+    requests = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            requests.append(self.path)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *args):
+            del args
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.01}
+        )
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/cifar.tar.gz", requests
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextlib.contextmanager
+def stalling(reply: bytes):
+    """A host that takes the connection, sends reply and then nothing more."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        connections = []
+
+        def accept():
+            with contextlib.suppress(OSError):
+                connection, _ = listener.accept()
+                connections.append(connection)
+                connection.sendall(reply)
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/cifar.tar.gz"
+        finally:
+            thread.join()
+            for connection in connections:
+                connection.close()
+
+
+def closed_port_url() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"http://127.0.0.1:{listener.getsockname()[1]}/cifar.tar.gz"
+
+
+def expect_archive(monkeypatch, url: str, archive: bytes) -> None:
+    monkeypatch.setattr(datasets, "ARCHIVE_URL", url)
+    monkeypatch.setattr(datasets, "ARCHIVE_BYTES", len(archive))
+    monkeypatch.setattr(datasets, "ARCHIVE_SHA256", hashlib.sha256(archive).hexdigest())
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch, tmp_path):
+    """No test reaches further than loopback, or the user's own data."""
+    for proxy in "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY":
+        monkeypatch.delenv(proxy, raising=False)
+    monkeypatch.setattr(datasets, "ARCHIVE_URL", closed_port_url())
+    import tensorflow_datasets as tfds
+
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path / "default"))
+
+
+@pytest.fixture(scope="module")
+def prepared_once(tmp_path_factory):
+    """A data_dir with the tiny set prepared; copy it before changing anything."""
+    data_dir = tmp_path_factory.mktemp("prepared")
+    archive = make_archive()
+    with pytest.MonkeyPatch.context() as monkeypatch, serving(archive) as (url, _):
+        expect_archive(monkeypatch, url, archive)
+        datasets.load("cifar10", str(data_dir))
+    return data_dir
+
+
+@pytest.fixture
+def prepared(prepared_once, tmp_path):
+    """A data_dir of the test's own, with the tiny set prepared."""
+    return Path(shutil.copytree(prepared_once, tmp_path / "prepared"))
+
+
+def assert_same(first: datasets.Dataset, second: datasets.Dataset) -> None:
+    for field in SPLIT_FIELDS:
+        np.testing.assert_array_equal(getattr(first, field), getattr(second, field))
+    assert first.fingerprint == second.fingerprint
+
+
+def assert_one_clear_line(message: str) -> None:
+    assert "\n" not in message
+    assert message.startswith("--")
+    assert "--dataset=digits" in message
+
+
+def test_prepares_the_official_layout_exactly(monkeypatch, tmp_path, capsys):
+    from tensorflow_datasets.core import hashing
+
+    archive = make_archive()
+    with serving(archive) as (url, requests):
+        expect_archive(monkeypatch, url, archive)
+        first = datasets.load("cifar10", str(tmp_path))
+        assert len(requests) == 1
+
+    for split, names in ("train", BATCH_NAMES[:5]), ("test", BATCH_NAMES[5:]):
+        records = np.concatenate([RECORDS[name] for name in names])
+        # The order in which TFDS writes the keys 0, 1, 2, ... of a split.
+        order = sorted(range(len(records)), key=hashing.Hasher(split).hash_key)
+        images = getattr(first, f"{split}_images")
+        labels = getattr(first, f"{split}_labels")
+        planes = records[order, 1:].reshape(-1, 3, 32, 32)
+        np.testing.assert_array_equal(images, planes.transpose(0, 2, 3, 1))
+        np.testing.assert_array_equal(labels, records[order, 0])
+        assert (images.dtype, labels.dtype) == (np.uint8, np.int32)
+    assert (first.name, first.title) == ("cifar10", "CIFAR-10, unrecognised pixels")
+    assert first.class_names == CLASS_NAMES
+
+    # The server is gone: what was prepared is all that a second load needs.
+    assert_same(datasets.load("cifar10", str(tmp_path)), first)
+    assert_same(datasets.load("auto", str(tmp_path)), first)
+    assert "WARNING" not in capsys.readouterr().err
+
+
+def test_prepared_folder_is_one_of_tfds_own(prepared):
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder("cifar10", data_dir=prepared)
+    assert builder.is_prepared()
+    assert builder.info.full_name == "cifar10/3.0.2"
+    assert {s: i.num_examples for s, i in builder.info.splits.items()} == {
+        "train": 4 + 5 + 6 + 7 + 8,
+        "test": 9,
+    }
+    example = builder.as_data_source("test")[0]
+    dataset = datasets.load("cifar10", str(prepared))
+    np.testing.assert_array_equal(example["image"], dataset.test_images[0])
+    assert example["label"] == dataset.test_labels[0]
+    assert example["id"].startswith(b"test_0000")
+
+
+def test_default_data_dir_no_tensorflow_light_import(prepared_once):
+    script = """
+import sys
+from experiments import datasets
+for module in "tensorflow_datasets", "sklearn", "PIL", "jax":
+    assert module not in sys.modules, module
+print(datasets.load("auto").class_names[9])
+assert "tensorflow_datasets" in sys.modules
+assert not [name for name in sys.modules if name.split(".")[0] == "tensorflow"]
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "TFDS_DATA_DIR": str(prepared_once)},
+        capture_output=True,
+        text=True,
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "truck\n", "")
+
+
+def test_preparing_needs_no_tensorflow(tmp_path):
+    archive = make_archive()
+    with serving(archive) as (url, _):
+        script = f"""
+import sys
+from experiments import datasets
+datasets.ARCHIVE_URL = {url!r}
+datasets.ARCHIVE_BYTES = {len(archive)}
+datasets.ARCHIVE_SHA256 = {hashlib.sha256(archive).hexdigest()!r}
+assert len(datasets.load("cifar10", {str(tmp_path)!r}).test_labels) == 9
+assert not [name for name in sys.modules if name.split(".")[0] == "tensorflow"]
+"""
+        result = subprocess.run(
+            [sys.executable, "-W", "error", "-c", script],
+            cwd=Path(__file__).parents[1],
+            capture_output=True,
+            text=True,
+        )
+    assert (result.returncode, result.stdout) == (0, ""), result.stderr
+    downloading, preparing = result.stderr.splitlines()  # and no other chatter
+    assert url in downloading
+    assert str(tmp_path) in preparing
+
+
+def test_home_is_expanded(monkeypatch, prepared):
+    # A shell leaves the ~ of --data-dir=~/data alone.
+    monkeypatch.setenv("HOME", str(prepared.parent))
+    assert datasets.load("cifar10", f"~/{prepared.name}").name == "cifar10"
+
+
+@pytest.mark.parametrize("change", ["other bytes", "cut off", "too long"])
+def test_another_file_than_the_official_one_is_refused(monkeypatch, tmp_path, change):
+    archive = make_archive()
+    served = {
+        "other bytes": archive[:-1] + bytes([archive[-1] ^ 1]),
+        "cut off": archive[: len(archive) // 2],
+        "too long": archive + b"more",
+    }[change]
+    data_dir = tmp_path / "data"
+    with serving(served) as (url, _):
+        expect_archive(monkeypatch, url, archive)
+        with pytest.raises(datasets.DatasetError, match="sha256") as error:
+            datasets.load("cifar10", str(data_dir))
+    assert_one_clear_line(str(error.value))
+    assert f"{len(archive):,}" in str(error.value)
+    assert not data_dir.exists()
+
+
+@pytest.mark.parametrize("name", ["cifar10", "auto"])
+@pytest.mark.parametrize(
+    ("replaced", "problem"),
+    [
+        ({"data_batch_3": b"\0" * 6145}, "data_batch_3.bin holds 6,145 bytes"),
+        ({"test_batch": b""}, "test_batch.bin holds 0 bytes"),
+        ({"data_batch_2": b"\x0a" * 3073}, "data_batch_2.bin holds label 10"),
+        ({"data_batch_5": None}, "data_batch_5.bin is missing"),
+    ],
+)
+def test_archive_with_bad_content(monkeypatch, tmp_path, name, replaced, problem):
+    archive = make_archive(**replaced)
+    data_dir = tmp_path / "data"
+    with serving(archive) as (url, _):
+        expect_archive(monkeypatch, url, archive)
+        with pytest.raises(datasets.DatasetError, match=problem) as error:
+            datasets.load(name, str(data_dir))
+    assert_one_clear_line(str(error.value))
+    assert not data_dir.exists()
+
+
+def test_not_even_an_archive(monkeypatch, tmp_path):
+    with serving(b"<html>") as (url, _):
+        expect_archive(monkeypatch, url, b"<html>")
+        with pytest.raises(datasets.DatasetError, match="not a gzip") as error:
+            datasets.load("cifar10", str(tmp_path / "data"))
+    assert_one_clear_line(str(error.value))
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError("No space left")])
+def test_interrupted_preparation_is_not_mistaken_for_a_set(monkeypatch, tmp_path, stop):
+    from PIL import Image
+
+    archive = make_archive()
+    with serving(archive) as (url, _):
+        expect_archive(monkeypatch, url, archive)
+        with monkeypatch.context() as context:
+            pictures = iter([Image.new("RGB", (32, 32))] * 7)
+
+            def fromarray(array):
+                del array
+                try:
+                    return next(pictures)
+                except StopIteration:
+                    raise stop from None
+
+            context.setattr(Image, "fromarray", fromarray)
+            with pytest.raises((KeyboardInterrupt, datasets.DatasetError)):
+                datasets.load("cifar10", str(tmp_path))
+        assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+        dataset = datasets.load("cifar10", str(tmp_path))
+    assert len(dataset.train_labels) == 30
+
+
+def test_another_process_may_prepare_the_set_first(
+    monkeypatch, tmp_path, prepared_once
+):
+    from PIL import Image
+
+    archive = make_archive()
+    fromarray = Image.fromarray
+
+    def lose_the_race(array):
+        shutil.copytree(prepared_once, tmp_path, dirs_exist_ok=True)
+        return fromarray(array)
+
+    with serving(archive) as (url, _):
+        expect_archive(monkeypatch, url, archive)
+        monkeypatch.setattr(Image, "fromarray", lose_the_race)
+        dataset = datasets.load("cifar10", str(tmp_path))
+    assert_same(dataset, datasets.load("cifar10", str(prepared_once)))
+    assert [path.name for path in (tmp_path / "cifar10").iterdir()] == ["3.0.2"]
+
+
+def test_unreachable_host_raises_for_cifar10(tmp_path):
+    data_dir = tmp_path / "data"
+    with pytest.raises(datasets.DatasetError) as error:
+        datasets.load("cifar10", str(data_dir))
+    message = str(error.value)
+    assert_one_clear_line(message)
+    assert message.startswith("--dataset=cifar10: ")
+    for part in (str(data_dir), "refused", "connect", "--data-dir", "cifar10/3.0.2"):
+        assert part in message
+    assert not data_dir.exists()
+
+
+def test_unreachable_host_falls_back_for_auto(tmp_path, capsys):
+    data_dir = tmp_path / "data"
+    dataset = datasets.load("auto", str(data_dir))
+    assert (dataset.name, dataset.title) == ("digits", "handwritten digits")
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    (warning,) = [x for x in printed.err.splitlines() if x.startswith("WARNING: ")]
+    for part in ("digits", str(data_dir), "refused", "--data-dir", "cifar10/3.0.2"):
+        assert part in warning
+    assert not data_dir.exists()
+
+
+def test_http_error_is_named(monkeypatch, tmp_path):
+    with serving(b"", status=404) as (url, _):
+        monkeypatch.setattr(datasets, "ARCHIVE_URL", url)
+        with pytest.raises(datasets.DatasetError, match="404"):
+            datasets.load("cifar10", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "reply", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 170052171\r\n\r\nhalf"]
+)
+def test_silent_host_is_left_in_time(monkeypatch, tmp_path, reply):
+    monkeypatch.setattr(datasets, "_ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(datasets, "_SILENCE_SECONDS", 0.4)
+    with stalling(reply) as url:
+        monkeypatch.setattr(datasets, "ARCHIVE_URL", url)
+        start = time.monotonic()
+        with pytest.raises(datasets.DatasetError, match="no answer|timed out"):
+            datasets.load("cifar10", str(tmp_path))
+        assert time.monotonic() - start < 2
+
+
+def test_limits_keep_the_promise_of_ten_seconds():
+    assert max(datasets._ANSWER_SECONDS, datasets._SILENCE_SECONDS) <= 8
+    assert datasets._ANSWER_SECONDS + datasets._SILENCE_SECONDS < 15
+
+
+@pytest.mark.parametrize("name", ["cifar10", "auto"])
+@pytest.mark.parametrize(
+    "damage", ["no info", "no features", "no shard", "empty shard", "changed shard"]
+)
+def test_damaged_set_is_an_error_in_both_modes(prepared, name, damage):
+    folder = prepared / "cifar10" / "3.0.2"
+    shard = next(folder.glob("*train*"))
+    match damage:
+        case "no info":
+            (folder / "dataset_info.json").unlink()
+        case "no features":
+            (folder / "features.json").unlink()
+        case "no shard":
+            shard.unlink()
+        case "empty shard":
+            shard.write_bytes(b"")
+        case "changed shard":
+            content = bytearray(shard.read_bytes())
+            content[len(content) // 2] ^= 255
+            shard.write_bytes(content)
+    with pytest.raises(datasets.DatasetError) as error:
+        datasets.load(name, str(prepared))
+    assert_one_clear_line(str(error.value))
+    assert str(error.value).startswith(f"--data-dir={prepared}: cifar10/3.0.2")
+
+
+def test_set_that_only_tensorflow_reads_is_named_as_such(prepared):
+    info_path = prepared / "cifar10" / "3.0.2" / "dataset_info.json"
+    info = json.loads(info_path.read_text())
+    info_path.write_text(json.dumps(info | {"fileFormat": "tfrecord"}))
+    with pytest.raises(datasets.DatasetError, match="(?i)tfrecord") as error:
+        datasets.load("cifar10", str(prepared))
+    assert_one_clear_line(str(error.value))
+
+
+@pytest.mark.parametrize("name", ["cifar10", "auto"])
+def test_data_dir_that_is_a_file(tmp_path, name):
+    (tmp_path / "file").touch()
+    with pytest.raises(datasets.DatasetError, match="not a folder") as error:
+        datasets.load(name, str(tmp_path / "file" / "data"))
+    assert_one_clear_line(str(error.value))
+
+
+def test_read_only_data_dir_is_noticed_before_the_download(monkeypatch, tmp_path):
+    with serving(b"") as (url, requests):
+        monkeypatch.setattr(datasets, "ARCHIVE_URL", url)
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
+        with pytest.raises(datasets.DatasetError, match="cannot be written") as error:
+            datasets.load("cifar10", str(tmp_path))
+        assert not requests
+    assert_one_clear_line(str(error.value))
+    assert datasets.load("auto", str(tmp_path)).name == "digits"
+
+
+@pytest.mark.parametrize("name", ["cifar100", "", "CIFAR10"])
+def test_unknown_name_lists_the_choices(name):
+    with pytest.raises(datasets.DatasetError) as error:
+        datasets.load(name)
+    assert_one_clear_line(f"{error.value} --dataset=digits")
+    for choice in f"--dataset={name}", "auto", "cifar10", "digits":
+        assert choice in str(error.value)
+
+
+def test_digits(monkeypatch):
+    def no_look_at_the_network(url):
+        raise AssertionError(url)
+
+    monkeypatch.setattr(datasets, "_open", no_look_at_the_network)
+    dataset = datasets.load("digits")
+    assert (dataset.name, dataset.title) == ("digits", "handwritten digits")
+    assert dataset.class_names == tuple("0123456789")
+    assert dataset.train_images.shape == (1437, 32, 32, 3)
+    assert dataset.test_images.shape == (360, 32, 32, 3)
+    for images, labels in (
+        (dataset.train_images, dataset.train_labels),
+        (dataset.test_images, dataset.test_labels),
+    ):
+        assert (images.dtype, labels.dtype) == (np.uint8, np.int32)
+        assert labels.shape == images.shape[:1]
+        assert (images.min(), images.max()) == (0, 255)
+        # Grey, and blocks of 4x4 equal pixels.
+        np.testing.assert_array_equal(images, images[..., :1].repeat(3, axis=-1))
+        blocks = images[:, ::4, ::4].repeat(4, axis=1).repeat(4, axis=2)
+        np.testing.assert_array_equal(images, blocks)
+
+
+def test_digits_split_is_stratified_complete_and_fixed():
+    from sklearn.datasets import load_digits
+
+    dataset = datasets.load("digits")
+    whole = np.bincount(load_digits().target)
+    test = np.bincount(dataset.test_labels)
+    np.testing.assert_array_equal(np.bincount(dataset.train_labels) + test, whole)
+    assert np.abs(test - whole / 5).max() < 1
+    # Disjoint and complete: together the splits are the set, record by record.
+    small = np.concatenate([dataset.train_images, dataset.test_images])[:, ::4, ::4, 0]
+    expected = np.rint(load_digits().images * 255 / 16)
+    np.testing.assert_array_equal(
+        sorted(image.tobytes() for image in small),
+        sorted(image.astype(np.uint8).tobytes() for image in expected),
+    )
+    assert_same(datasets.load("digits"), dataset)
+    # If you did not intend to change the digits or their split, this is a bug: runs
+    # recorded earlier can no longer be compared.
+    assert dataset.fingerprint.startswith("d1604781ddbac083")
+
+
+def make_splits(num_train: int = 20, num_test: int = 8) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    splits = []
+    for num in num_train, num_test:
+        splits.append(rng.integers(0, 256, (num, 32, 32, 3)).astype(np.uint8))
+        splits.append(np.arange(num, dtype=np.int32) % 10)
+    return splits
+
+
+def test_fingerprint_ignores_the_order_of_records():
+    splits = make_splits()
+    train, test = np.random.default_rng(1).permutation(20), np.arange(8)[::-1]
+    shuffled = [splits[0][train], splits[1][train], splits[2][test], splits[3][test]]
+    assert datasets.fingerprint(*shuffled) == datasets.fingerprint(*splits)
+    assert len(datasets.fingerprint(*splits)) == 64
+
+
+@pytest.mark.parametrize("images", [0, 2])
+def test_fingerprint_sees_one_pixel(images):
+    splits = make_splits()
+    changed = make_splits()
+    changed[images][3, 5, 7, 1] ^= 1
+    assert datasets.fingerprint(*changed) != datasets.fingerprint(*splits)
+
+
+@pytest.mark.parametrize("labels", [1, 3])
+def test_fingerprint_sees_a_label_swap(labels):
+    splits = make_splits()
+    changed = make_splits()
+    changed[labels][[0, 1]] = changed[labels][[1, 0]]
+    assert datasets.fingerprint(*changed) != datasets.fingerprint(*splits)
+
+
+def test_fingerprint_sees_the_split():
+    splits = make_splits(8, 8)
+    assert datasets.fingerprint(*splits[2:], *splits[:2]) != datasets.fingerprint(
+        *splits
+    )
+
+
+def test_titles_by_channel_sums_and_fingerprint(monkeypatch):
+    train_images, _, test_images, _ = make_splits()
+
+    def title(digest="?"):
+        return datasets._cifar10_title(
+            digest, train_images=train_images, test_images=test_images
+        )
+
+    assert title() == "CIFAR-10, unrecognised pixels"
+    assert title(datasets._JPEG_75_COPY) == "CIFAR-10, JPEG-75 copy"
+    channel_sums = [
+        [int(images[..., channel].sum()) for channel in range(3)]
+        for images in (train_images, test_images)
+    ]
+    monkeypatch.setattr(datasets, "_OFFICIAL_CHANNEL_SUMS", channel_sums)
+    assert title() == "CIFAR-10"
+    test_images[0, 0, 0, 0] ^= 1
+    assert title() == "CIFAR-10, unrecognised pixels"
+
+
+def test_official_channel_sums_give_the_published_means():
+    for sums, num_images, means in zip(
+        datasets._OFFICIAL_CHANNEL_SUMS,
+        (50_000, 10_000),
+        ((0.49139968, 0.48215841, 0.44653091), (0.49421428, 0.48513139, 0.45040909)),
+        strict=True,
+    ):
+        computed = np.array(sums) / (num_images * 32 * 32 * 255)
+        np.testing.assert_allclose(computed, means, rtol=0, atol=5.1e-9)
