@@ -1,4 +1,4 @@
-"""The configuration of a run: one dataclass makes the flags, their help and defaults."""
+"""The configuration of a run: one dataclass makes flags, help and defaults."""
 
 import dataclasses
 import math
@@ -105,14 +105,14 @@ def check(config: Config) -> None:
     _check_choice("--reg", config.reg, tuple(REGULARIZERS))
     _check_choice("--dataset", config.dataset, datasets.CHOICES)
     _check_choice("--dtype", config.dtype, DTYPES)
-    for flag, value in (
+    for flag, count in (
         ("--seeds", config.seeds),
         ("--epochs", config.epochs),
         ("--steps-per-epoch", config.steps_per_epoch),
         ("--batch-size", config.batch_size),
     ):
-        if value is not None and value < 1:
-            raise UsageError(f"{flag}={value}: give a whole number of 1 or more.")
+        if count is not None and count < 1:
+            raise UsageError(f"{flag}={count}: give a whole number of 1 or more.")
     # Seeds are 32-bit, like JAX's own where 64-bit numbers are off.
     if not 0 <= config.seed <= 2**32 - config.seeds:
         raise UsageError(

@@ -38,7 +38,7 @@ class Network(nnx.Module):
         rngs: nnx.Rngs,
     ):
         height, width, channels = image_shape
-        self.blocks = nnx.List()
+        self.blocks: nnx.List[Block] = nnx.List()
         for features in FEATURES:
             height, width = height // 2, width // 2
             self.blocks.append(

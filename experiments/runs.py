@@ -34,7 +34,7 @@ def claim_folder(out: Path) -> None:
         probe.write_text("")
     except OSError as error:
         raise UsageError(
-            f"--out={out}: cannot be written ({error.strerror}); name a folder that can."
+            f"--out={out}: cannot be written ({error.strerror}); name another folder."
         ) from None
 
 

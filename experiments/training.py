@@ -132,15 +132,14 @@ def make_functions(
         )
 
     network = make_network(jax.random.key(0))
-    train_network = nnx.view(network, deterministic=False, use_running_average=False)
-    eval_network = nnx.view(network, deterministic=True, use_running_average=True)
-    train_graph, _, _, layers = nnx.split(train_network, nnx.Param, nnx.BatchStat, ...)
-    eval_graph, *_ = nnx.split(eval_network, nnx.Param, nnx.BatchStat, ...)
+    _, _, layers = nnx.state(network, nnx.Param, nnx.BatchStat, ...)
+    train_graph, eval_graph = (
+        nnx.graphdef(nnx.view(network, deterministic=mode, use_running_average=mode))
+        for mode in (False, True)
+    )
 
     def init(key: jax.Array) -> TrainState:
-        _, params, batch_stats, _ = nnx.split(
-            make_network(key), nnx.Param, nnx.BatchStat, ...
-        )
+        params, batch_stats = nnx.state(make_network(key), nnx.Param, nnx.BatchStat)
         return TrainState(params, batch_stats, tx.init(params), key)
 
     def loss_fn(params, batch_stats, layers, images, labels, key):
