@@ -14,7 +14,7 @@ import tyro
 from rich.console import Console
 
 from experiments import datasets, metrics, report, runs
-from experiments.configs import Config, UsageError, check
+from experiments.configs import DESCRIPTION, Config, UsageError, check
 from experiments.progress import progress_bar
 from experiments.training import Trainer, make_functions
 from sounddrop_jax.audio import AudioError
@@ -22,7 +22,9 @@ from sounddrop_jax.audio import AudioError
 
 def main() -> None:
     """Runs the command line; bad input ends it with one line and exit code 2."""
-    config = tyro.cli(Config, prog="python -m experiments.cifar")
+    config = tyro.cli(
+        Config, prog="python -m experiments.cifar", description=DESCRIPTION
+    )
     try:
         run(config)
     except UsageError as error:
@@ -151,7 +153,7 @@ def run(config: Config) -> dict:
     report.plot_confusion(result, config.out / "confusion.png")
     runs.save_result(config.out, result)
     console.print(f"Results: {config.out}")
-    for line in runs.closing_lines(result):
+    for line in runs.seed_table(result) + runs.closing_lines(result):
         console.print(line)
     return result
 

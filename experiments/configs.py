@@ -2,8 +2,9 @@
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -17,71 +18,100 @@ class UsageError(Exception):
     """Bad input: one line that names the flag, the value and the remedy."""
 
 
-def _choice(*names: str):
-    return tyro.conf.arg(metavar="{" + ",".join(names) + "}")
+def _flag(help: str, metavar: str | None = None) -> Any:
+    """Describes a flag; one with a metavar says its own default, or has choices."""
+    hint = None if metavar is None else ""
+    return tyro.conf.arg(help=help, metavar=metavar, help_behavior_hint=hint)
+
+
+def _choices(names: Iterable[str]) -> str:
+    return "{" + ",".join(names) + "}"
+
+
+DESCRIPTION = """\
+Trains SoundDrop's network: three blocks of convolution, ReLU, BatchNorm, pooling and a
+regularizer, then a linear layer; 34,058 parameters. Ten epochs of CIFAR-10 take a few
+minutes on a laptop's CPU.
+
+  python -m experiments.cifar --reg=water
+  python -m experiments.cifar --reg=dropout --rate=0.1 --seeds=4
+  python -m experiments.cifar --reg=aphex --audio=song.flac --intensity=0.1
+  python -m experiments.cifar --dataset=digits --epochs=3"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Trains SoundDrop's network and shows what a regularizer does to it.
+    """The flags of `python -m experiments.cifar`, their help and their defaults."""
 
-    Three blocks of convolution, ReLU, BatchNorm, pooling and regularizer, and a linear
-    layer: 34,058 parameters. Ten epochs of CIFAR-10 take minutes on a laptop.
-
-    Examples:
-      python -m experiments.cifar --reg=water
-      python -m experiments.cifar --reg=dropout --rate=0.1 --seeds=4
-      python -m experiments.cifar --reg=aphex --audio=song.flac --intensity=0.1
-    """
-
-    reg: Annotated[str, _choice(*REGULARIZERS)] = "water"
-    """Regularizer after each block: none; dropout; gaussian, white noise; water, pink
-    noise along the rows; aphex, slices of a recording."""
-
-    seeds: int = 1
-    """Number of networks, trained side by side with the seeds that follow --seed."""
-
-    seed: int = 58
-    """Seed of the first network: initial weights, order, augmentation, noise."""
-
-    epochs: int = 10
-    """Passes over the training set."""
-
-    steps_per_epoch: int | None = None
-    """Stop each epoch after this many steps, for a quick look. All by default."""
-
-    batch_size: int = 64
-    """Images a step."""
-
-    learning_rate: float = 1e-3
-    """Of AdamW, constant."""
-
-    weight_decay: float = 0.01
-    """Of AdamW, on every parameter."""
-
-    intensity: float | None = None
-    """Standard deviation of the noise. Default: 0.1 for gaussian, 0.05 for water and
-    aphex, as in the original."""
-
-    rate: float | None = None
-    """Share of features that dropout zeroes. Default: 0.2."""
-
-    audio: str | None = None
-    """Recording for aphex: wav, flac, ogg, mp3. Default: a glitch track that the
-    program synthesises itself."""
-
-    dataset: Annotated[str, _choice(*datasets.CHOICES)] = "auto"
-    """cifar10 downloads the data if need be; digits are scikit-learn's handwritten
-    ones, always at hand; auto is cifar10 if that can be had, digits otherwise."""
-
-    data_dir: str | None = None
-    """Folder of tensorflow-datasets. Default: $TFDS_DATA_DIR or its own."""
-
-    out: Path | None = None
-    """Folder for the results. Default: runs/<reg>-<time>."""
-
-    dtype: Annotated[str, _choice(*DTYPES)] = "float32"
-    """Of the computation; parameters are float32."""
+    reg: Annotated[
+        str,
+        _flag(
+            "Regularizer after each block: dropout; gaussian adds white noise, water "
+            "pink noise along rows, aphex slices of a recording. Default: water.",
+            _choices(REGULARIZERS),
+        ),
+    ] = "water"
+    seeds: Annotated[
+        int, _flag("Number of networks, trained side by side, with successive seeds.")
+    ] = 1
+    seed: Annotated[
+        int,
+        _flag("Seed of the first: of its weights, order, augmentation and noise."),
+    ] = 58
+    epochs: Annotated[int, _flag("Passes over the training set.")] = 10
+    steps_per_epoch: Annotated[
+        int | None,
+        _flag("Stop each epoch after so many steps. Default: all of it.", "INT"),
+    ] = None
+    batch_size: Annotated[int, _flag("Images a step.")] = 64
+    learning_rate: Annotated[float, _flag("Of AdamW, constant.")] = 1e-3
+    weight_decay: Annotated[float, _flag("Of AdamW, on every parameter.")] = 0.01
+    intensity: Annotated[
+        float | None,
+        _flag(
+            "Standard deviation of the noise. Default: 0.1 for gaussian, 0.05 for "
+            "water and aphex, as in the original.",
+            "FLOAT",
+        ),
+    ] = None
+    rate: Annotated[
+        float | None,
+        _flag("Share of features that dropout zeroes. Default: 0.2.", "FLOAT"),
+    ] = None
+    audio: Annotated[
+        str | None,
+        _flag(
+            "Recording for aphex: wav, flac, ogg or mp3. Default: a glitch track that "
+            "the program synthesises.",
+            "FILE",
+        ),
+    ] = None
+    dataset: Annotated[
+        str,
+        _flag(
+            "cifar10 is downloaded if need be; digits, scikit-learn's handwritten "
+            "ones, are always at hand; auto, the default, takes digits where cifar10 "
+            "cannot be had.",
+            _choices(datasets.CHOICES),
+        ),
+    ] = "auto"
+    data_dir: Annotated[
+        str | None,
+        _flag(
+            "Folder of tensorflow-datasets. Default: $TFDS_DATA_DIR, or its own.",
+            "DIR",
+        ),
+    ] = None
+    out: Annotated[
+        Path | None, _flag("Folder for the results. Default: runs/REG-TIME.", "DIR")
+    ] = None
+    dtype: Annotated[
+        str,
+        _flag(
+            "Of the computation; parameters are float32. Default: float32.",
+            _choices(DTYPES),
+        ),
+    ] = "float32"
 
     @property
     def arm(self) -> Arm:

@@ -151,6 +151,16 @@ def summarize(runs: list[dict]) -> dict:
     }
 
 
+def seed_table(result: dict) -> list[str]:
+    """Returns a table of the seeds: last training loss, last and peak accuracy."""
+    rows = [
+        f"{run['seed']:>10}  {run['train_loss'][-1]:.4f}  "
+        f"{run['accuracy']:8.2f}%  {run['peak_accuracy']:6.2f}%"
+        for run in result["runs"]
+    ]
+    return [f"{'seed':>10}  {'loss':>6}  {'accuracy':>9}  {'peak':>7}", *rows]
+
+
 def closing_lines(result: dict) -> list[str]:
     """Returns the lines that a run ends with, those of the original for one seed."""
     runs, summary = result["runs"], result["summary"]

@@ -80,7 +80,7 @@ class NoiseInjection(nnx.Module):
                     f"not {intensity}."
                 )
             intensity = float(intensity)
-        self.intensity = nnx.data(intensity)
+        self.intensity = intensity
         self.bank = nnx.data(None if bank is None else BankVariable(bank.values))
         self.exponent = exponent
         self.axes = (axes,) if isinstance(axes, int) else tuple(axes)

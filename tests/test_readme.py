@@ -1,0 +1,60 @@
+"""What the README says is so: its code runs, its commands, flags and files exist."""
+
+import dataclasses
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+
+from experiments.configs import Config
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_examples_run():
+    failures, examples = doctest.testfile(
+        str(ROOT / "README.md"), module_relative=False
+    )
+    assert examples > 5
+    assert failures == 0
+
+
+def test_continuous_integration_runs_the_test_command():
+    (command,) = re.findall(r"^pip install .* && pytest$", README, re.MULTILINE)
+    assert command in (ROOT / ".ci/run").read_text()
+
+
+def test_first_command_comes_first():
+    first = re.search(r"```bash\n(.*)\n```", README)
+    assert first is not None
+    assert first[1] == (
+        "pip install -e '.[experiments]' && python -m experiments.cifar --reg=water"
+    )
+
+
+def test_flags_exist():
+    flags = {field.name.replace("_", "-") for field in dataclasses.fields(Config)}
+    named = set(re.findall(r" --([a-z][a-z-]+)", README)) - {"help"}
+    assert named and named <= flags
+
+
+@pytest.mark.parametrize("package", ["sounddrop_jax", "experiments"])
+def test_layout_names_every_module(package):
+    layout = README.partition("## Layout")[2]
+    modules = {path.name for path in (ROOT / package).glob("[a-z]*.py")}
+    assert modules <= set(re.findall(r"\w+\.py", layout))
+
+
+def test_layout_names_no_module_that_is_not_there():
+    layout = README.partition("## Layout")[2]
+    there = {path.name for path in ROOT.glob("*/[a-z]*.py")}
+    assert set(re.findall(r"\w+\.py", layout)) <= there
+
+
+def test_links_and_pictures_lead_somewhere():
+    targets = re.findall(r"\]\(([^)#]+)\)", README)
+    inside = [target for target in targets if not target.startswith("http")]
+    assert inside
+    assert [target for target in inside if not (ROOT / target).exists()] == []
