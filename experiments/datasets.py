@@ -70,14 +70,14 @@ class Dataset:
     """A train and a test split as arrays.
 
     Attributes:
-      name: "cifar10" or "digits".
-      title: What reports call it: "CIFAR-10" for the official pixels only.
-      fingerprint: See `fingerprint`.
-      train_images: uint8, (N, 32, 32, 3).
-      train_labels: int32, (N,), indices into `class_names`.
-      test_images: uint8, (M, 32, 32, 3).
-      test_labels: int32, (M,).
-      class_names: One name per class.
+        name: "cifar10" or "digits".
+        title: What reports call it: "CIFAR-10" for the official pixels only.
+        fingerprint: See `fingerprint`.
+        train_images: uint8, (N, 32, 32, 3).
+        train_labels: int32, (N,), indices into `class_names`.
+        test_images: uint8, (M, 32, 32, 3).
+        test_labels: int32, (M,).
+        class_names: One name per class.
     """
 
     name: str
@@ -94,19 +94,19 @@ def load(name: str = "auto", data_dir: str | None = None) -> Dataset:
     """Loads a set by name.
 
     Args:
-      name: "cifar10" (downloaded and prepared on first use), "digits" (needs neither
-        files nor a network), or "auto": CIFAR-10, but the digits, with a warning on
-        stderr, where CIFAR-10 is not prepared and cannot be downloaded.
-      data_dir: The folder that holds, or will hold, `cifar10/3.0.2`. None is TFDS's
-        own default: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+        name: "cifar10" (downloaded and prepared on first use), "digits" (needs neither
+          files nor a network), or "auto": CIFAR-10, but the digits, with a warning on
+          stderr, where CIFAR-10 is not prepared and cannot be downloaded.
+        data_dir: The folder that holds, or will hold, `cifar10/3.0.2`. None is TFDS's
+          own default: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
 
     Returns:
-      The set; the same files give the same arrays in the same order.
+        The set; the same files give the same arrays in the same order.
 
     Raises:
-      DatasetError: If `name` is unknown, CIFAR-10 was asked for and cannot be had, or
-        a prepared CIFAR-10 is damaged (with "auto" too: a set that should be there
-        is not replaced by another).
+        DatasetError: If `name` is unknown, CIFAR-10 was asked for and cannot be had, or
+          a prepared CIFAR-10 is damaged (with "auto" too: a set that should be there
+          is not replaced by another).
 
     Example:
       >>> load("digits").train_images.shape
@@ -146,13 +146,13 @@ def fingerprint(
     split's hash is that of its sorted record hashes, the set's that of train and test.
 
     Args:
-      train_images: uint8, (N, 32, 32, 3).
-      train_labels: Integers below 256, (N,).
-      test_images: uint8, (M, 32, 32, 3).
-      test_labels: Integers below 256, (M,).
+        train_images: uint8, (N, 32, 32, 3).
+        train_labels: Integers below 256, (N,).
+        test_images: uint8, (M, 32, 32, 3).
+        test_labels: Integers below 256, (M,).
 
     Returns:
-      64 hexadecimal digits (SHA-256).
+        64 hexadecimal digits (SHA-256).
     """
     whole = hashlib.sha256()
     for images, labels in (train_images, train_labels), (test_images, test_labels):
@@ -242,8 +242,8 @@ def _prepare(root: Path) -> None:
     """Downloads the archive and writes `cifar10/3.0.2` under root, whole or not at all.
 
     Raises:
-      _Unavailable: If root cannot be written or the archive cannot be had.
-      DatasetError: If root is no folder or the archive holds something else.
+        _Unavailable: If root cannot be written or the archive cannot be had.
+        DatasetError: If root is no folder or the archive holds something else.
     """
     import tensorflow_datasets as tfds
     from PIL import Image
@@ -313,8 +313,8 @@ def _download() -> bytearray:
     """The archive, verified, in memory: no partial file can be left behind.
 
     Raises:
-      OSError: If it cannot be fetched, or is not the file it should be.
-      http.client.HTTPException: If the host does not speak HTTP.
+        OSError: If it cannot be fetched, or is not the file it should be.
+        http.client.HTTPException: If the host does not speak HTTP.
     """
     megabytes = f"{ARCHIVE_BYTES / 1e6:.0f} MB"
     print(f"Downloading CIFAR-10, {megabytes}: {ARCHIVE_URL}", file=sys.stderr)
@@ -368,7 +368,7 @@ def _parse(
     """Class names, and images and labels by split, of CIFAR-10's binary version.
 
     Raises:
-      DatasetError: If a file is missing, cut off or holds a label that is no class.
+        DatasetError: If a file is missing, cut off or holds a label that is no class.
     """
     files = {}
     try:

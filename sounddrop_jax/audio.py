@@ -54,19 +54,19 @@ def load_track(
     track, four times with resampling, whatever the number of channels.
 
     Args:
-      path: the file.
-      sample_rate: frames per second, in Hz, to resample to. None, the default, keeps
-        the recording's own rate; nothing is ever resampled unasked.
+        path: the file.
+        sample_rate: frames per second, in Hz, to resample to. None, the default, keeps
+          the recording's own rate; nothing is ever resampled unasked.
 
     Returns:
-      A float32 track (num_frames,) with zero mean and unit standard deviation.
+        A float32 track (num_frames,) with zero mean and unit standard deviation.
 
     Raises:
-      AudioError: the file is missing, a directory, unreadable, empty, not audio,
-        damaged, shorter than two frames, silent, constant, or holds NaN or infinity;
-        or `sample_rate` is not a positive integer within a factor of 256 of the
-        recording's own.
-      ImportError: soundfile, or librosa when resampling, is not installed.
+        AudioError: the file is missing, a directory, unreadable, empty, not audio,
+          damaged, shorter than two frames, silent, constant, or holds NaN or infinity;
+          or `sample_rate` is not a positive integer within a factor of 256 of the
+          recording's own.
+        ImportError: soundfile, or librosa when resampling, is not installed.
 
     Example:
         >>> import os, soundfile, tempfile
@@ -138,18 +138,18 @@ def make_track(
     |        | this project's own stand-in for a glitch track by Aphex Twin        |
 
     Args:
-      name: one of `TRACKS`.
-      num_frames: length of the track, at least 2.
-      sample_rate: frames per second, in Hz; sets how many frames a droplet or a burst
-        lasts. The noises have no time scale and ignore it.
-      seed: for `np.random.default_rng`; the same seed gives the same track.
+        name: one of `TRACKS`.
+        num_frames: length of the track, at least 2.
+        sample_rate: frames per second, in Hz; sets how many frames a droplet or a burst
+          lasts. The noises have no time scale and ignore it.
+        seed: for `np.random.default_rng`; the same seed gives the same track.
 
     Returns:
-      A float32 track (num_frames,) with zero mean and unit standard deviation.
+        A float32 track (num_frames,) with zero mean and unit standard deviation.
 
     Raises:
-      ValueError: `name` is unknown, `num_frames` is not an integer of at least 2, or
-        `sample_rate` is not a positive integer.
+        ValueError: `name` is unknown, `num_frames` is not an integer of at least 2, or
+          `sample_rate` is not a positive integer.
 
     Example:
         >>> track = make_track("glitch", num_frames=4_096, seed=1)
@@ -180,18 +180,18 @@ def randomize_phases(track: np.ndarray, *, seed: int = 0) -> np.ndarray:
     of itself down to 50 dB below the mean over frequencies.
 
     Args:
-      track: real and finite, (num_frames,); any mean and scale.
-      seed: for `np.random.default_rng`.
+        track: real and finite, (num_frames,); any mean and scale.
+        seed: for `np.random.default_rng`.
 
     Returns:
-      A float32 track (num_frames,) with the same power spectrum.
+        A float32 track (num_frames,) with the same power spectrum.
 
     Raises:
-      ValueError: `track` is not one-dimensional, is empty, or holds NaN or infinity.
+        ValueError: `track` is not one-dimensional, is empty, or holds NaN or infinity.
 
     References:
-      Theiler, Eubank, Longtin, Galdrikian and Farmer, "Testing for nonlinearity in
-      time series: the method of surrogate data", Physica D 58 (1992), 77-94.
+        Theiler, Eubank, Longtin, Galdrikian and Farmer, "Testing for nonlinearity in
+        time series: the method of surrogate data", Physica D 58 (1992), 77-94.
 
     Example:
         >>> track = make_track("glitch", num_frames=4_096)
@@ -218,14 +218,14 @@ def shuffle_samples(track: np.ndarray, *, seed: int = 0) -> np.ndarray:
     """Keeps a track's samples and nothing of their order: a white surrogate.
 
     Args:
-      track: real and finite, (num_frames,).
-      seed: for `np.random.default_rng`.
+        track: real and finite, (num_frames,).
+        seed: for `np.random.default_rng`.
 
     Returns:
-      A float32 track (num_frames,): the same samples, each once, in random order.
+        A float32 track (num_frames,): the same samples, each once, in random order.
 
     Raises:
-      ValueError: `track` is not one-dimensional, is empty, or holds NaN or infinity.
+        ValueError: `track` is not one-dimensional, is empty, or holds NaN or infinity.
 
     Example:
         >>> track = make_track("pink", num_frames=1_000)
@@ -240,13 +240,13 @@ def reverse(track: np.ndarray) -> np.ndarray:
     """Plays a track backwards: same spectrum, same samples, time's arrow turned.
 
     Args:
-      track: real and finite, (num_frames,).
+        track: real and finite, (num_frames,).
 
     Returns:
-      A float32 track (num_frames,), a copy.
+        A float32 track (num_frames,), a copy.
 
     Raises:
-      ValueError: `track` is not one-dimensional, is empty, or holds NaN or infinity.
+        ValueError: `track` is not one-dimensional, is empty, or holds NaN or infinity.
 
     Example:
         >>> reverse(np.array([1, 2, 3])).tolist()
