@@ -1,0 +1,177 @@
+"""The public interface by introspection: docstrings, annotations, argument order."""
+
+import importlib
+import inspect
+import pkgutil
+import re
+import typing
+
+import jax
+import pytest
+from flax import nnx
+
+import sounddrop_jax
+
+MODULES = [
+    importlib.import_module(f"sounddrop_jax.{found.name}")
+    for found in pkgutil.iter_modules(sounddrop_jax.__path__)
+    if not found.name.startswith("_")
+]
+
+
+def public(module) -> dict[str, object]:
+    """What a module defines itself, functions and classes."""
+    return {
+        f"{module.__name__.partition('.')[2]}.{name}": value
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and (inspect.isfunction(value) or inspect.isclass(value))
+        and value.__module__ == module.__name__
+    }
+
+
+EVERYTHING = {name: value for m in MODULES for name, value in public(m).items()}
+FUNCTIONS = {n: value for n, value in EVERYTHING.items() if inspect.isfunction(value)}
+CLASSES = {n: value for n, value in EVERYTHING.items() if inspect.isclass(value)}
+LAYERS = {n: value for n, value in CLASSES.items() if issubclass(value, nnx.Module)}
+# Takes the place of JAX's function of the same name, argument by argument.
+PURE = {n: f for n, f in FUNCTIONS.items() if f.__name__ != "conv_general_dilated"}
+
+
+def methods(layer) -> dict[str, typing.Any]:
+    return {
+        name: method
+        for name, method in vars(layer).items()
+        if inspect.isfunction(method) and (name == "__call__" or name[0] != "_")
+    }
+
+
+METHODS = {
+    f"{owner}.{name}": method
+    for owner, value in CLASSES.items()
+    for name, method in methods(value).items()
+}
+
+
+def each(named):
+    return pytest.mark.parametrize("value", named.values(), ids=named.keys())
+
+
+def parameters(value) -> list[inspect.Parameter]:
+    found = inspect.signature(value).parameters.values()
+    return [parameter for parameter in found if parameter.name != "self"]
+
+
+def sections(value) -> dict[str, str]:
+    """The parts of a docstring by their headings."""
+    parts = re.split(r"^(\w+):\n", inspect.getdoc(value) or "", flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_the_introspection_finds_the_library():
+    assert len(MODULES) >= 6
+    assert {"spectra.power_law", "inject.random_window"} <= PURE.keys()
+    assert "modules.NoiseInjection.__call__" in METHODS
+    assert "modules.WaterNoiseLayer" in LAYERS
+
+
+@pytest.mark.parametrize("module", [sounddrop_jax, *MODULES])
+def test_every_module_says_what_it_is(module):
+    summary, *rest = module.__doc__.splitlines()
+    assert summary.endswith(".")
+    assert not rest or rest[0] == ""
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in vars(sounddrop_jax) if not name.startswith("_")]
+)
+def test_every_export_is_public_where_it_comes_from(name):
+    value = getattr(sounddrop_jax, name)
+    if inspect.ismodule(value):
+        assert value in MODULES
+        return
+    home = importlib.import_module(value.__module__)
+    assert home in MODULES
+    assert getattr(home, name) is value
+
+
+@each(EVERYTHING)
+def test_every_public_name_has_a_summary_in_one_line(value):
+    summary, *rest = inspect.getdoc(value).splitlines()
+    assert summary.endswith((".", "?"))
+    assert not rest or rest[0] == ""
+
+
+@each(FUNCTIONS | METHODS)
+def test_every_parameter_is_explained(value):
+    names = [p.name for p in parameters(value)]
+    explained = re.findall(r"^ +\**(\w+):", sections(value).get("Args", ""), re.M)
+    assert explained == names
+
+
+@each(LAYERS)
+def test_every_parameter_of_a_layer_is_explained(value):
+    names = [p.name for p in parameters(value.__init__)]
+    explained = re.findall(r"^ {4}\**(\w+):", sections(value)["Args"], re.M)
+    assert explained == names
+
+
+@each(FUNCTIONS)
+def test_every_function_says_what_it_returns(value):
+    assert sections(value)["Returns"].strip()
+
+
+@each(FUNCTIONS | LAYERS)
+def test_every_function_and_layer_has_an_example_that_runs(value):
+    example = sections(value)["Example"]  # doctest runs them
+    assert value.__name__ in example
+    assert ">>> " in example
+
+
+@each(FUNCTIONS)
+def test_every_function_is_annotated(value):
+    hints = typing.get_type_hints(value)
+    assert hints.keys() == {p.name for p in parameters(value)} | {"return"}
+
+
+@each(METHODS | {f"{name}.__init__": layer.__init__ for name, layer in LAYERS.items()})
+def test_every_named_parameter_of_a_method_is_annotated(value):
+    hints = typing.get_type_hints(value)
+    named = [p.name for p in parameters(value) if p.kind != p.VAR_KEYWORD]
+    assert set(named) <= hints.keys()
+
+
+@each(PURE)
+def test_what_is_optional_is_keyword_only(value):
+    for parameter in parameters(value):
+        if parameter.default is not inspect.Parameter.empty:
+            assert parameter.kind is inspect.Parameter.KEYWORD_ONLY, parameter
+
+
+@each(PURE)
+def test_the_key_comes_first(value):
+    hints = typing.get_type_hints(value)
+    names = [parameter.name for parameter in parameters(value)]
+    takes_key = value.__name__.startswith(("random_", "sample_")) or "key" in names
+    if takes_key and "seed" not in names:  # a seed: drawn by NumPy, on the host
+        assert names[0] == "key"
+        assert hints["key"] is jax.Array
+    assert not {"rng", "prng", "rng_key"} & set(names)
+
+
+@pytest.mark.parametrize("name", ["power_law", "make_power_law_bank", "sample_window"])
+def test_functions_of_randomness_need_a_key(name):
+    (value,) = (f for n, f in PURE.items() if n.endswith(f".{name}"))
+    assert parameters(value)[0].default is inspect.Parameter.empty
+
+
+def test_the_convolution_has_the_parameters_of_that_of_jax():
+    ours = sounddrop_jax.convolution.conv_general_dilated
+    theirs = inspect.signature(jax.lax.conv_general_dilated).parameters
+    for parameter in parameters(ours):
+        if parameter.kind is parameter.VAR_KEYWORD:
+            continue
+        assert parameter.name in theirs
+        assert parameter.default == theirs[parameter.name].default
+    order = [p.name for p in parameters(ours) if p.name in theirs]
+    assert order == list(theirs)[: len(order)]

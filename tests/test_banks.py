@@ -1,0 +1,361 @@
+"""Banks: how they are made, and that every window is the next entries, in order."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from sounddrop_jax import spectra
+from sounddrop_jax.banks import (
+    NoiseBank,
+    make_power_law_bank,
+    make_recording_bank,
+    sample_window,
+)
+
+
+def count_bank(num_entries, field=()) -> NoiseBank:
+    """Every value is its own position in memory: entry by entry, then in the field."""
+    size = num_entries * math.prod(field)
+    return NoiseBank(jnp.arange(float(size)).reshape(num_entries, *field))
+
+
+FEW, MANY = (jax.random.split(jax.random.key(0), num) for num in (4, 2_000))
+
+
+def windows(bank, shape, keys=FEW) -> np.ndarray:
+    return np.asarray(jax.vmap(lambda key: sample_window(key, bank, shape))(keys))
+
+
+# Windows of a bank with a field
+
+
+@pytest.mark.parametrize(
+    ("field", "shape"),
+    [
+        ((4, 3), (2, 5, 4, 3)),  # rows of NHWC maps
+        ((5, 4, 3), (2, 5, 4, 3)),  # planes
+        ((3,), (2, 5, 4, 3)),
+        ((2, 5, 4, 3), (2, 5, 4, 3)),  # one entry is a window
+        ((4, 3), (7, 4, 3)),  # sequences
+        ((3,), (7, 3)),
+        ((4, 3), (4, 3)),  # no batch
+        ((3,), (3,)),
+        ((4, 3), (2, 2, 2, 4, 3)),  # video
+        ((4, 3), (1, 5, 4, 3)),
+    ],
+    ids=str,
+)
+def test_a_window_is_the_next_entries_in_memory_order(field, shape):
+    for window in windows(count_bank(100, field), shape):
+        start = window.flat[0]
+        assert start % math.prod(field) == 0  # at the beginning of an entry
+        expected = start + np.arange(math.prod(shape)).reshape(shape)
+        np.testing.assert_array_equal(window, expected)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(2, 5, 1, 3), (2, 5, 4, 1), (2, 1, 4, 3), (1, 5, 4, 3), (1, 1, 1, 1)],
+    ids=str,
+)
+def test_an_axis_of_length_one_takes_one_position(shape):
+    bank = count_bank(50, (4, 3))
+    for window in windows(bank, shape):
+        num_entries = math.prod(shape[:2])
+        start = int(window.flat[0]) // 12
+        entries = np.asarray(bank.values)[start : start + num_entries]
+        expected = entries[:, : shape[2], : shape[3]].reshape(shape)
+        np.testing.assert_array_equal(window, expected)
+
+
+@pytest.mark.parametrize(
+    ("field", "shape"),
+    [
+        ((4, 3), (2, 5, 4, 4)),
+        ((4, 3), (2, 5, 3, 3)),
+        ((4, 3), (2, 4, 3, 5)),
+        ((4, 3), (3,)),
+        ((4, 3), ()),
+        ((1, 3), (2, 5, 4, 3)),  # the bank is not stretched, only the window
+        ((5, 4, 3), (4, 3)),
+        ((4, 3), (2, 0, 3)),
+    ],
+    ids=str,
+)
+def test_a_window_that_does_not_fit_the_field_is_refused(field, shape):
+    with pytest.raises(ValueError) as error:
+        sample_window(jax.random.key(0), count_bank(50, field), shape)
+    message = str(error.value)
+    assert f"shape {shape} does not end with the bank's field {field}" in message
+    assert "make the bank for this shape, or give no bank" in message
+
+
+# Windows of a recording
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(2, 5, 4, 3), (1, 5, 4, 3), (2, 6, 3), (2, 2, 3, 4, 3), (2, 1, 4, 1)],
+    ids=str,
+)
+def test_a_recording_runs_as_in_channels_first_memory(shape):
+    for window in windows(count_bank(500), shape):
+        batch, *space, channels = shape
+        channels_first = np.arange(math.prod(shape)).reshape(batch, channels, *space)
+        expected = window.flat[0] + np.moveaxis(channels_first, 1, -1)
+        np.testing.assert_array_equal(window, expected)
+
+
+def test_the_recording_order_is_time_along_rows_then_channels_then_batch():
+    window = sample_window(jax.random.key(0), count_bank(500), (2, 5, 4, 3))
+    first = window[0, 0, 0, 0]
+    assert window[0, 0, 1, 0] == first + 1
+    assert window[0, 1, 0, 0] == first + 4
+    assert window[0, 0, 0, 1] == first + 4 * 5
+    assert window[1, 0, 0, 0] == first + 4 * 5 * 3
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (1, 3), (5,), (1,), ()], ids=str)
+def test_a_recording_runs_straight_through_vectors(shape):
+    for window in windows(count_bank(500), shape):
+        expected = window.flat[0] + np.arange(math.prod(shape)).reshape(shape)
+        np.testing.assert_array_equal(window, expected)
+
+
+# Starts
+
+SIZE = 6  # entries in the windows below
+
+
+@pytest.mark.parametrize("field", [(), (2,)], ids=["recording", "field"])
+@pytest.mark.parametrize(
+    "length",
+    [1, 2, SIZE - 1, SIZE, SIZE + 1, 2 * SIZE - 1, 2 * SIZE, 2 * SIZE + 1, 40],
+)
+def test_every_start_is_possible_and_equally_likely(length, field):
+    loops = length < 2 * SIZE
+    num_starts = length if loops else length - SIZE + 1
+    sampled = windows(count_bank(length, field), (SIZE, *field), MANY)
+    entries = sampled.reshape(len(MANY), SIZE, -1)[:, :, 0] / math.prod(field)
+
+    starts = entries[:, 0].astype(int)
+    steps = starts[:, None] + np.arange(SIZE)
+    # In order, round a short bank and never round a long one.
+    np.testing.assert_array_equal(entries, steps % length if loops else steps)
+    counts = np.bincount(starts, minlength=num_starts)
+    assert len(counts) == num_starts  # the last start is the last that fits
+    # Each of 35 comes 57 times on average, so that one is missed has probability
+    # 1e-23; of uniform starts fewer than one set in 1,000 looks less uniform than this.
+    assert counts.min() > 0
+    if num_starts > 1:
+        assert stats.chisquare(counts).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("field", "shape"), [((), (0, 5, 4, 3)), ((4, 3), (0, 5, 4, 3)), ((), (2, 0, 3))]
+)
+@pytest.mark.parametrize("length", [1, 20])
+def test_an_empty_batch_has_an_empty_window(field, shape, length):
+    window = sample_window(jax.random.key(0), count_bank(length, field), shape)
+    assert window.shape == shape
+
+
+def test_an_empty_bank_is_refused():
+    with pytest.raises(ValueError, match="bank"):
+        sample_window(jax.random.key(0), NoiseBank(jnp.zeros(0)), (3,))
+
+
+@pytest.mark.parametrize(
+    ("length", "field"), [(40, ()), (4, ()), (40, (3,)), (4, (3,))], ids=str
+)
+def test_jit_and_vmap_over_keys_equal_a_loop(length, field):
+    bank, shape = count_bank(length, field), (2, 2, 3)
+    loop = np.stack([sample_window(key, bank, shape) for key in FEW])
+    np.testing.assert_array_equal(windows(bank, shape), loop)
+    jitted = jax.jit(lambda key, bank: sample_window(key, bank, shape))
+    np.testing.assert_array_equal([jitted(key, bank) for key in FEW], loop)
+    assert len(np.unique(loop[:, 0, 0, 0])) > 1
+
+
+@pytest.mark.parametrize("length", [4, 40])
+def test_windows_of_many_banks_at_once(length):
+    banks = jax.vmap(lambda shift: NoiseBank(jnp.arange(float(length)) + shift))(
+        jnp.array([0.0, 1000.0])
+    )
+    key = jax.random.key(1)
+    both = jax.vmap(lambda bank: sample_window(key, bank, (2, 3)))(banks)
+    alone = sample_window(key, count_bank(length), (2, 3))
+    np.testing.assert_array_equal(both, [alone, alone + 1000])
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_a_window_has_the_dtype_of_the_bank(dtype):
+    bank = NoiseBank(jnp.ones(9, dtype))
+    assert sample_window(jax.random.key(0), bank, (2, 3)).dtype == dtype
+
+
+# Banks
+
+
+def test_a_bank_is_a_pytree_of_its_values():
+    bank = count_bank(5, (4, 3))
+    assert jax.tree.leaves(bank) == [bank.values]
+    doubled = jax.tree.map(lambda values: 2 * values, bank)
+    assert isinstance(doubled, NoiseBank)
+    np.testing.assert_array_equal(doubled.values, 2 * bank.values)
+    through_jit = jax.jit(lambda bank: bank)(bank)
+    np.testing.assert_array_equal(through_jit.values, bank.values)
+
+
+def test_a_bank_knows_its_entries_and_its_field():
+    assert (count_bank(5).num_entries, count_bank(5).field_shape) == (5, ())
+    bank = count_bank(5, (4, 3))
+    assert (bank.num_entries, bank.field_shape) == (5, (4, 3))
+
+
+@pytest.mark.parametrize(
+    ("field", "axes", "axes_of_all"),
+    [
+        ((6, 3), (-2,), (1,)),
+        ((6, 3), 0, (1,)),
+        ((6, 3), (0, -1), (1, 2)),
+        ((2, 6, 3), (-3, -2), (1, 2)),
+        ((2, 6, 3), -1, (3,)),
+        ((6,), (0,), (1,)),
+    ],
+    ids=str,
+)
+def test_a_power_law_bank_is_shaped_within_the_field_only(field, axes, axes_of_all):
+    key = jax.random.key(0)
+    law = {"exponent": 1.5, "min_frequency": 0.2}
+    bank = make_power_law_bank(key, field, axes=axes, num_entries=8, **law)
+    expected = spectra.power_law(key, (8, *field), axes=axes_of_all, **law)
+    assert bank.field_shape == field
+    np.testing.assert_array_equal(bank.values, expected)
+
+
+def test_a_power_law_bank_is_pink_along_rows_unless_told_otherwise():
+    bank = make_power_law_bank(jax.random.key(0), (16, 8), num_entries=4096)
+    # The standard error is 0.003: 8 frequencies, each averaged over 4096 * 8 rows.
+    assert abs(spectra.fit_exponent(bank.values, axes=1) - 1) < 0.02
+    # Entries are independent: a mean of about half a million products, of which
+    # pink noise is worth a fifth.
+    neighbours = bank.values[1:] * bank.values[:-1]
+    assert abs(float(neighbours.mean())) < 4 / math.sqrt(neighbours.size / 5)
+
+
+@pytest.mark.parametrize(
+    ("field", "num_entries"),
+    [((16, 8), 2**15), ((16, 16, 16), 2**10), ((3, 5), 279_620), ((3000, 3000), 1)],
+    ids=str,
+)
+def test_a_bank_holds_about_four_million_values_by_default(field, num_entries):
+    make = functools.partial(make_power_law_bank, field_shape=field)
+    bank = jax.eval_shape(make, jax.random.key(0))
+    assert bank.values.shape == (num_entries, *field)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_a_bank_has_the_dtype_asked_for(dtype):
+    bank = make_power_law_bank(jax.random.key(0), (6, 3), num_entries=8, dtype=dtype)
+    assert bank.values.dtype == dtype
+    assert make_recording_bank([1.0, 2.0, 3.0], dtype=dtype).values.dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [jnp.int32, bool, jnp.complex64])
+def test_a_power_law_bank_of_a_dtype_without_noise_is_refused(dtype):
+    with pytest.raises(TypeError, match="floating point"):
+        make_power_law_bank(jax.random.key(0), (6, 3), num_entries=8, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", [jnp.int32, bool, jnp.complex64])
+def test_a_recording_bank_of_a_dtype_without_noise_is_refused(dtype):
+    with pytest.raises(TypeError, match="floating point"):
+        make_recording_bank([1.0, 2.0, 3.0], dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"field_shape": (6, 0)}, r"field cannot be empty, but it is \(6, 0\)"),
+        ({"num_entries": 0}, "at least one entry, not 0"),
+        ({"num_entries": -3}, "at least one entry, not -3"),
+        ({"axes": (2,)}, r"axes=\(2,\) do not all exist in a field of rank 2"),
+        ({"axes": -3}, r"axes=\(-3,\) do not all exist in a field of rank 2"),
+        ({"axes": (0, -2)}, "different axes"),
+        ({"axes": ()}, "at least one"),
+        ({"field_shape": ()}, r"axes=\(-2,\) do not all exist in a field of rank 0"),
+        ({"exponent": math.nan}, "exponent must lie in"),
+        ({"min_frequency": 0.6}, "min_frequency must lie in"),
+    ],
+    ids=str,
+)
+def test_a_power_law_bank_that_cannot_be_is_refused(settings, message):
+    settings = {"field_shape": (6, 3), "num_entries": 8} | settings
+    with pytest.raises(ValueError, match=message):
+        make_power_law_bank(jax.random.key(0), **settings)
+
+
+SOUND = np.random.default_rng(0).standard_normal(1_000)
+
+
+@pytest.mark.parametrize(
+    "waveform",
+    [
+        SOUND,
+        SOUND.astype(np.float32),
+        jnp.asarray(SOUND),
+        SOUND.tolist(),
+        SOUND + 1e3,
+        SOUND * 1e-30,
+        SOUND * 1e30,
+        (SOUND * 1e4).clip(-32768, 32767).astype(np.int16),
+        (SOUND * 30 + 128).clip(0, 255).astype(np.uint8),
+        SOUND > 0,
+        np.array([0, 0, 0, -32768], np.int16),
+        np.array([0.0, 1.0]),
+    ],
+    ids=[
+        *("float64", "float32", "JAX", "list", "offset", "faint", "loud"),
+        *("int16", "uint8", "bool", "lowest int16", "two frames"),
+    ],
+)
+def test_a_recording_is_brought_to_zero_mean_and_unit_variance(waveform):
+    bank = make_recording_bank(waveform)
+    assert isinstance(bank.values, jax.Array)
+    assert bank.values.dtype == jnp.float32
+    frames = np.asarray(waveform, np.float64)
+    expected = (frames - frames.mean()) / frames.std()
+    # float32 keeps seven digits; so does the waveform itself where it has an offset.
+    np.testing.assert_allclose(bank.values, expected, atol=1e-5)
+    assert (bank.num_entries, bank.field_shape) == (len(frames), ())
+
+
+@pytest.mark.parametrize(
+    ("waveform", "message"),
+    [
+        (SOUND.reshape(2, 500), r"one-dimensional .* shape \(2, 500\); mix"),
+        (SOUND[:1].reshape(()), r"one-dimensional .* shape \(\)"),
+        (SOUND[:0], r"at least one sample, but this one has shape \(0,\)"),
+        (SOUND[:1], "silent or constant"),
+        (np.zeros(10), "silent or constant"),
+        (np.full(10, 0.1), "silent or constant"),
+        (np.full(10, 0.1, np.float32), "silent or constant"),
+        (np.full(10, 255, np.uint8), "silent or constant"),
+        (np.full(10, -32768, np.int16), "silent or constant"),
+        (np.append(SOUND, math.nan), "NaN or infinity"),
+        (np.append(SOUND, -math.inf), "NaN or infinity"),
+    ],
+    ids=[
+        *("2-D", "0-D", "empty", "one frame", "silent", "constant", "float32"),
+        *("uint8", "lowest int16", "NaN", "infinity"),
+    ],
+)
+def test_a_recording_without_noise_is_refused(waveform, message):
+    with pytest.raises(ValueError, match=message):
+        make_recording_bank(waveform)

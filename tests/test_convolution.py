@@ -1,0 +1,328 @@
+"""The convolution by matrix products: equal to JAX's own, and never one underneath."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen, nnx
+from jax import lax
+
+from sounddrop_jax.convolution import conv_general_dilated
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+BOTH = {"ours": conv_general_dilated, "JAX's": lax.conv_general_dilated}
+
+
+def normal(shape, seed=0, dtype=jnp.float32) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), dtype)
+
+
+INPUTS = normal((3, 7, 5, 4))
+KERNEL = normal((3, 3, 4, 6), seed=1)
+
+
+def plain(convolve, inputs, kernel, padding="SAME"):
+    # "highest" for accelerators, whose default is worth three digits.
+    return convolve(
+        inputs, kernel, (1, 1), padding, dimension_numbers=NHWC, precision="highest"
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def forward_and_back(convolve, inputs, kernel, cotangent, padding="SAME"):
+    outputs, pull_back = jax.vjp(
+        lambda inputs, kernel: plain(convolve, inputs, kernel, padding), inputs, kernel
+    )
+    return outputs, *pull_back(cotangent)
+
+
+def loss(convolve, inputs, kernel, padding="SAME"):
+    """Its gradients hold those of every output, each with a weight of its own."""
+    return jnp.sin(plain(convolve, inputs, kernel, padding)).sum()
+
+
+def assert_close(ours, theirs) -> None:
+    # Sums of up to about 300 products of order 1 in float32.
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-4),
+        ours,
+        theirs,
+    )
+
+
+# Equal to JAX's
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID", ((1, 2), (0, 3))], ids=str)
+@pytest.mark.parametrize("window", [(1, 1), (3, 3), (5, 3), (2, 4)], ids=str)
+def test_outputs_and_both_gradients_equal_those_of_jax(window, padding):
+    kernel = normal((*window, 4, 6), seed=1)
+
+    outputs = jax.eval_shape(
+        lambda x, k: plain(lax.conv_general_dilated, x, k, padding), INPUTS, kernel
+    )
+    cotangent = normal(outputs.shape, seed=2)
+    ours, theirs = (
+        forward_and_back(convolve, INPUTS, kernel, cotangent, padding)
+        for convolve in BOTH.values()
+    )
+    assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("shape", [(1, 7, 5, 4), (2, 1, 5, 4), (1, 1, 1, 4)], ids=str)
+def test_a_batch_of_one_and_maps_of_length_one(shape):
+    results = (
+        jax.jit(jax.value_and_grad(functools.partial(loss, convolve), (0, 1)))(
+            normal(shape), KERNEL
+        )
+        for convolve in BOTH.values()
+    )
+    assert_close(*results)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "kernel"),
+    [
+        ((0, 7, 5, 4), (3, 3, 4, 6)),
+        ((2, 2, 2, 4), (3, 3, 4, 6)),
+        ((2, 2, 9, 4), (5, 3, 4, 6)),
+        ((2, 7, 5, 4), (3, 3, 4, 0)),
+        ((2, 7, 5, 0), (3, 3, 0, 6)),
+    ],
+    ids=["no batch", "no position", "no row by far", "no features", "no channels"],
+)
+def test_empty_outputs_and_sums_have_the_shapes_of_jax(inputs, kernel):
+    ours, theirs = (
+        plain(convolve, jnp.ones(inputs), jnp.ones(kernel), "VALID")
+        for convolve in BOTH.values()
+    )
+    np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("padding", ["SAME_LOWER", "same", [[1, 1], [2, 0]]], ids=str)
+def test_every_spelling_of_a_padding(padding):
+    ours, theirs = (plain(c, INPUTS, KERNEL, padding) for c in BOTH.values())
+    assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("argument", [0, 1], ids=["inputs", "kernel"])
+def test_gradients_of_gradients_equal_those_of_jax(argument):
+    def steepness(convolve, inputs, kernel):
+        gradients = jax.grad(loss, (1, 2))(convolve, inputs, kernel)
+        return sum((gradient**2).sum() for gradient in gradients)
+
+    ours, theirs = (
+        jax.jit(jax.grad(functools.partial(steepness, convolve), argument))(
+            INPUTS / 8, KERNEL / 8
+        )
+        for convolve in BOTH.values()
+    )
+    assert np.abs(theirs).max() > 0.1
+    assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_low_precision_keeps_its_dtype(dtype):
+    arrays = (INPUTS, KERNEL, normal((3, 7, 5, 6), seed=2))
+    rounded = [array.astype(dtype) for array in arrays]
+    results = forward_and_back(conv_general_dilated, *rounded)
+    expected = forward_and_back(
+        lax.conv_general_dilated, *[array.astype(jnp.float32) for array in rounded]
+    )
+    for result, exactly in zip(results, expected, strict=True):
+        assert result.dtype == dtype
+        # A sum of three rounded rows, each rounded to half a unit in the last place.
+        tolerance = 3 * float(jnp.finfo(dtype).eps) * np.abs(exactly).max()
+        np.testing.assert_allclose(
+            result.astype(jnp.float32), exactly, rtol=0, atol=tolerance
+        )
+
+
+# Under transformations
+
+
+@pytest.mark.parametrize(
+    "axes", [(None, 0), (0, None), (0, 0)], ids=["kernels", "inputs", "both"]
+)
+def test_vmap_equals_a_loop(axes):
+    inputs = normal((2, *INPUTS.shape)) if axes[0] == 0 else INPUTS
+    kernels = normal((2, *KERNEL.shape), 1) if axes[1] == 0 else KERNEL
+    run = jax.value_and_grad(functools.partial(loss, conv_general_dilated), (0, 1))
+    theirs = jax.jit(
+        jax.value_and_grad(functools.partial(loss, lax.conv_general_dilated), (0, 1))
+    )
+    many = jax.jit(jax.vmap(run, axes))(inputs, kernels)
+    for i in range(2):
+        alone = theirs(
+            inputs[i] if axes[0] == 0 else inputs,
+            kernels[i] if axes[1] == 0 else kernels,
+        )
+        assert_close(jax.tree.map(lambda array, i=i: array[i], many), alone)
+
+
+@pytest.mark.parametrize("num_seeds", [None, 2], ids=["one seed", "vmap over seeds"])
+def test_training_in_a_scan_equals_a_loop(num_seeds):
+    def step(convolve, kernel, inputs):
+        value, gradient = jax.value_and_grad(loss, 2)(convolve, inputs, kernel)
+        return kernel - 0.01 * gradient, value
+
+    batches = normal((3, *INPUTS.shape), seed=3)
+    theirs = jax.jit(functools.partial(step, lax.conv_general_dilated))
+    scan = functools.partial(
+        lax.scan, functools.partial(step, conv_general_dilated), xs=batches
+    )
+    kernels = normal((num_seeds or 1, *KERNEL.shape), seed=4)
+    if num_seeds:
+        trained, losses = jax.jit(jax.vmap(scan))(kernels)
+    else:
+        one = jax.jit(scan)(kernels[0])
+        trained, losses = jax.tree.map(lambda array: array[None], one)
+    for i, kernel in enumerate(kernels):
+        for k, batch in enumerate(batches):
+            kernel, value = theirs(kernel, batch)
+            assert float(losses[i, k]) == pytest.approx(float(value), abs=1e-3)
+        assert_close(trained[i], kernel)
+
+
+def lowered(convolve, transform) -> str:
+    run = transform(jax.value_and_grad(functools.partial(loss, convolve), (0, 1)))
+    inputs, kernels = normal((2, *INPUTS.shape)), normal((2, *KERNEL.shape))
+    return jax.jit(run).lower(inputs, kernels).as_text()
+
+
+def seeds_in_a_loop(run):
+    return lambda *arrays: lax.map(lambda pair: run(*pair), arrays)
+
+
+@pytest.mark.parametrize("transform", [jax.vmap, seeds_in_a_loop])
+def test_there_is_no_convolution_underneath(transform):
+    assert "stablehlo.convolution" in lowered(lax.conv_general_dilated, transform)
+    program = lowered(conv_general_dilated, transform)
+    assert "stablehlo.dot_general" in program
+    assert "convolution" not in program
+
+
+# Left to JAX
+
+LINES = ("NWC", "WIO", "NWC")
+VOLUMES = ("NDHWC", "DHWIO", "NDHWC")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "kernel", "strides", "padding", "settings"),
+    [
+        ((2, 7, 5, 4), (3, 3, 2, 6), (1, 1), "SAME", {"feature_group_count": 2}),
+        ((2, 7, 5, 4), (3, 3, 4, 6), (2, 1), "SAME", {}),
+        ((2, 7, 5, 4), (3, 3, 4, 6), (1, 1), "SAME", {"rhs_dilation": (1, 2)}),
+        ((2, 7, 5, 4), (3, 3, 4, 6), (1, 1), [(1, 1)] * 2, {"lhs_dilation": (2, 1)}),
+        ((2, 7, 5, 4), (3, 3, 4, 6), (1, 1), ((-1, 1), (1, 1)), {}),
+        ((2, 7, 5, 4), (3, 3, 4, 6), (1, 1), ((1, 1), (1, -1)), {}),
+        ((2, 7, 5, 4), (3, 3, 4, 6), (1, 1), "SAME", {"batch_group_count": 2}),
+        (
+            *((2, 7, 5, 4), (3, 3, 4, 6), (1, 1), "SAME"),
+            {"preferred_element_type": jnp.float32},
+        ),
+        ((2, 4, 7, 5), (6, 4, 3, 3), (1, 1), "SAME", {"dimension_numbers": None}),
+        (
+            *((2, 4, 7, 5), (3, 3, 4, 6), (1, 1), "SAME"),
+            {"dimension_numbers": ("NCHW", "HWIO", "NCHW")},
+        ),
+        ((2, 9, 4), (3, 4, 6), (1,), "SAME", {"dimension_numbers": LINES}),
+        (
+            *((2, 5, 4, 3, 2), (3, 3, 3, 2, 2), (1, 1, 1), "SAME"),
+            {"dimension_numbers": VOLUMES},
+        ),
+    ],
+    ids=[
+        *("groups", "strides", "dilated kernel", "dilated inputs"),
+        *("cropped at the top", "cropped at the right", "batch groups"),
+        *("preferred type", "default numbers", "NCHW", "1-D", "3-D"),
+    ],
+)
+def test_everything_else_is_done_by_jax(inputs, kernel, strides, padding, settings):
+    settings = {"dimension_numbers": NHWC} | settings
+    inputs, kernel = normal(inputs), normal(kernel, seed=1)
+    ours, theirs = (
+        jax.jit(lambda x, k, c=c: c(x, k, strides, padding, **settings))
+        for c in BOTH.values()
+    )
+    assert "stablehlo.convolution" in ours.lower(inputs, kernel).as_text()
+    np.testing.assert_array_equal(ours(inputs, kernel), theirs(inputs, kernel))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "strides", "padding"),
+    [
+        (KERNEL.astype(jnp.bfloat16), (1, 1), "SAME"),
+        (KERNEL[:, :, :3], (1, 1), "SAME"),
+        (KERNEL, (1,), "SAME"),
+        (KERNEL, (1, 1), "OTHER"),
+        (KERNEL, (1, 1), [(1, 1)]),
+        (KERNEL, (1, 1), [(1, 1)] * 3),
+    ],
+    ids=["mixed dtypes", "channels", "strides", "padding", "one pad", "three pads"],
+)
+def test_what_jax_refuses_is_refused(kernel, strides, padding):
+    for convolve in BOTH.values():
+        with pytest.raises((TypeError, ValueError, RuntimeError)):
+            convolve(INPUTS, kernel, strides, padding, dimension_numbers=NHWC)
+
+
+# Inside Flax
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings"),
+    [
+        ((2, 7, 5, 4), {}),
+        ((7, 5, 4), {}),
+        ((2, 3, 7, 5, 4), {}),
+        ((2, 7, 5, 4), {"padding": "CIRCULAR"}),
+        ((2, 7, 5, 4), {"padding": 1, "use_bias": False}),
+        ((2, 7, 5, 4), {"strides": 2, "kernel_dilation": 2}),
+        ((2, 7, 5, 4), {"dtype": jnp.bfloat16}),
+    ],
+    ids=[
+        *("batch", "no batch", "two batch axes", "circular", "padding 1"),
+        *("strides", "bfloat16"),
+    ],
+)
+def test_it_takes_the_place_of_that_of_nnx(shape, settings):
+    inputs = normal(shape)
+    ours, theirs = (
+        nnx.Conv(4, 6, (3, 3), rngs=nnx.Rngs(0), **settings, **own)
+        for own in ({"conv_general_dilated": conv_general_dilated}, {})
+    )
+    expected = theirs(inputs)
+    assert ours(inputs).dtype == expected.dtype
+    # bfloat16 has eight bits; numbers here are below 4.
+    tolerance = 4 * 2**-8 if "dtype" in settings else 1e-4
+    np.testing.assert_allclose(
+        ours(inputs).astype(jnp.float32),
+        expected.astype(jnp.float32),
+        atol=tolerance,
+    )
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 5, 4), (7, 5, 4)], ids=str)
+def test_it_takes_the_place_of_that_of_linen(shape):
+    ours, theirs = (
+        linen.Conv(6, (3, 3), **own)
+        for own in ({"conv_general_dilated": conv_general_dilated}, {})
+    )
+    inputs, params = normal(shape), {"params": {"kernel": KERNEL, "bias": jnp.ones(6)}}
+    assert_close(ours.apply(params, inputs), theirs.apply(params, inputs))
+
+
+def test_a_flax_model_trains_as_with_the_convolution_of_jax():
+    def grads(**settings):
+        conv = nnx.Conv(4, 6, (3, 3), rngs=nnx.Rngs(0), **settings)
+        loss_fn = nnx.jit(nnx.grad(lambda conv: jnp.sin(conv(INPUTS)).sum()))
+        return nnx.to_pure_dict(loss_fn(conv))
+
+    ours = grads(conv_general_dilated=conv_general_dilated)
+    assert math.isfinite(float(ours["kernel"].sum()))
+    assert_close(ours, grads())

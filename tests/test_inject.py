@@ -1,0 +1,249 @@
+"""Injection: outputs are inputs plus scaled noise, and gradients see right through."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sounddrop_jax import spectra
+from sounddrop_jax.banks import NoiseBank, make_power_law_bank, sample_window
+from sounddrop_jax.inject import add_noise, random_power_law, random_window
+
+SHAPE = (5, 6, 3)
+INPUTS = jnp.asarray(np.random.default_rng(0).standard_normal(SHAPE), jnp.float32)
+ROWS = make_power_law_bank(jax.random.key(1), SHAPE[1:], num_entries=64)
+RECORDING = NoiseBank(jnp.asarray(np.random.default_rng(1).standard_normal(999)))
+KEY = jax.random.key(2)
+
+
+def inject_noise(key, inputs, **settings):
+    """Puts `add_noise` into the same battery; this noise is the same for any key."""
+    del key
+    noise = jnp.asarray(np.random.default_rng(2).standard_normal(SHAPE), jnp.float32)
+    return add_noise(inputs, noise, **settings)
+
+
+RANDOM = {
+    "row bank": functools.partial(random_window, bank=ROWS),
+    "recording": functools.partial(random_window, bank=RECORDING),
+    "pink": functools.partial(random_power_law, exponent=1.0),
+    "white": functools.partial(random_power_law, exponent=0.0),
+}
+ALL = RANDOM | {"given": inject_noise}
+every_function = pytest.mark.parametrize("inject", ALL.values(), ids=ALL)
+every_random_function = pytest.mark.parametrize("inject", RANDOM.values(), ids=RANDOM)
+
+
+# What is added
+
+
+def test_add_noise_adds_the_noise_times_the_intensity():
+    noise = jnp.array([1.0, -2.0, 0.5])
+    outputs = add_noise(jnp.array([[1.0, 1.0, 1.0]] * 2), noise, intensity=0.5)
+    np.testing.assert_array_equal(outputs, [[1.5, 0.0, 1.25]] * 2)
+
+
+@pytest.mark.parametrize("bank", [ROWS, RECORDING], ids=["row bank", "recording"])
+def test_random_window_adds_a_window_of_the_bank(bank):
+    outputs = random_window(KEY, INPUTS, bank, intensity=0.5)
+    expected = INPUTS + 0.5 * sample_window(KEY, bank, SHAPE)
+    np.testing.assert_allclose(outputs, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("law", "expected_law"),
+    [
+        ({}, {"exponent": 1.0, "axes": -2}),
+        ({"exponent": 2.0, "axes": (-3, -2)}, {"exponent": 2.0, "axes": (0, 1)}),
+        ({"exponent": 0.0}, {"exponent": 0.0}),
+    ],
+    ids=["default", "plane", "white"],
+)
+def test_random_power_law_adds_noise_of_the_law(law, expected_law):
+    outputs = random_power_law(KEY, INPUTS, intensity=0.5, **law)
+    expected = INPUTS + 0.5 * spectra.power_law(KEY, SHAPE, **expected_law)
+    np.testing.assert_allclose(outputs, expected, atol=1e-6)
+
+
+@every_random_function
+def test_intensity_is_the_standard_deviation_of_what_is_added(inject):
+    added = inject(KEY, jnp.zeros((500, 6, 3)), intensity=0.3)
+    # 5 standard errors of the smaller bank, which the window goes round many times:
+    # 64 rows of 18 values, of which pink noise is worth half.
+    error = 5 * 0.3 / math.sqrt(64 * 18 / 2)
+    assert float(added.mean()) == pytest.approx(0, abs=error)
+    assert float(added.std()) == pytest.approx(0.3, abs=error)
+
+
+@every_random_function
+def test_the_key_decides_the_noise(inject):
+    first = inject(KEY, INPUTS, intensity=0.3)
+    np.testing.assert_array_equal(first, inject(KEY, INPUTS, intensity=0.3))
+    other = inject(jax.random.key(3), INPUTS, intensity=0.3)
+    assert not np.allclose(first, other, atol=1e-3)
+
+
+@every_random_function
+@pytest.mark.parametrize("dims", [(0,), (0, 2), (-2,), (0, 1, 2)], ids=str)
+def test_broadcast_dims_share_the_noise(inject, dims):
+    added = inject(KEY, jnp.zeros(SHAPE), intensity=1.0, broadcast_dims=dims)
+    assert added.shape == SHAPE
+    np.testing.assert_array_equal(np.ptp(added, axis=dims), 0)
+    others = set(range(3)) - {dim % 3 for dim in dims}
+    for dim in others:
+        assert np.ptp(added, axis=dim).min() > 0
+
+
+@pytest.mark.parametrize("axes", [-2, (1,), (-3, -2)], ids=str)
+def test_noise_shared_along_the_shaped_axes_is_noise_still(axes):
+    inputs = jnp.zeros((5, 6, 1_500))
+    added = random_power_law(
+        KEY, inputs, intensity=1.0, axes=axes, broadcast_dims=(0, 1)
+    )
+    # 5 standard errors over 1,500 numbers.
+    assert float(added.std()) == pytest.approx(1, abs=5 / math.sqrt(2 * 1_500))
+
+
+def test_white_noise_needs_no_axis_to_be_shaped_along():
+    outputs = random_power_law(KEY, jnp.zeros(64), intensity=1.0, exponent=0.0)
+    np.testing.assert_array_equal(outputs, jax.random.normal(KEY, (64,)))
+
+
+# Gradients
+
+
+@every_function
+def test_the_gradient_of_the_inputs_is_exactly_one(inject):
+    noisy, pull_back = jax.vjp(lambda x: inject(KEY, x, intensity=0.3), INPUTS)
+    assert not np.allclose(noisy, INPUTS, atol=1e-3)
+    gradient = jnp.asarray(np.random.default_rng(3).standard_normal(SHAPE), "float32")
+    np.testing.assert_array_equal(pull_back(gradient)[0], gradient)
+    _, tangent = jax.jvp(
+        lambda x: inject(KEY, x, intensity=0.3), (INPUTS,), (gradient,)
+    )
+    np.testing.assert_array_equal(tangent, gradient)
+
+
+@pytest.mark.parametrize("bank", [ROWS, RECORDING], ids=["row bank", "recording"])
+def test_the_gradient_of_the_bank_is_zero(bank):
+    def loss(bank):
+        return (random_window(KEY, INPUTS, bank, intensity=0.3) ** 2).sum()
+
+    gradient = jax.grad(loss)(bank)
+    np.testing.assert_array_equal(gradient.values, np.zeros(bank.values.shape))
+
+
+def test_the_gradient_of_the_noise_is_zero():
+    noise = jnp.ones(SHAPE)
+    gradient = jax.grad(lambda n: add_noise(INPUTS, n, intensity=0.3).sum())(noise)
+    np.testing.assert_array_equal(gradient, np.zeros(SHAPE))
+
+
+@every_function
+def test_the_intensity_can_be_learned(inject):
+    added = inject(KEY, jnp.zeros(SHAPE), intensity=1.0)
+    gradient = jax.grad(lambda i: inject(KEY, INPUTS, intensity=i).sum())(0.3)
+    # A sum of 90 numbers of order 1 in float32.
+    assert float(gradient) == pytest.approx(float(added.sum()), abs=1e-4)
+
+
+# Dtypes
+
+
+@every_function
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+@pytest.mark.parametrize("intensity", [0.3, np.float64(0.3), jnp.float32(0.3)])
+def test_outputs_keep_the_dtype_of_the_inputs(inject, dtype, intensity):
+    outputs = inject(KEY, INPUTS.astype(dtype), intensity=intensity)
+    assert outputs.dtype == dtype
+    expected = np.asarray(inject(KEY, INPUTS, intensity=0.3))
+    # Inputs, noise, intensity, product and sum, each rounded to half a unit in the
+    # last place of numbers up to 4.
+    tolerance = 5 * 4 * float(jnp.finfo(dtype).eps) / 2
+    np.testing.assert_allclose(outputs.astype(jnp.float32), expected, atol=tolerance)
+
+
+@every_function
+def test_float64_inputs_stay_float64(inject):
+    with jax.enable_x64(True):
+        inputs = jnp.asarray(INPUTS, jnp.float64) + 1e-12  # lost in float32
+        outputs = inject(KEY, inputs, intensity=0.0)
+    assert outputs.dtype == jnp.float64
+    np.testing.assert_array_equal(outputs, inputs)
+
+
+@every_function
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.uint8, jnp.bool, jnp.complex64])
+def test_inputs_that_are_not_floating_point_are_refused(inject, dtype):
+    with pytest.raises(TypeError, match="floating point features, but these are"):
+        inject(KEY, jnp.ones(SHAPE, dtype), intensity=0.3)
+
+
+# Intensities
+
+
+@every_function
+def test_a_new_key_or_intensity_traces_nothing_anew(inject):
+    num_traces = 0
+
+    @jax.jit
+    def jitted(key, inputs, intensity):
+        nonlocal num_traces
+        num_traces += 1
+        return inject(key, inputs, intensity=intensity)
+
+    for seed, intensity in enumerate([0.0, 0.3, 1.0, jnp.float32(2.0)]):
+        key = jax.random.key(seed)
+        np.testing.assert_allclose(
+            jitted(key, INPUTS, intensity),
+            inject(key, INPUTS, intensity=intensity),
+            atol=1e-5,
+        )
+    assert num_traces == 1 + 1  # once for Python numbers, once for arrays
+
+
+@every_function
+def test_vmap_over_keys_and_intensities_equals_a_loop(inject):
+    keys = jax.random.split(KEY, 3)
+    intensities = jnp.array([0.0, 0.3, 1.0])
+    many = jax.vmap(lambda key, i: inject(key, INPUTS, intensity=i))(keys, intensities)
+    loop = [
+        inject(key, INPUTS, intensity=i)
+        for key, i in zip(keys, intensities, strict=True)
+    ]
+    np.testing.assert_allclose(many, np.stack(loop), atol=1e-5)
+    np.testing.assert_array_equal(many[0], INPUTS)
+
+
+@every_function
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+def test_a_huge_intensity_stays_finite(inject, dtype):
+    outputs = inject(KEY, INPUTS.astype(dtype), intensity=1e6)
+    assert jnp.isfinite(outputs).all()
+    assert float(jnp.abs(outputs).max()) > 1e5
+
+
+# Misfits
+
+
+def test_a_bank_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="does not end with the bank's field"):
+        random_window(KEY, jnp.zeros((2, 5, 6, 4)), ROWS, intensity=0.3)
+
+
+def test_axes_the_inputs_lack_are_refused():
+    with pytest.raises(ValueError, match="do not all exist in an array of rank 1"):
+        random_power_law(KEY, jnp.zeros(6), intensity=0.3)
+
+
+@pytest.mark.parametrize(
+    ("noise", "intensity"),
+    [((2, *SHAPE), ()), (SHAPE, (2, 1, 1, 1)), ((2, 1, 1, 1), ())],
+    ids=str,
+)
+def test_noise_or_intensity_never_change_the_shape_of_the_inputs(noise, intensity):
+    with pytest.raises(ValueError, match="shape"):
+        add_noise(INPUTS, jnp.ones(noise), intensity=jnp.ones(intensity))

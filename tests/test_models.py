@@ -1,0 +1,411 @@
+"""The network against a reference in float64 NumPy, and PyTorch's initial weights."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from experiments import models
+from experiments.models import Network
+
+MAP_SHAPES = [(16, 16, 16), (8, 8, 32), (4, 4, 64)]
+# Channels in times 3x3, three times, and the 4x4x64 features of the linear layer.
+FAN_IN = {"conv": [27, 144, 288], "linear": [1024]}
+BATCH_SIZE = 4
+
+
+class Probe(nnx.Module):
+    """A regularizer that adds 1 while training, and notes what it sees."""
+
+    def __init__(self, shape, notes: list):
+        self.shape = shape
+        self.notes = nnx.static(notes)
+        self.deterministic = False
+
+    def __call__(self, maps, *, rngs=None):
+        self.notes.append((self.shape, maps, rngs))
+        return maps if self.deterministic else maps + 1
+
+    def set_view(self, deterministic: bool | None = None):
+        """Switches the mode, as `nnx.view` asks for it."""
+        if deterministic is not None:
+            self.deterministic = deterministic
+
+
+def make_network(make_regularizer=None, seed: int = 0, **kwargs) -> Network:
+    make_regularizer = make_regularizer or (lambda shape: nnx.Dropout(0.0))
+    return Network(make_regularizer, rngs=nnx.Rngs(params=seed), **kwargs)
+
+
+def make_images(num_images: int = BATCH_SIZE) -> np.ndarray:
+    shape = (num_images, 32, 32, 3)
+    return np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+
+
+LABELS = np.arange(BATCH_SIZE) * 3
+
+
+def param_arrays(network) -> dict[tuple, np.ndarray]:
+    """All parameters in float64, by path."""
+    flat = nnx.to_flat_state(nnx.state(network, nnx.Param))
+    return {path: np.asarray(param[...], np.float64) for path, param in flat}
+
+
+@pytest.fixture(scope="session")
+def network() -> Network:
+    return make_network()
+
+
+# A reference with nothing but NumPy
+
+
+def reference_block(maps, params, index: int, stats=None):
+    """One block up to its regularizer; also the batch's mean and variance."""
+    kernel = params["blocks", index, "conv", "kernel"]
+    bias = params["blocks", index, "conv", "bias"]
+    scale = params["blocks", index, "norm", "scale"]
+    shift = params["blocks", index, "norm", "bias"]
+    num, height, width, _ = maps.shape
+    padded = np.pad(maps, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    maps = bias + sum(
+        padded[:, row : row + height, column : column + width] @ kernel[row, column]
+        for row in range(3)
+        for column in range(3)
+    )
+    maps = np.maximum(maps, 0)
+    batch_stats = maps.mean((0, 1, 2)), maps.var((0, 1, 2))
+    mean, variance = batch_stats if stats is None else stats
+    maps = (maps - mean) / np.sqrt(variance + 1e-5) * scale + shift
+    squares = maps.reshape(num, height // 2, 2, width // 2, 2, -1)
+    return squares.max((2, 4)), batch_stats
+
+
+def reference_network(images, params, stats=None, offset: float = 0.0):
+    """The logits, the maps before each regularizer, and the batch statistics."""
+    maps, all_maps, all_stats = images.astype(np.float64), [], []
+    for index in range(3):
+        block_stats = None if stats is None else stats[index]
+        maps, batch_stats = reference_block(maps, params, index, block_stats)
+        all_maps.append(maps)
+        all_stats.append(batch_stats)
+        maps = maps + offset
+    logits = maps.reshape(len(maps), -1) @ params["linear", "kernel"]
+    return logits + params["linear", "bias"], all_maps, all_stats
+
+
+def reference_loss(images, params) -> float:
+    logits = reference_network(images, params)[0]
+    log_sums = np.log(np.exp(logits).sum(1))
+    return float((log_sums - logits[np.arange(len(logits)), LABELS]).mean())
+
+
+def random_params(network, seed: int = 0) -> dict[tuple, np.ndarray]:
+    """Parameters none of which is 0 or 1, where a fault could hide."""
+    rng = np.random.default_rng(seed)
+    return {
+        path: param + 0.1 * rng.standard_normal(param.shape).astype(np.float32)
+        for path, param in param_arrays(network).items()
+    }
+
+
+def with_params(network, params) -> Network:
+    """A copy of a network with other parameters."""
+    network = nnx.clone(network)
+    state = nnx.state(network, nnx.Param)
+    for path, param in nnx.to_flat_state(state):
+        param[...] = jnp.asarray(params[path], jnp.float32)
+    nnx.update(network, state)
+    return network
+
+
+def running_stats(network) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [
+        (np.asarray(block.norm.mean[...]), np.asarray(block.norm.var[...]))
+        for block in network.blocks
+    ]
+
+
+# float32 sums of up to 1,024 products, three layers deep, of logits around 3.
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
+
+
+def test_training_is_conv_relu_norm_pool_regularizer_and_linear():
+    notes: list = []
+    network = make_network(lambda shape: Probe(shape, notes))
+    params = random_params(network)
+    network = with_params(network, params)
+    rngs = nnx.Rngs(dropout=0)
+    images = make_images()
+    logits = network(images, rngs=rngs)
+    # The probe's 1 reaches the next block: the regularizer comes last in its own.
+    expected, maps, batch_stats = reference_network(images, params, offset=1.0)
+    assert [shape for shape, _, _ in notes] == MAP_SHAPES
+    for (shape, seen, given), expected_maps in zip(notes, maps, strict=True):
+        assert seen.shape == (BATCH_SIZE, *shape)
+        assert given is rngs
+        np.testing.assert_allclose(seen, expected_maps, **TOLERANCE)
+    assert (logits.dtype, logits.shape) == (jnp.float32, (BATCH_SIZE, 10))
+    np.testing.assert_allclose(logits, expected, **TOLERANCE)
+    # From mean 0 and variance 1, a tenth of the way to the batch's own.
+    for updated, (mean, variance) in zip(
+        running_stats(network), batch_stats, strict=True
+    ):
+        np.testing.assert_allclose(updated[0], 0.1 * mean, **TOLERANCE)
+        np.testing.assert_allclose(updated[1], 0.9 + 0.1 * variance, **TOLERANCE)
+
+
+def test_running_statistics_keep_nine_tenths_of_the_old(network):
+    network = nnx.clone(network)
+    for block in network.blocks:
+        block.norm.mean[...] = jnp.full_like(block.norm.mean[...], 5.0)
+        block.norm.var[...] = jnp.full_like(block.norm.var[...], 7.0)
+    images = make_images()
+    _, _, batch_stats = reference_network(images, param_arrays(network))
+    network(images)
+    for updated, batch in zip(running_stats(network), batch_stats, strict=True):
+        np.testing.assert_allclose(updated[0], 4.5 + 0.1 * batch[0], **TOLERANCE)
+        np.testing.assert_allclose(updated[1], 6.3 + 0.1 * batch[1], **TOLERANCE)
+
+
+def test_evaluation_uses_the_running_statistics_and_leaves_them():
+    notes: list = []
+    network = make_network(lambda shape: Probe(shape, notes))
+    params = random_params(network)
+    network = with_params(network, params)
+    rng = np.random.default_rng(0)
+    stats = []
+    for block in network.blocks:
+        shape = block.norm.mean.shape
+        stats.append((rng.standard_normal(shape), rng.uniform(0.1, 2, shape)))
+        block.norm.mean[...] = jnp.asarray(stats[-1][0], jnp.float32)
+        block.norm.var[...] = jnp.asarray(stats[-1][1], jnp.float32)
+    evaluated = nnx.view(network, deterministic=True, use_running_average=True)
+    before = jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(evaluated)))
+    images = make_images()
+    logits = evaluated(images)  # and needs no rngs
+    after = jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(evaluated)))
+    jax.tree.map(np.testing.assert_array_equal, after, before)
+    expected, _, _ = reference_network(images, params, stats)
+    np.testing.assert_allclose(logits, expected, **TOLERANCE)
+    # An image's logits do not depend on its neighbours: no batch statistics.
+    np.testing.assert_allclose(evaluated(images[:1]), expected[:1], **TOLERANCE)
+
+
+def test_norm_divides_by_the_root_of_variance_plus_1e_5(network):
+    # Maps whose variance is about epsilon: another epsilon would be far off.
+    maps = 3e-3 * np.random.default_rng(0).standard_normal((8, 4, 4, 16))
+    normalized = nnx.clone(network.blocks[0].norm)(jnp.asarray(maps, jnp.float32))
+    axes = (0, 1, 2)
+    expected = (maps - maps.mean(axes)) / np.sqrt(maps.var(axes) + 1e-5)
+    # The variance is a difference of mean squares, here of like sizes.
+    np.testing.assert_allclose(normalized, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_every_gradient_is_the_slope_of_the_reference(network):
+    params = random_params(network)
+    network = with_params(network, params)
+    images = make_images()
+    graph, state, rest = nnx.split(network, nnx.Param, ...)
+
+    @jax.jit
+    def gradients(state):
+        def loss_fn(state):
+            logits = nnx.merge(graph, state, rest, copy=True)(images)
+            log_probs = jax.nn.log_softmax(logits)
+            return -log_probs[jnp.arange(BATCH_SIZE), LABELS].mean()
+
+        return jax.grad(loss_fn)(state)
+
+    rng = np.random.default_rng(0)
+    step = 1e-6
+    for path, gradient in nnx.to_flat_state(gradients(state)):
+        # Along the gradient's own signs, so that no two faults cancel out, with
+        # random lengths, so that permuted entries show.
+        gradient = np.asarray(gradient[...], np.float64)
+        direction = np.sign(gradient) * rng.uniform(0.5, 1.5, gradient.shape)
+        ends = [
+            reference_loss(images, params | {path: params[path] + h * direction})
+            for h in (-step, step)
+        ]
+        slope = (ends[1] - ends[0]) / (2 * step)
+        # A step this short turns hardly any ReLU or maximum, worth 1e-3 at most
+        # together with float32's rounding of the gradient.
+        np.testing.assert_allclose((gradient * direction).sum(), slope, rtol=1e-3)
+
+
+# Initial weights
+
+
+def test_it_has_34_058_parameters(network):
+    params = param_arrays(network)
+    assert sum(param.size for param in params.values()) == 34_058
+    assert len(params) == 14
+
+
+def named_params(network, layer: str):
+    """(parameter, fan-in) of every kernel and bias of the layers of one kind."""
+    layers = (
+        [network.linear]
+        if layer == "linear"
+        else [block.conv for block in network.blocks]
+    )
+    for module, fan_in in zip(layers, FAN_IN[layer], strict=True):
+        yield np.asarray(module.kernel[...]), fan_in
+        yield np.asarray(module.bias[...]), fan_in
+
+
+@pytest.mark.parametrize("layer", FAN_IN)
+def test_initial_kernels_and_biases_are_uniform_below_the_root_of_fan_in(
+    network, layer
+):
+    for param, fan_in in named_params(network, layer):
+        scaled = param.astype(np.float64) * fan_in**0.5
+        assert np.abs(scaled).max() < 1 + 1e-6
+        # Ten values stay below half the bound once in 1,000; here there are more.
+        assert np.abs(scaled).max() > 0.5
+        # Mean and variance of U(-1, 1) within 4 standard errors: u has variance 1/3,
+        # and u^2 has 1/5 - 1/9.
+        assert abs(scaled.mean()) < 4 * (1 / 3 / scaled.size) ** 0.5
+        assert abs((scaled**2).mean() - 1 / 3) < 4 * (4 / 45 / scaled.size) ** 0.5
+
+
+@pytest.mark.parametrize("fan_in", [27, 1024])
+def test_uniform_below_reaches_its_bounds(fan_in):
+    values = models.uniform_below(fan_in)(jax.random.key(0), (10_000,))
+    scaled = np.asarray(values, np.float64) * fan_in**0.5
+    # One of 10,000 is above 0.999, and one below -0.999, but for a chance of e^-5.
+    assert 0.999 < scaled.max() <= 1 + 1e-6
+    assert -0.999 > scaled.min() >= -1 - 1e-6
+
+
+def test_norms_start_at_scale_1_bias_0_mean_0_and_variance_1(network):
+    for block in network.blocks:
+        assert (block.norm.scale[...] == 1).all()
+        assert (block.norm.bias[...] == 0).all()
+        assert (block.norm.mean[...] == 0).all()
+        assert (block.norm.var[...] == 1).all()
+
+
+def test_no_two_parameters_share_their_draws(network):
+    starts = [
+        param.ravel()[:10] * fan_in**0.5
+        for layer in FAN_IN
+        for param, fan_in in named_params(network, layer)
+    ]
+    correlations = np.corrcoef(starts) - np.eye(len(starts))
+    assert correlations.max() < 0.999
+
+
+def test_a_seed_decides_the_initial_weights(network):
+    again, other = make_network(), make_network(seed=1)
+    for path, param in param_arrays(network).items():
+        np.testing.assert_array_equal(param_arrays(again)[path], param)
+        if "norm" not in path:
+            assert not np.array_equal(param_arrays(other)[path], param)
+
+
+# Other sizes and precisions
+
+
+def test_other_images_and_classes_fit():
+    shapes = []
+
+    def make_regularizer(shape):
+        shapes.append(shape)
+        return nnx.Dropout(0.0)
+
+    network = nnx.eval_shape(
+        lambda: make_network(make_regularizer, image_shape=(16, 24, 1), num_classes=3)
+    )
+    assert shapes == [(8, 12, 16), (4, 6, 32), (2, 3, 64)]
+    assert network.linear.kernel.shape == (2 * 3 * 64, 3)
+    graph, state = nnx.split(network)
+    logits = jax.eval_shape(
+        lambda state, images: nnx.merge(graph, state)(images),
+        state,
+        jax.ShapeDtypeStruct((2, 16, 24, 1), jnp.float32),
+    )
+    assert logits.shape == (2, 3)
+
+
+def test_bfloat16_computes_in_bfloat16_and_keeps_float32(network):
+    notes: list = []
+    half = make_network(lambda shape: Probe(shape, notes), dtype=jnp.bfloat16)
+    half = nnx.view(half, deterministic=True)
+    images = make_images()
+    logits = half(images)
+    assert [maps.dtype for _, maps, _ in notes] == 3 * [jnp.bfloat16]
+    assert logits.dtype == jnp.float32
+    for leaf in jax.tree.leaves(nnx.state(half, (nnx.Param, nnx.BatchStat))):
+        assert leaf.dtype == jnp.float32
+    # The same weights, and 8 bits: a few of 1/256 of logits below 2, each way.
+    full = nnx.clone(network)(images)
+    difference = np.abs(np.asarray(logits) - np.asarray(full)).max()
+    assert 0 < difference < 0.05
+
+
+# Pooling
+
+
+def make_maps(dtype=jnp.float32) -> jax.Array:
+    maps = np.random.default_rng(0).standard_normal((2, 8, 12, 3), np.float32)
+    return jnp.asarray(maps, dtype)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_max_pool_is_flax_max_pool(dtype):
+    maps = make_maps(dtype)
+    pooled = models.max_pool(maps)
+    assert (pooled.shape, pooled.dtype) == ((2, 4, 6, 3), dtype)
+    np.testing.assert_array_equal(pooled, nnx.max_pool(maps, (2, 2), strides=(2, 2)))
+
+
+def pool_gradient(pool, maps) -> np.ndarray:
+    outputs, pullback = jax.vjp(pool, maps)
+    weights = jnp.arange(1.0, 1 + outputs.size).reshape(outputs.shape)
+    return np.asarray(pullback(weights)[0])
+
+
+def test_max_pool_has_flax_gradient_where_no_two_are_equal():
+    maps = make_maps()
+    assert len(np.unique(maps)) == maps.size
+    np.testing.assert_array_equal(
+        pool_gradient(models.max_pool, maps),
+        pool_gradient(lambda maps: nnx.max_pool(maps, (2, 2), strides=(2, 2)), maps),
+    )
+
+
+def test_max_pool_gives_the_gradient_to_the_largest_and_all_of_it():
+    # Three, four and two equals, and none.
+    maps = np.array([[3, 3, 7, 7, 1, 0, 4, 2], [2, 3, 7, 7, 1, 0, 3, 1]], np.float32)
+    maps = jnp.asarray(maps)[None, :, :, None]
+    gradient = pool_gradient(models.max_pool, maps)
+    largest = np.asarray(models.max_pool(maps)).repeat(2, axis=1).repeat(2, axis=2)
+    assert (gradient >= 0).all() and (gradient[maps != largest] == 0).all()
+    sums = gradient.reshape(2, 4, 2).sum((0, 2))
+    np.testing.assert_allclose(sums, [1, 2, 3, 4], rtol=1e-6)
+
+
+@pytest.mark.parametrize("level", [0, 3])
+def test_max_pool_has_its_gradient_however_it_is_compiled(level):
+    # A compiler may compute the maps twice, for the maximum and for its gradient, and
+    # round them in two ways: then no value equals the maximum. Without optimisation
+    # XLA does so on a CPU.
+    rng = np.random.default_rng(0)
+    maps = rng.standard_normal((4, 8, 8, 4), np.float32)
+    weights = rng.standard_normal((4, 4, 4, 4), np.float32)
+    scale, shift = rng.standard_normal((2, 4), np.float32)
+
+    def weighted_sum(scale, shift, max_pool):
+        return (weights * max_pool(maps * scale + shift)).sum()
+
+    gradient = jax.grad(weighted_sum, argnums=(0, 1))
+    options = {"xla_backend_optimization_level": level}
+    lowered = jax.jit(gradient, static_argnums=2).lower(scale, shift, models.max_pool)
+    compiled = lowered.compile(compiler_options=options)
+    expected = gradient(
+        scale, shift, lambda maps: nnx.max_pool(maps, (2, 2), strides=(2, 2))
+    )
+    # Sums of 64 values of order 1.
+    np.testing.assert_allclose(compiled(scale, shift), expected, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,623 @@
+"""One battery for all NNX layers: keys, modes, transformations and state."""
+
+import dataclasses
+import functools
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import soundfile
+from flax import nnx
+
+from sounddrop_jax import (
+    AphexNoiseLayer,
+    BankVariable,
+    GaussianNoiseLayer,
+    NoiseInjection,
+    WaterNoiseLayer,
+    inject,
+    make_power_law_bank,
+    make_recording_bank,
+)
+from sounddrop_jax.audio import AudioError, make_track
+
+INPUTS = jnp.asarray(np.random.default_rng(0).standard_normal((5, 6, 3)), jnp.float32)
+KEY = jax.random.key(7)
+CLASSES = [NoiseInjection, WaterNoiseLayer, AphexNoiseLayer, GaussianNoiseLayer]
+
+ROWS = make_power_law_bank(jax.random.key(1), (6, 3), num_entries=64)
+PLANE = make_power_law_bank(
+    jax.random.key(2), (5, 6, 3), exponent=2.0, axes=(0, 1), num_entries=64
+)
+TRACK = make_track("glitch", num_frames=4_096)
+RECORDING = make_recording_bank(TRACK)
+
+
+@dataclasses.dataclass
+class Case:
+    """A layer and the pure function that it wraps."""
+
+    layer: type[NoiseInjection]
+    settings: dict[str, Any]
+    pure: Callable[..., jax.Array]
+    min_rank: int = 2
+
+    def make(self, **settings: Any) -> NoiseInjection:
+        return self.layer(**{"intensity": 0.5} | self.settings | settings)
+
+
+def drawn(**law):
+    return functools.partial(inject.random_power_law, **law)
+
+
+def window(bank):
+    return functools.partial(inject.random_window, bank=bank)
+
+
+SLOPED = {"exponent": 2.0, "axes": (-3, -2)}
+SHARED = {"exponent": 1.0, "broadcast_dims": (0,)}
+CASES = {
+    "white": Case(NoiseInjection, {}, drawn(exponent=0.0), min_rank=1),
+    "plane": Case(NoiseInjection, SLOPED, drawn(**SLOPED), min_rank=3),
+    "shared": Case(NoiseInjection, SHARED, drawn(**SHARED)),
+    "row bank": Case(NoiseInjection, {"bank": ROWS}, window(ROWS)),
+    "plane bank": Case(NoiseInjection, {"bank": PLANE}, window(PLANE), min_rank=3),
+    "water": Case(WaterNoiseLayer, {}, drawn(exponent=1.0, axes=-2)),
+    "water bank": Case(WaterNoiseLayer, {"bank": ROWS}, window(ROWS)),
+    "aphex bank": Case(AphexNoiseLayer, {"bank": RECORDING}, window(RECORDING), 1),
+    "aphex file": Case(AphexNoiseLayer, {"file_path": ...}, window(RECORDING), 1),
+    "gaussian": Case(GaussianNoiseLayer, {}, drawn(exponent=0.0), min_rank=1),
+    "gaussian bank": Case(GaussianNoiseLayer, {"bank": ROWS}, window(ROWS)),
+}
+
+
+@pytest.fixture(scope="session")
+def recording_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recordings") / "glitch.wav"
+    soundfile.write(path, TRACK, 44_100, subtype="FLOAT")
+    return path
+
+
+@pytest.fixture(params=CASES)
+def case(request, recording_file):
+    case = CASES[request.param]
+    if "file_path" in case.settings:
+        return dataclasses.replace(case, settings={"file_path": recording_file})
+    return case
+
+
+def count_of(layer) -> int:
+    """How many keys the layer has taken from its stream."""
+    return int(layer.rngs.count[...])
+
+
+def differ(first, second) -> bool:
+    return not np.allclose(first, second, atol=1e-3)
+
+
+# The interface of nnx.Dropout
+
+
+def keywords(function) -> dict[str, inspect.Parameter]:
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def test_the_constructor_has_the_keywords_of_dropout():
+    ours = keywords(NoiseInjection.__init__)
+    for name, theirs in keywords(nnx.Dropout.__init__).items():
+        assert ours[name].default == theirs.default, name
+
+
+def test_every_constructor_takes_the_keywords_of_dropout(case):
+    rngs = nnx.Rngs(0)
+    values = {
+        "broadcast_dims": (1,),
+        "deterministic": None,
+        "rng_collection": "noise",
+        "rngs": rngs,
+    }
+    assert values.keys() == keywords(nnx.Dropout.__init__).keys()
+    layer = case.make(**values)
+    assert layer.broadcast_dims == (1,)
+    assert layer.deterministic is None
+    assert layer.rng_collection == "noise"
+    assert isinstance(layer.rngs, nnx.RngStream)
+
+
+@pytest.mark.parametrize("method", ["__call__", "set_view"])
+@pytest.mark.parametrize("layer", CLASSES)
+def test_a_method_has_the_signature_of_that_of_dropout(layer, method):
+    def parts(layer):
+        parameters = inspect.signature(getattr(layer, method)).parameters.values()
+        return [(p.name, p.kind, p.default) for p in parameters]
+
+    assert parts(layer) == parts(nnx.Dropout)
+
+
+@pytest.mark.parametrize("layer", [NoiseInjection, WaterNoiseLayer, GaussianNoiseLayer])
+def test_the_intensity_stands_where_dropout_has_its_rate(layer):
+    assert layer(0.25).intensity == 0.25
+
+
+# What a layer computes
+
+
+def test_a_layer_computes_what_the_pure_function_does(case):
+    outputs = case.make()(INPUTS, rngs=KEY)
+    expected = case.pure(KEY, INPUTS, intensity=0.5)
+    # The recording in the file has gone through one more normalisation.
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
+    assert differ(outputs, INPUTS)
+
+
+@pytest.mark.parametrize("shape", [(3,), (6, 3), (2, 5, 6, 3), (2, 2, 5, 6, 3)])
+def test_inputs_of_any_rank(case, shape):
+    layer, inputs = case.make(), jnp.ones(shape)
+    if len(shape) < case.min_rank:
+        with pytest.raises(ValueError):
+            layer(inputs, rngs=KEY)
+        return
+    # What the noise is for each rank is shown for the functions inside.
+    outputs = jax.eval_shape(lambda inputs: layer(inputs, rngs=KEY), inputs)
+    assert outputs.shape == shape
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_outputs_keep_the_dtype_of_the_inputs(case, dtype):
+    outputs = case.make()(INPUTS.astype(dtype), rngs=KEY)
+    assert outputs.dtype == dtype
+    expected = case.make()(INPUTS, rngs=KEY)
+    # Five roundings of numbers up to 8, to half a unit in the last place.
+    tolerance = 5 * 8 * float(jnp.finfo(dtype).eps) / 2
+    np.testing.assert_allclose(outputs.astype("float32"), expected, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.bool])
+def test_integers_are_refused_while_training_only(case, dtype):
+    inputs = jnp.ones((5, 6, 3), dtype)
+    with pytest.raises(TypeError, match="floating point features"):
+        case.make()(inputs, rngs=KEY)
+    assert case.make(deterministic=True)(inputs) is inputs
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_the_gradient_of_the_inputs_is_exactly_one(case, deterministic):
+    layer = case.make(deterministic=deterministic)
+    gradient = jax.grad(lambda inputs: layer(inputs, rngs=KEY).sum())(INPUTS)
+    np.testing.assert_array_equal(gradient, np.ones_like(INPUTS))
+
+
+@pytest.mark.parametrize("intensity", [0.3, np.float32(0.3), jnp.float32(0.3)])
+def test_an_intensity_is_a_number_or_an_array(case, intensity):
+    outputs = case.make(intensity=intensity)(INPUTS, rngs=KEY)
+    expected = case.pure(KEY, INPUTS, intensity=0.3)
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("intensity", [math.nan, -0.1, math.inf, -math.inf])
+def test_an_intensity_out_of_range_is_refused_by_name(case, intensity):
+    name = case.layer.__name__
+    message = f"^{name}: intensity must be a finite number of 0 or above, not "
+    with pytest.raises(ValueError, match=f"{message}{intensity}"):
+        case.make(intensity=intensity)
+    with pytest.raises(ValueError, match=message):
+        case.make(intensity=np.float32(intensity))
+
+
+# Modes
+
+
+def test_evaluation_is_the_identity_and_takes_no_key(case):
+    layer = case.make(deterministic=True, rngs=nnx.Rngs(0))
+    assert layer(INPUTS) is INPUTS
+    assert layer(INPUTS, rngs=KEY) is INPUTS
+    assert count_of(layer) == 0
+    assert case.make(deterministic=True)(INPUTS) is INPUTS  # nor does it need one
+
+
+@pytest.mark.parametrize("intensity", [0, 0.0, -0.0, np.float32(0)])
+def test_intensity_zero_is_the_identity_and_takes_no_key(case, intensity):
+    layer = case.make(intensity=intensity, rngs=nnx.Rngs(0))
+    assert layer(INPUTS) is INPUTS
+    assert count_of(layer) == 0
+    assert case.make(intensity=intensity)(INPUTS) is INPUTS
+
+
+def test_intensity_zero_takes_no_key_under_nnx_jit_either():
+    layer = NoiseInjection(0.0, rngs=nnx.Rngs(0))
+    for _ in range(2):
+        outputs = nnx.jit(lambda layer, inputs: layer(inputs))(layer, INPUTS)
+        np.testing.assert_array_equal(outputs, INPUTS)
+    assert count_of(layer) == 0
+    assert layer(INPUTS) is INPUTS
+
+
+def test_intensity_zero_takes_no_key_after_split_and_merge_in_jit():
+    graphdef, state = nnx.split(NoiseInjection(0.0, rngs=nnx.Rngs(0)))
+
+    @jax.jit
+    def apply(state, inputs):
+        layer = nnx.merge(graphdef, state)
+        return layer(inputs), layer.rngs.count[...]
+
+    assert apply(state, INPUTS)[1] == 0
+
+
+def test_the_call_overrules_the_mode_of_the_constructor(case):
+    quiet, loud = (case.make(deterministic=mode) for mode in (True, False))
+    assert differ(quiet(INPUTS, deterministic=False, rngs=KEY), INPUTS)
+    assert loud(INPUTS, deterministic=True, rngs=KEY) is INPUTS
+    undecided = case.make(deterministic=None)
+    assert differ(undecided(INPUTS, deterministic=False, rngs=KEY), INPUTS)
+    assert undecided(INPUTS, deterministic=True) is INPUTS
+
+
+def test_a_layer_without_a_mode_says_how_to_give_one(case):
+    layer = case.make(deterministic=None, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError) as error:
+        layer(INPUTS)
+    name, message = case.layer.__name__, str(error.value)
+    assert message.startswith(f"{name} does not know whether to add noise.")
+    for remedy in (
+        f"{name}(..., deterministic=False)",
+        "layer(inputs, deterministic=False)",
+        "nnx.view(model, deterministic=False)",
+    ):
+        assert remedy in message
+
+
+class Model(nnx.Module):
+    """Layers deep inside a model, with parameters and statistics around them."""
+
+    def __init__(self, *noises, rngs):
+        self.linear = nnx.Linear(3, 3, rngs=rngs)
+        self.norm = nnx.BatchNorm(3, rngs=rngs)
+        self.noises = nnx.List(noises)
+
+    def __call__(self, inputs, rngs=None):
+        features = self.norm(self.linear(inputs))
+        for noise in self.noises:
+            features = noise(features, rngs=rngs)
+        return features
+
+
+def test_train_and_eval_switch_a_model(case):
+    model = Model(case.make(), rngs=nnx.Rngs(0))
+    model.eval()
+    first = model(INPUTS)  # no key needed
+    np.testing.assert_array_equal(first, model(INPUTS))
+    model.train()
+    assert differ(model(INPUTS, rngs=KEY), model(INPUTS, rngs=jax.random.key(8)))
+    model.set_attributes(deterministic=True, use_running_average=True)
+    np.testing.assert_allclose(model(INPUTS), model(INPUTS, rngs=KEY))
+
+
+def test_a_view_changes_the_mode_of_a_copy_that_shares_the_state(case):
+    model = Model(case.make(rngs=nnx.Rngs(0)), rngs=nnx.Rngs(0))
+    quiet = nnx.view(model, deterministic=True, use_running_average=True)
+    loud = nnx.view(quiet, deterministic=False)
+    assert quiet.noises[0](INPUTS) is INPUTS
+    assert differ(model.noises[0](INPUTS), INPUTS)
+    assert differ(loud.noises[0](INPUTS), INPUTS)
+    assert count_of(model.noises[0]) == count_of(quiet.noises[0]) == 2
+    assert quiet.noises[0].bank is model.noises[0].bank
+
+
+def test_a_view_without_a_mode_keeps_the_one_there_is(case):
+    model = Model(case.make(deterministic=True), rngs=nnx.Rngs(0))
+    view = nnx.view(model, use_running_average=True)
+    assert view.noises[0](INPUTS) is INPUTS
+
+
+@pytest.mark.parametrize("layer", CLASSES)
+def test_view_info_explains_the_mode(layer):
+    settings = {"bank": RECORDING} if layer is AphexNoiseLayer else {"intensity": 0.1}
+    info = nnx.view_info(layer(**settings))
+    assert info.startswith(f"{layer.__name__}:\n  deterministic: bool | None = None")
+    assert "if True the inputs are returned as they are" in info
+
+
+# Keys
+
+
+def test_the_same_key_gives_the_same_noise_and_another_another(case):
+    layer = case.make()
+    outputs = layer(INPUTS, rngs=KEY)
+    np.testing.assert_array_equal(outputs, layer(INPUTS, rngs=KEY))
+    assert differ(outputs, layer(INPUTS, rngs=jax.random.key(8)))
+
+
+def test_consecutive_calls_take_consecutive_keys(case):
+    layer, twin = (case.make(rngs=nnx.Rngs(0)) for _ in range(2))
+    first, second = layer(INPUTS), layer(INPUTS)
+    assert differ(first, second)
+    np.testing.assert_array_equal(first, twin(INPUTS))
+    np.testing.assert_array_equal(second, twin(INPUTS))
+    assert count_of(layer) == 2
+
+
+@pytest.mark.parametrize(
+    "source", [lambda rngs: rngs, lambda rngs: rngs.dropout], ids=["Rngs", "RngStream"]
+)
+def test_two_layers_from_one_source_of_keys_differ(case, source):
+    rngs = nnx.Rngs(0)
+    first, second = (case.make(rngs=source(rngs)) for _ in range(2))
+    assert differ(first(INPUTS), second(INPUTS))
+    assert rngs.dropout.count[...] == 2  # one for each layer, none for its calls
+
+
+@pytest.mark.parametrize(
+    "source", [lambda rngs: rngs, lambda rngs: rngs.dropout], ids=["Rngs", "RngStream"]
+)
+def test_two_layers_called_with_one_source_of_keys_differ(case, source):
+    rngs = nnx.Rngs(0)
+    layer = case.make()
+    first, second = (layer(INPUTS, rngs=source(rngs)) for _ in range(2))
+    assert differ(first, second)
+    assert rngs.dropout.count[...] == 2
+
+
+def test_keys_come_from_the_call_in_any_form_or_from_the_constructor(case):
+    def rngs():
+        return nnx.Rngs(params=0, dropout=1)
+
+    called = case.make()
+    expected = called(INPUTS, rngs=rngs().dropout())
+    for source in (rngs(), rngs().dropout):
+        np.testing.assert_array_equal(called(INPUTS, rngs=source), expected)
+
+    expected = called(INPUTS, rngs=rngs().dropout.fork()())
+    for source in (rngs(), rngs().dropout):
+        np.testing.assert_array_equal(case.make(rngs=source)(INPUTS), expected)
+
+
+def test_the_call_overrules_the_keys_of_the_constructor(case):
+    layer = case.make(rngs=nnx.Rngs(0))
+    expected = case.make()(INPUTS, rngs=KEY)
+    np.testing.assert_array_equal(layer(INPUTS, rngs=KEY), expected)
+    assert count_of(layer) == 0
+
+
+def test_keys_come_from_the_stream_that_rng_collection_names(case):
+    layer = case.make(rng_collection="noise")
+    expected = layer(INPUTS, rngs=nnx.Rngs(noise=1).noise())
+    outputs = layer(INPUTS, rngs=nnx.Rngs(dropout=0, noise=1))
+    np.testing.assert_array_equal(outputs, expected)
+    constructed = case.make(rng_collection="noise", rngs=nnx.Rngs(0, noise=1))
+    expected = layer(INPUTS, rngs=nnx.Rngs(noise=1).noise.fork()())
+    np.testing.assert_array_equal(constructed(INPUTS), expected)
+
+
+def test_an_old_style_key_gives_what_the_new_one_does(case):
+    layer = case.make()
+    outputs = layer(INPUTS, rngs=jax.random.PRNGKey(7))
+    np.testing.assert_array_equal(outputs, layer(INPUTS, rngs=jax.random.key(7)))
+
+
+def test_a_layer_without_keys_says_how_to_give_them(case):
+    with pytest.raises(ValueError) as error:
+        case.make()(INPUTS)
+    name, message = case.layer.__name__, str(error.value)
+    assert message.startswith(f"{name} adds noise (deterministic=False) but has no")
+    assert f"{name}(..., rngs=nnx.Rngs(0))" in message
+    assert "layer(inputs, rngs=nnx.Rngs(0)), or a key" in message
+
+
+@pytest.mark.parametrize("wrong", [0, "dropout", np.zeros(2, np.uint32), (KEY,)])
+def test_what_is_no_source_of_keys_is_refused_by_name(case, wrong):
+    name = f"^{case.layer.__name__}: rngs must be"
+    with pytest.raises(TypeError, match=f"{name}.* or None, not .*{type(wrong)}"):
+        case.make(rngs=wrong)
+    with pytest.raises(TypeError, match=f"{name}.* or a key, not .*{type(wrong)}"):
+        case.make()(INPUTS, rngs=wrong)
+
+
+def test_the_constructor_takes_no_bare_key(case):  # it could not be advanced
+    with pytest.raises(TypeError, match=f"^{case.layer.__name__}: rngs must be"):
+        case.make(rngs=KEY)
+
+
+# Transformations
+
+
+def test_nnx_jit_traces_once_and_equals_eager(case):
+    layer, twin = (case.make(rngs=nnx.Rngs(0)) for _ in range(2))
+    num_traces = 0
+
+    @nnx.jit
+    def apply(layer, inputs):
+        nonlocal num_traces
+        num_traces += 1
+        return layer(inputs)
+
+    for num_calls in (1, 2, 3):
+        outputs = apply(layer, INPUTS)
+        np.testing.assert_allclose(outputs, twin(INPUTS), atol=1e-5)
+        assert count_of(layer) == num_calls
+    assert num_traces == 1
+
+
+def test_jit_of_a_merged_layer_traces_once_over_keys_and_intensities(case):
+    graphdef, _ = nnx.split(case.make(intensity=jnp.float32(1)))
+    num_traces = 0
+
+    @jax.jit
+    def apply(state, inputs, key):
+        nonlocal num_traces
+        num_traces += 1
+        return nnx.merge(graphdef, state)(inputs, rngs=key)
+
+    for seed, intensity in enumerate([0.0, 0.3, 2.0]):
+        key = jax.random.key(seed)
+        _, state = nnx.split(case.make(intensity=jnp.float32(intensity)))
+        expected = case.pure(key, INPUTS, intensity=intensity)
+        np.testing.assert_allclose(apply(state, INPUTS, key), expected, atol=1e-5)
+    assert num_traces == 1
+
+
+def test_vmap_over_seeds_equals_a_loop(case):
+    def run(key):
+        layer = case.make(rngs=nnx.Rngs(key))
+        return jnp.stack([layer(INPUTS), layer(INPUTS)])
+
+    keys = jax.random.split(KEY, 3)
+    outputs = jax.vmap(run)(keys)
+    np.testing.assert_allclose(outputs, [run(key) for key in keys], atol=1e-5)
+    noises = np.asarray(outputs).reshape(6, -1)
+    distances = np.abs(noises[:, None] - noises).max(axis=-1)
+    assert (distances[~np.eye(6, dtype=bool)] > 1e-3).all()  # no two alike
+
+
+@pytest.mark.parametrize("name", ["white", "row bank"])
+def test_vmap_over_intensities_equals_a_loop(name):
+    def run(intensity):
+        return CASES[name].make(intensity=intensity)(INPUTS, rngs=KEY)
+
+    intensities = jnp.array([0.0, 0.3, 1.0])
+    loop = [run(intensity) for intensity in intensities]
+    np.testing.assert_allclose(jax.vmap(run)(intensities), loop, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["white", "row bank", "aphex bank"])
+def test_split_rngs_gives_each_copy_its_own_noise_and_leaves_the_bank_whole(name):
+    layer = CASES[name].make(rngs=nnx.Rngs(0))
+    axes = nnx.StateAxes({nnx.RngState: 0, ...: None})
+
+    @nnx.split_rngs(splits=3)
+    @nnx.vmap(in_axes=(axes, None))
+    def apply(layer, inputs):
+        return layer(inputs)
+
+    first, second, third = apply(layer, INPUTS)
+    assert differ(first, second) and differ(second, third) and differ(third, first)
+    assert np.shape(layer.rngs.key[...]) == ()
+    if layer.bank is not None:
+        assert layer.bank.shape == CASES[name].settings["bank"].values.shape
+
+
+# State
+
+
+def test_a_number_as_intensity_is_no_state():
+    # As with the rate of nnx.Dropout: a leaf that is no array cannot be vmapped, and
+    # jit would turn it into one, for good.
+    layer = NoiseInjection(0.5, bank=ROWS, rngs=nnx.Rngs(0))
+    for leaf in jax.tree.leaves(nnx.state(layer)):
+        assert isinstance(leaf, jax.Array)
+    nnx.jit(lambda layer: layer(INPUTS))(layer)
+    assert type(layer.intensity) is float
+
+
+def test_an_array_as_intensity_is_state():
+    layer = NoiseInjection(jnp.float32(0.5), rngs=nnx.Rngs(0))
+    assert nnx.state(layer)["intensity"] == 0.5
+    assert jax.tree.leaves(nnx.state(layer, nnx.Param)) == []
+
+
+def test_a_bank_is_state_that_can_be_told_from_parameters(case):
+    layer = case.make(rngs=nnx.Rngs(0))
+    assert jax.tree.leaves(nnx.state(layer, nnx.Param)) == []
+    if layer.bank is None:
+        assert jax.tree.leaves(nnx.state(layer, BankVariable)) == []
+        return
+    assert isinstance(layer.bank, BankVariable)
+    (values,) = jax.tree.leaves(nnx.state(layer, BankVariable))
+    np.testing.assert_array_equal(values, layer.bank[...])
+
+
+def test_layers_share_the_memory_of_a_bank_and_nothing_else():
+    first, second = (AphexNoiseLayer(bank=RECORDING) for _ in range(2))
+    assert first.bank[...] is second.bank[...] is RECORDING.values
+    assert first.bank is not second.bank
+
+
+@pytest.mark.parametrize("name", ["row bank", "aphex bank"])
+def test_an_optimizer_trains_the_parameters_around_a_bank_only(name):
+    noise = CASES[name].make(intensity=jnp.float32(0.5), rngs=nnx.Rngs(1))
+    model = Model(noise, rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, optax.adamw(0.1, weight_decay=0.5), wrt=nnx.Param)
+    kernel, bank = np.array(model.linear.kernel), np.array(noise.bank)
+
+    def loss_fn(model):
+        return (model(INPUTS) ** 2).mean()
+
+    loss, grads = nnx.value_and_grad(loss_fn)(model)
+    assert "noises" not in grads
+    assert jax.tree.structure(grads) == jax.tree.structure(nnx.state(model, nnx.Param))
+    optimizer.update(model, grads)
+    assert np.isfinite(loss)
+    assert differ(model.linear.kernel[...], kernel)
+    np.testing.assert_array_equal(noise.bank[...], bank)
+    assert noise.intensity == 0.5
+    assert count_of(noise) == 1
+
+
+def train(num_steps: int) -> tuple[list[float], Any]:
+    """Trains in the form that works in NNX's graph mode and in its tree mode."""
+    rngs = nnx.Rngs(0)
+    noises = [
+        CASES[name].make(rngs=rngs)
+        for name in ("row bank", "water", "aphex bank", "aphex bank")
+    ]
+    graphdef, params, rest = nnx.split(Model(*noises, rngs=rngs), nnx.Param, ...)
+    tx = optax.adam(0.1)
+    opt_state = tx.init(params)
+
+    @jax.jit
+    def train_step(params, rest, opt_state):
+        def loss_fn(params, rest):
+            # A copy, because BatchNorm and the streams of keys assign to variables.
+            model = nnx.merge(graphdef, params, rest, copy=True)
+            loss = (model(INPUTS) ** 2).mean()
+            return loss, nnx.state(model, nnx.Not(nnx.Param))
+
+        (loss, rest), grads = jax.value_and_grad(loss_fn, has_aux=True)(params, rest)
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), rest, opt_state, loss
+
+    losses = []
+    for _ in range(num_steps):
+        *carry, loss = train_step(params, rest, opt_state)
+        params, rest, opt_state = carry
+        losses.append(float(loss))
+    return losses, nnx.merge(graphdef, params, rest)
+
+
+def test_training_is_the_same_in_graph_mode_and_in_tree_mode():
+    losses, model = train(num_steps=3)
+    with nnx.set_graph_mode(False), nnx.set_graph_updates(False):
+        tree_losses, tree_model = train(num_steps=3)
+    assert len(set(losses)) == 3
+    np.testing.assert_allclose(tree_losses, losses, rtol=1e-6)
+    for noise, tree_noise in zip(model.noises, tree_model.noises, strict=True):
+        assert count_of(noise) == count_of(tree_noise) == 3
+    np.testing.assert_array_equal(model.noises[0].bank[...], ROWS.values)
+    np.testing.assert_array_equal(tree_model.noises[0].bank[...], ROWS.values)
+
+
+# Recordings
+
+
+def test_aphex_takes_one_recording(recording_file):
+    for settings in ({}, {"file_path": recording_file, "bank": RECORDING}):
+        with pytest.raises(ValueError, match="one recording: give file_path or bank"):
+            AphexNoiseLayer(**settings)
+
+
+@pytest.mark.parametrize("convert", [str, lambda path: path], ids=["str", "Path"])
+def test_aphex_takes_the_path_first(recording_file, convert):
+    layer = AphexNoiseLayer(convert(recording_file), 0.3)
+    assert layer.intensity == 0.3
+    np.testing.assert_allclose(layer.bank[...], RECORDING.values, atol=1e-5)
+
+
+def test_aphex_names_a_recording_that_cannot_be_read(tmp_path):
+    with pytest.raises(AudioError, match="missing.wav"):
+        AphexNoiseLayer(tmp_path / "missing.wav")

@@ -1,0 +1,561 @@
+"""Seeds side by side equal seeds alone; arms share draws; a step is NumPy's AdamW."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from experiments import training
+from experiments.augment import augment, normalize
+from experiments.datasets import Dataset
+from experiments.models import Network
+from experiments.regularizers import REGULARIZERS
+from experiments.training import Constants, Functions, Trainer, make_functions, stream
+
+SEEDS = [58, 59, 60]
+BATCH_SIZE = 16
+LEARNING_RATE = 1e-3
+WEIGHT_DECAY = 1.0  # strong, so that a step shows it
+NUM_TEST = 30
+# The arms that are compiled, once each. An intensity that is an array is an input of
+# the program, which then runs at any intensity, 0 included.
+ARMS = {"dropout": 0.2, "water": jnp.float32(0.05)}
+
+
+def make_dataset() -> Dataset:
+    """Ten random pictures with noise on them: a set that can be learned by heart."""
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (10, 32, 32, 3))
+
+    def make_split(num_images):
+        labels = rng.permutation(np.arange(num_images) % 10)
+        noise = rng.integers(-40, 41, (num_images, 32, 32, 3))
+        images = np.clip(pictures[labels] + noise, 0, 255).astype(np.uint8)
+        return images, labels.astype(np.int32)
+
+    names = tuple("abcdefghij")
+    return Dataset("tiny", "Tiny", "0", *make_split(250), *make_split(NUM_TEST), names)
+
+
+DATASET = make_dataset()
+
+
+def make_arm(name: str, strength, **kwargs) -> Functions:
+    settings = {
+        "batch_size": BATCH_SIZE,
+        "learning_rate": LEARNING_RATE,
+        "weight_decay": WEIGHT_DECAY,
+    }
+    make_regularizer = REGULARIZERS[name].prepare(strength, None)
+    return make_functions(DATASET, make_regularizer, **(settings | kwargs))
+
+
+class Arm:
+    """The functions of an arm, compiled for one seed; counts its traces."""
+
+    def __init__(self, name: str):
+        self.functions = make_arm(name, ARMS[name])
+        self.num_traces = 0
+
+        def train_steps(*args):
+            self.num_traces += 1
+            return self.functions.train_steps(*args)
+
+        self._train_steps = jax.jit(train_steps)
+        self._evaluate = jax.jit(self.functions.evaluate)
+
+    def steps(self, state, epoch, start, stop, *, constants=None, order=None):
+        """Trains one network; its order is that of the epoch unless given."""
+        order = self.functions.shuffle(state.key, epoch) if order is None else order
+        constants = constants or self.functions.constants
+        return self._train_steps(state, constants, order, epoch, start, stop)
+
+    def evaluate(self, state) -> np.ndarray:
+        return np.asarray(self._evaluate(state, self.functions.constants))
+
+    def at_intensity(self, intensity: float) -> Constants:
+        """The constants that make the noise this strong."""
+        constants = self.functions.constants
+        layers = jax.tree.map(
+            lambda leaf: jnp.float32(intensity) if leaf.ndim == 0 else leaf,
+            constants.layers,
+        )
+        return constants._replace(layers=layers)
+
+
+@pytest.fixture(scope="session")
+def arms() -> dict[str, Arm]:
+    return {name: Arm(name) for name in ARMS}
+
+
+@pytest.fixture(scope="session")
+def first_steps(arms) -> dict[tuple, tuple]:
+    """By arm and seed: the initial state, and state and loss after one step."""
+    steps = {}
+    for name, arm in arms.items():
+        for seed in SEEDS:
+            state = arm.functions.init(jax.random.key(seed))
+            steps[name, seed] = state, *arm.steps(state, 0, 0, 1)
+    return steps
+
+
+def without_key(state):
+    """A state as a tree of numbers."""
+    return state._replace(key=jax.random.key_data(state.key))
+
+
+def of_seed(states, index: int):
+    return jax.tree.map(lambda leaf: leaf[index], states)
+
+
+def assert_trees_equal(tree, expected) -> None:
+    jax.tree.map(np.testing.assert_array_equal, tree, expected)
+
+
+def assert_trees_close(tree, expected, rtol=1e-4, atol=1e-6) -> None:
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol),
+        tree,
+        expected,
+    )
+
+
+def assert_same_step(state, expected) -> None:
+    """Asserts that two programs took the same first step, to float32's tolerance."""
+    expected = without_key(expected)
+    np.testing.assert_array_equal(state.key, expected.key)
+    assert_trees_close(state.batch_stats, expected.batch_stats)
+    (adam, *_), (expected_adam, *_) = state.opt_state, expected.opt_state
+    # Ten percent of the gradients, sums of many roundings that cancel: relative to
+    # the largest of each parameter.
+    for moment, expected_moment in zip(
+        jax.tree.leaves(adam.mu), jax.tree.leaves(expected_adam.mu), strict=True
+    ):
+        scale = np.abs(expected_moment).max()
+        np.testing.assert_allclose(moment, expected_moment, rtol=0, atol=1e-4 * scale)
+    # Adam's first step is the sign of the gradient times the learning rate, so where a
+    # gradient is rounding and nothing else the two may part by two steps.
+    for param, expected_param, moment in zip(
+        jax.tree.leaves(state.params),
+        jax.tree.leaves(expected.params),
+        jax.tree.leaves(expected_adam.mu),
+        strict=True,
+    ):
+        large = np.abs(moment) > 1e-3 * np.abs(moment).max()
+        assert large.mean() > 0.9
+        np.testing.assert_allclose(
+            param[large], expected_param[large], rtol=0, atol=1e-2 * LEARNING_RATE
+        )
+        difference = np.abs(np.asarray(param) - np.asarray(expected_param)).max()
+        assert difference < 2.1 * LEARNING_RATE
+
+
+# Seeds side by side
+
+
+@pytest.fixture(scope="session")
+def trained(arms) -> dict:
+    """Three seeds with dropout: two epochs of three steps, and all that they report."""
+    trainer = Trainer(arms["dropout"].functions, SEEDS)
+    # Copies, for the trainer gives its state away to the next step.
+    initial = jax.tree.map(np.array, without_key(trainer._state))
+    reports = trainer.train(num_epochs=2, steps_per_epoch=3)
+    first = next(reports)
+    assert first.step == 1
+    after = jax.tree.map(np.array, without_key(trainer._state))
+    return {
+        "trainer": trainer,
+        "initial": initial,
+        "after one step": after,
+        "reports": [first, *reports],
+    }
+
+
+def test_three_seeds_start_as_each_alone_exactly(first_steps, trained):
+    for index, seed in enumerate(SEEDS):
+        alone, _, _ = first_steps["dropout", seed]
+        assert_trees_equal(of_seed(trained["initial"], index), without_key(alone))
+
+
+def test_first_step_of_three_seeds_with_dropout_is_that_of_each_alone(
+    first_steps, trained
+):
+    for index, seed in enumerate(SEEDS):
+        _, expected, loss = first_steps["dropout", seed]
+        assert_same_step(of_seed(trained["after one step"], index), expected)
+        np.testing.assert_allclose(trained["reports"][0].losses[index], loss, rtol=1e-5)
+
+
+def test_first_step_of_three_seeds_with_a_bank_is_that_of_each_alone(arms, first_steps):
+    functions = arms["water"].functions
+    alone = [first_steps["water", seed][0] for seed in SEEDS]
+    states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *alone)
+    orders = jnp.stack([functions.shuffle(state.key, 0) for state in alone])
+    # One bank for all, not a copy for each.
+    train_steps = jax.vmap(
+        functions.train_steps, in_axes=(0, None, 0, None, None, None)
+    )
+    states, losses = jax.jit(train_steps)(states, functions.constants, orders, 0, 0, 1)
+    states = without_key(states)
+    for index, seed in enumerate(SEEDS):
+        _, expected, loss = first_steps["water", seed]
+        assert_same_step(of_seed(states, index), expected)
+        np.testing.assert_allclose(losses[index], loss, rtol=1e-5)
+
+
+def test_trainer_runs_each_seed_as_it_runs_alone(arms, trained):
+    arm = arms["dropout"]
+    ends = [report for report in trained["reports"] if report.logits is not None]
+    for index, seed in enumerate(SEEDS):
+        state = arm.functions.init(jax.random.key(seed))
+        for epoch, report in enumerate(ends):
+            state, loss = arm.steps(state, epoch, 0, 3)
+            # What rounding does to the smallest gradients, Adam makes steps of: after
+            # few of them, a percent of the spread between seeds.
+            np.testing.assert_allclose(report.losses[index], loss / 3, rtol=2e-3)
+            np.testing.assert_allclose(
+                report.logits[index], arm.evaluate(state), rtol=0, atol=0.02
+            )
+    assert np.ptp(ends[-1].losses) > 0.02
+    assert np.ptp(ends[-1].logits, axis=0).mean() > 0.1
+
+
+def test_trainer_reports_every_epoch_to_its_end(trained):
+    reports = trained["reports"]
+    places = [(report.epoch, report.step) for report in reports]
+    assert places == sorted(set(places))
+    assert [place for place in places if place[1] == 3] == [(0, 3), (1, 3)]
+    for report in reports:
+        assert 1 <= report.step <= 3
+        assert report.losses.dtype == np.float64 and report.losses.shape == (3,)
+        if report.step == 3:
+            assert report.logits.shape == (len(SEEDS), NUM_TEST, 10)
+            assert report.logits.dtype == np.float32
+        else:
+            assert report.logits is None
+    # A reader of the first report still finds what it said.
+    assert not np.array_equal(reports[0].losses, reports[-1].losses)
+    seconds = [report.seconds for report in reports]
+    assert seconds == sorted(seconds) and seconds[0] > 0
+    assert trained["trainer"].compile_seconds > 0
+
+
+def test_seconds_leave_out_evaluation_and_the_reader(arms, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(training.time, "perf_counter", lambda: clock[0])
+
+    def lasting(seconds, result):
+        def call(*args):
+            clock[0] += seconds
+            return result
+
+        return call
+
+    trainer = object.__new__(Trainer)
+    trainer._constants = None
+    trainer._state = training.TrainState(None, None, None, jax.random.key(0))
+    trainer._shuffle = lasting(0, None)
+    trainer._train_steps = lasting(1, (trainer._state, jnp.ones(1)))
+    trainer._evaluate = lasting(100, jnp.zeros((1, 2, 10)))
+    seconds = []
+    for report in trainer.train(num_epochs=2, steps_per_epoch=1):
+        clock[0] += 10_000  # the reader takes its time
+        seconds.append(report.seconds)
+    assert seconds == [1, 2]
+
+
+@pytest.mark.parametrize("seed", [0, 2**31, 2**32 - 1])
+def test_trainer_takes_every_32_bit_seed_for_what_it_is(seed):
+    (key,) = jax.vmap(jax.random.key)(jnp.asarray([seed], jnp.uint32))
+    assert_trees_equal(
+        jax.random.key_data(key), jax.random.key_data(jax.random.key(np.uint32(seed)))
+    )
+    assert jax.random.key_data(key).tolist() == [0, seed]
+
+
+# What seeds, arms, epochs and steps share, and what they do not
+
+
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_arms_share_initial_weights_and_order(first_steps, name):
+    arm = make_arm(name, REGULARIZERS[name].default)
+    key = jax.random.key(58)
+    expected, _, _ = first_steps["dropout", 58]
+    assert_trees_equal(without_key(arm.init(key)), without_key(expected))
+    assert_trees_equal(
+        arm.shuffle(key, 3), make_arm("none", 0.0).shuffle(jax.random.key(58), 3)
+    )
+
+
+def test_a_strength_of_0_is_the_program_without_a_regularizer():
+    programs = []
+    for name in ("none", "dropout", "gaussian"):
+        arm = make_arm(name, 0.0)
+        state = jax.eval_shape(arm.init, jax.random.key(0))
+        order = jnp.arange(len(DATASET.train_labels))
+        program = jax.make_jaxpr(arm.train_steps)(state, arm.constants, order, 0, 0, 1)
+        programs.append(str(program))
+    assert programs[0] == programs[1] == programs[2]
+
+
+def test_intensity_reaches_the_loss(arms, first_steps):
+    arm = arms["water"]
+    state, _, loss = first_steps["water", 58]
+    _, silent = arm.steps(state, 0, 0, 1, constants=arm.at_intensity(0.0))
+    _, loud = arm.steps(state, 0, 0, 1, constants=arm.at_intensity(1.0))
+    # Far above rounding, some 1e-7.
+    assert 1e-5 < abs(loss - silent) < abs(loud - silent)
+
+
+def test_seeds_differ_in_weights_order_augmentation_and_noise(arms, first_steps):
+    arm = arms["water"]
+    first, second = (first_steps["water", seed][0] for seed in SEEDS[:2])
+    for ours, theirs in zip(
+        jax.tree.leaves(first.params), jax.tree.leaves(second.params), strict=True
+    ):
+        # All but BatchNorm's, which start at 1 and 0.
+        assert np.ptp(ours) == 0 or (ours == theirs).mean() < 0.01
+    orders = [arm.functions.shuffle(state.key, 0) for state in (first, second)]
+    assert (orders[0] == orders[1]).mean() < 0.1
+    # The same weights and order, without noise and with it.
+    losses = {
+        (intensity, seed): float(
+            arm.steps(
+                first._replace(key=jax.random.key(seed)),
+                *(0, 0, 1),
+                constants=arm.at_intensity(intensity),
+                order=orders[0],
+            )[1]
+        )
+        for intensity in (0.0, 0.5)
+        for seed in SEEDS[:2]
+    }
+    augmentations = losses[0.0, 58] - losses[0.0, 59]
+    assert abs(augmentations) > 1e-4
+    noises = losses[0.5, 58] - losses[0.5, 59] - augmentations
+    assert abs(noises) > 1e-4
+
+
+def test_epochs_and_steps_differ_in_augmentation_and_noise(arms, first_steps):
+    arm = arms["water"]
+    state, _, _ = first_steps["water", 58]
+    # The same batch at every step: what differs is augmentation, or noise as well.
+    order = jnp.resize(jnp.arange(BATCH_SIZE), len(DATASET.train_labels))
+    losses = np.array(
+        [
+            [
+                arm.steps(
+                    state,
+                    *(epoch, step, step + 1),
+                    constants=arm.at_intensity(intensity),
+                    order=order,
+                )[1]
+                for epoch in range(2)
+                for step in range(2)
+            ]
+            for intensity in (0.0, 0.5)
+        ]
+    )
+    augmentations, noises = losses[0], losses[1] - losses[0]
+    for differing in (augmentations, noises):
+        gaps = np.abs(np.subtract.outer(differing, differing)) + np.eye(4)
+        assert gaps.min() > 1e-5
+
+
+def test_named_streams_differ():
+    keys = [stream(jax.random.key(58), "init")]
+    for name in ("order", "augment", "noise"):
+        keys.append(stream(jax.random.key(58), name))
+    data = [tuple(np.asarray(jax.random.key_data(key))) for key in keys]
+    assert len(set(data)) == 4
+
+
+def test_an_epoch_is_a_new_permutation(arms):
+    shuffle = arms["dropout"].functions.shuffle
+    orders = [np.asarray(shuffle(jax.random.key(58), epoch)) for epoch in range(3)]
+    for order in orders:
+        np.testing.assert_array_equal(np.sort(order), np.arange(250))
+    # Two random permutations agree in one place on average.
+    assert (orders[0] == orders[1]).sum() < 10 > (orders[1] == orders[2]).sum()
+    np.testing.assert_array_equal(shuffle(jax.random.key(58), 1), orders[1])
+
+
+# Steps
+
+
+def test_steps_in_one_call_equal_steps_in_several_exactly(arms, first_steps):
+    arm = arms["dropout"]
+    state, _, _ = first_steps["dropout", 58]
+    whole, total = arm.steps(state, 1, 0, 5)
+    parts, sums = state, []
+    for start, stop in ((0, 1), (1, 1), (1, 4), (4, 5)):
+        parts, loss = arm.steps(parts, 1, start, stop)
+        sums.append(float(loss))
+    assert_trees_equal(without_key(parts), without_key(whole))
+    assert sums[1] == 0
+    # Sums of the same losses, in another order.
+    np.testing.assert_allclose(sum(sums), total, rtol=1e-6)
+
+
+def test_every_stretch_of_every_epoch_shares_one_compilation(arms, first_steps):
+    arm = arms["dropout"]
+    state, _, _ = first_steps["dropout", 58]
+    for epoch, start, stop in ((0, 0, 1), (1, 2, 4), (2, 0, 3)):
+        arm.steps(state, epoch, start, stop)
+    assert arm.num_traces == 1
+    assert arm._train_steps._cache_size() == 1
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_a_step_sees_its_batch_augmented_and_its_own_noise(arms, name):
+    arm, epoch, step = arms[name], 2, 3
+    # Statistics other than the initial ones, as after some training.
+    state, _ = arm.steps(arm.functions.init(jax.random.key(58)), 0, 0, 2)
+    after, loss = arm.steps(state, epoch, step, step + 1)
+
+    order = np.asarray(arm.functions.shuffle(state.key, epoch))
+    batch = order[step * BATCH_SIZE : (step + 1) * BATCH_SIZE]
+    augment_key, noise_key = (
+        jax.random.fold_in(jax.random.fold_in(stream(state.key, name), epoch), step)
+        for name in ("augment", "noise")
+    )
+    images = normalize(augment(augment_key, DATASET.train_images[batch]))
+    make_regularizer = REGULARIZERS[name].prepare(ARMS[name], None)
+    network = Network(make_regularizer, rngs=nnx.Rngs(params=0))
+    nnx.update(network, state.params, jax.tree.map(jnp.copy, state.batch_stats))
+    log_probs = jax.nn.log_softmax(network(images, rngs=nnx.Rngs(dropout=noise_key)))
+    expected = -log_probs[jnp.arange(BATCH_SIZE), DATASET.train_labels[batch]].mean()
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    assert_trees_close(after.batch_stats, nnx.state(network, nnx.BatchStat))
+
+
+def gradients_of(state, after):
+    """The gradients of one step, from Adam's mean of them before and after it."""
+    return jax.tree.map(
+        lambda old, new: (np.asarray(new, np.float64) - 0.9 * np.asarray(old)) / 0.1,
+        state.opt_state[0].mu,
+        after.opt_state[0].mu,
+    )
+
+
+def test_a_step_takes_the_gradients_of_its_loss(arms, first_steps):
+    arm = arms["dropout"]
+    state, after, _ = first_steps["dropout", 58]
+    leaves, structure = jax.tree.flatten(state.params)
+    gradients = jax.tree.leaves(gradients_of(state, after))
+    for index, gradient in enumerate(gradients):
+        direction = np.sign(gradient)
+        slope = np.abs(gradient).sum()
+        # A step that changes the loss by 0.002, of which float32 resolves 3e-7.
+        length = 0.002 / slope
+        losses = []
+        for sign in (-1, 1):
+            moved = list(leaves)
+            moved[index] = jnp.float32(leaves[index] + sign * length * direction)
+            params = jax.tree.unflatten(structure, moved)
+            losses.append(arm.steps(state._replace(params=params), 0, 0, 1)[1])
+        difference = float(losses[1] - losses[0])
+        # What is left is the loss's curvature and its kinks.
+        np.testing.assert_allclose(difference / (2 * length), slope, rtol=0.02)
+
+
+def test_a_step_is_adamw_on_every_parameter(arms, first_steps):
+    arm = arms["dropout"]
+    _, state, _ = first_steps["dropout", 58]
+    # BatchNorm's biases off their 0, so that they too can decay.
+    state = state._replace(params=jax.tree.map(lambda x: x + 0.5, state.params))
+    after, _ = arm.steps(state, 0, 1, 2)
+    (adam, *_), (new_adam, *_) = state.opt_state, after.opt_state
+    assert (int(adam.count), int(new_adam.count)) == (1, 2)
+    num_params = 0
+    for param, new, square, new_mean, new_square, gradient in zip(
+        *map(
+            jax.tree.leaves,
+            (
+                *(state.params, after.params),
+                *(adam.nu, new_adam.mu, new_adam.nu),
+                gradients_of(state, after),
+            ),
+        ),
+        strict=True,
+    ):
+        param, square, new_mean, new_square = (
+            np.asarray(array, np.float64)
+            for array in (param, square, new_mean, new_square)
+        )
+        scale = np.abs(gradient).max()
+        np.testing.assert_allclose(
+            new_square,
+            0.999 * square + 0.001 * gradient**2,
+            rtol=1e-3,
+            atol=1e-9 * scale**2,
+        )
+        direction = new_mean / (1 - 0.9**2)
+        direction /= np.sqrt(new_square / (1 - 0.999**2)) + 1e-8
+        expected = param - LEARNING_RATE * (direction + WEIGHT_DECAY * param)
+        # A few roundings of parameters below 2; decay itself is 1e-3 of them.
+        np.testing.assert_allclose(new, expected, rtol=0, atol=5e-7)
+        num_params += param.size
+    assert num_params == 34_058
+
+
+def test_training_leaves_images_labels_and_banks_alone(arms):
+    arm = arms["water"]
+    constants = arm.functions.constants
+    before = jax.tree.map(np.array, constants)
+    state = arm.functions.init(jax.random.key(58))
+    arm.steps(state, 0, 0, 2)
+    assert_trees_equal(constants, before)
+    assert constants.train_images.dtype == constants.test_images.dtype == jnp.uint8
+    np.testing.assert_array_equal(constants.train_images, DATASET.train_images)
+    np.testing.assert_array_equal(constants.train_labels, DATASET.train_labels)
+    np.testing.assert_array_equal(constants.test_images, DATASET.test_images)
+    # The state of a seed holds parameters and statistics, and no bank.
+    for tree, kind in ((state.params, nnx.Param), (state.batch_stats, nnx.BatchStat)):
+        variables = jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, nnx.Variable))
+        assert variables and all(isinstance(leaf, kind) for leaf in variables)
+
+
+def test_loss_falls_on_a_set_that_can_be_learned(arms, first_steps):
+    arm = arms["water"]
+    state, _, _ = first_steps["water", 58]
+    losses = []
+    for epoch in range(6):
+        state, total = arm.steps(state, epoch, 0, 15)
+        losses.append(float(total) / 15)
+    assert losses[0] > 1.5 and losses[-1] < 0.5 * losses[0]
+    accuracy = (arm.evaluate(state).argmax(1) == DATASET.test_labels).mean()
+    assert accuracy > 0.8
+
+
+# Evaluation
+
+
+@pytest.mark.parametrize("evaluation_batch", [7, 10, 500])
+def test_evaluation_in_batches_is_one_forward_pass(
+    arms, first_steps, monkeypatch, evaluation_batch
+):
+    # 30 images: batches with a remainder, without one, and larger than the set.
+    monkeypatch.setattr(training, "EVALUATION_BATCH", evaluation_batch)
+    functions = arms["water"].functions
+    _, state, _ = first_steps["water", 58]
+    logits = jax.jit(functions.evaluate)(state, functions.constants)
+    assert (logits.shape, logits.dtype) == ((NUM_TEST, 10), jnp.float32)
+    network = nnx.view(
+        Network(lambda shape: nnx.Dropout(0.2), rngs=nnx.Rngs(params=0)),
+        deterministic=True,
+        use_running_average=True,
+    )
+    nnx.update(network, state.params, state.batch_stats)
+    expected = network(normalize(jnp.asarray(DATASET.test_images)))
+    # float32 sums in another order.
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_evaluation_does_not_depend_on_the_seed_or_the_noise(arms, first_steps):
+    arm = arms["water"]
+    _, state, _ = first_steps["water", 58]
+    logits = arm.evaluate(state)
+    other = arm.evaluate(state._replace(key=jax.random.key(0)))
+    np.testing.assert_array_equal(other, logits)
