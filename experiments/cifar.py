@@ -52,7 +52,7 @@ def run(config: Config) -> dict:
     try:
         make_regularizer = config.arm.prepare(config.strength, config.audio)
     except AudioError as error:
-        raise UsageError(f"--audio={config.audio}: {error}") from None
+        raise UsageError(f"--audio={error}") from None  # which begins with the file
     try:
         dataset = datasets.load(config.dataset, config.data_dir)
     except datasets.DatasetError as error:

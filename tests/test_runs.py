@@ -98,12 +98,6 @@ def test_description_is_complete_and_names_no_folder(tmp_path):
     described = runs.describe(config, load("digits"))
     keys = {"python", "jax", "flax", "device", "commit"}
     assert set(described["environment"]) >= keys
-        "python",
-        "jax",
-        "flax",
-        "device",
-        "commit",
-    }
     assert described["dataset"]["train_size"] == 1437
     assert described["dataset"]["title"] == "handwritten digits"
     assert described["config"]["strength"] == 0.05
