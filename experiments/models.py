@@ -111,16 +111,39 @@ class Block(nnx.Module):
         return self.regularizer(maps, rngs=rngs)
 
 
+@jax.custom_vjp
 def max_pool(maps: jax.Array) -> jax.Array:
     """Takes the largest of every 2x2 square of maps `[N, H, W, C]`.
 
     Not `nnx.max_pool`, whose gradient, a select-and-scatter, takes longer on a CPU
-    than the rest of the network. Where the largest value is not unique, its gradient
-    is shared, not given to the first.
+    than the rest of the network. The gradient goes to the largest value, to the first
+    of equals.
     """
+    return _max_pool_forward(maps)[0]
+
+
+def _max_pool_forward(maps):
     num, height, width, channels = maps.shape
     squares = maps.reshape(num, height // 2, 2, width // 2, 2, channels)
-    return squares.max((2, 4))
+    left, right = squares[:, :, :, :, 0], squares[:, :, :, :, 1]
+    rows = jnp.maximum(left, right)
+    # Who won, not who equals the maximum: a compiler may compute the maps twice and
+    # round them differently, and then nobody would.
+    left_wins = left >= right
+    top_wins = rows[:, :, 0] >= rows[:, :, 1]
+    return jnp.maximum(rows[:, :, 0], rows[:, :, 1]), (left_wins, top_wins)
+
+
+def _max_pool_backward(winners, gradient):
+    left_wins, top_wins = winners
+    num, height, width, channels = gradient.shape
+    row_wins = jnp.stack([top_wins, ~top_wins], axis=2)
+    wins = jnp.stack([row_wins & left_wins, row_wins & ~left_wins], axis=4)
+    squares = jnp.where(wins, gradient[:, :, None, :, None], 0)
+    return (squares.reshape(num, 2 * height, 2 * width, channels),)
+
+
+max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 def uniform_below(fan_in: int) -> nnx.Initializer:

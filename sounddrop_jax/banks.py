@@ -70,6 +70,7 @@ def make_power_law_bank(
     Raises:
         ValueError: if the field is empty, `num_entries` is below 1, `axes` are not
             axes of the field, or the law is out of range.
+        TypeError: if `dtype` is not floating point.
 
     Example:
         >>> import jax
@@ -115,6 +116,7 @@ def make_recording_bank(
     Raises:
         ValueError: if the waveform is not one-dimensional, is empty or constant, or
             holds NaN or infinity.
+        TypeError: if `dtype` is not floating point.
 
     Example:
         >>> import numpy as np
@@ -122,6 +124,8 @@ def make_recording_bank(
         >>> bank.num_entries, bank.field_shape, round(float(bank.values.std()), 3)
         (10000, (), 1.0)
     """
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"Noise is floating point, but dtype is {jnp.dtype(dtype)}.")
     frames = np.asarray(waveform, np.float64)
     if frames.ndim != 1 or frames.size == 0:
         raise ValueError(
@@ -130,9 +134,10 @@ def make_recording_bank(
         )
     if not np.isfinite(frames).all():
         raise ValueError("The recording holds NaN or infinity; clean it first.")
+    peak = np.abs(frames).max()
     frames = frames - frames.mean()
     deviation = frames.std()
-    if not deviation > 1e-8 * np.abs(waveform).max():
+    if not deviation > 1e-8 * peak:
         raise ValueError("The recording is silent or constant: it holds no noise.")
     return NoiseBank(jnp.asarray(frames / deviation, dtype))
 
@@ -158,7 +163,8 @@ def sample_window(key: jax.Array, bank: NoiseBank, shape: Sequence[int]) -> jax.
         `[*shape]`, of the bank's dtype.
 
     Raises:
-        ValueError: if the shape does not end with the bank's field.
+        ValueError: if the shape does not end with the bank's field, or the bank is
+            empty.
 
     Example:
         >>> import jax
@@ -168,6 +174,8 @@ def sample_window(key: jax.Array, bank: NoiseBank, shape: Sequence[int]) -> jax.
         [0.0, 1.0, 2.0]
     """
     shape, field = tuple(shape), bank.field_shape
+    if bank.num_entries == 0:
+        raise ValueError("An empty bank has no windows: make one with entries.")
     split = max(len(shape) - len(field), 0)
     leading, trailing = shape[:split], shape[split:]
     if len(trailing) != len(field) or any(

@@ -26,13 +26,14 @@ def conv_general_dilated(
     rhs_dilation: Sequence[int] | None = None,
     dimension_numbers: Any = None,
     feature_group_count: int = 1,
+    batch_group_count: int = 1,
     precision: Any = None,
     **kwargs: Any,
 ) -> jax.Array:
     """Convolves as `jax.lax.conv_general_dilated` does, with matrix products.
 
     Takes over plain 2-D convolutions: NHWC inputs and HWIO kernels, strides and
-    dilations of 1, one feature group. Everything else goes to JAX's own function, so
+    dilations of 1, one group. Everything else goes to JAX's own function, so
     it can stand wherever that stands: `nnx.Conv(conv_general_dilated=...)`, or the
     attribute of the same name of a `flax.linen.Conv`.
 
@@ -45,6 +46,7 @@ def conv_general_dilated(
         rhs_dilation: as in JAX.
         dimension_numbers: as in JAX; Flax passes NHWC, HWIO, NHWC.
         feature_group_count: as in JAX.
+        batch_group_count: as in JAX.
         precision: of the matrix products, as in JAX.
         **kwargs: as in JAX; any that is set makes JAX's own function do the work.
 
@@ -60,18 +62,33 @@ def conv_general_dilated(
         >>> conv(jnp.ones((8, 32, 32, 3))).shape
         (8, 32, 32, 16)
     """
+    jax_convolution = functools.partial(
+        lax.conv_general_dilated,
+        window_strides=window_strides,
+        padding=padding,
+        lhs_dilation=lhs_dilation,
+        rhs_dilation=rhs_dilation,
+        dimension_numbers=dimension_numbers,
+        feature_group_count=feature_group_count,
+        batch_group_count=batch_group_count,
+        precision=precision,
+        **kwargs,
+    )
+    # Without computing anything, JAX refuses here what it refuses anywhere.
+    outputs = jax.eval_shape(jax_convolution, lhs, rhs)
+
     ones = (1, 1)
     numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
     channels_last = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
-    plain = (
+    if (
         numbers == channels_last
         and tuple(window_strides) == ones
         and tuple(lhs_dilation or ones) == ones
         and tuple(rhs_dilation or ones) == ones
-        and feature_group_count == 1
+        and feature_group_count == batch_group_count == 1
         and all(value is None for value in kwargs.values())
-    )
-    if plain:
+        and 0 not in (lhs.size, rhs.size, outputs.size)
+    ):
         if isinstance(padding, str):
             pads = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], ones, padding)
         else:
@@ -81,18 +98,7 @@ def conv_general_dilated(
         if min(*top_bottom, *left_right) >= 0:
             exact = (tuple(top_bottom), tuple(left_right))
             return _convolve(lhs, rhs, exact, precision)
-    return lax.conv_general_dilated(
-        lhs,
-        rhs,
-        window_strides,
-        padding,
-        lhs_dilation,
-        rhs_dilation,
-        dimension_numbers,
-        feature_group_count,
-        precision=precision,
-        **kwargs,
-    )
+    return jax_convolution(lhs, rhs)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

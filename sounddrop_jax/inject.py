@@ -24,13 +24,14 @@ def add_noise(
         inputs: `[...]`, floating point.
         noise: of a shape that broadcasts to that of the inputs.
         intensity: the standard deviation of what is added, if that of the noise is 1;
-            a number or a scalar array, which may be traced.
+            a number or an array, which may be traced and broadcasts like the noise.
 
     Returns:
         `[...]`, of the inputs' dtype.
 
     Raises:
         TypeError: if the inputs are not floating point.
+        ValueError: if noise or intensity do not broadcast to the inputs' shape.
 
     Example:
         >>> import jax.numpy as jnp
@@ -43,6 +44,12 @@ def add_noise(
             "convert them first."
         )
     scale = jnp.asarray(intensity, inputs.dtype)
+    shapes = inputs.shape, noise.shape, scale.shape
+    if jnp.broadcast_shapes(*shapes) != inputs.shape:
+        raise ValueError(
+            f"Noise of shape {noise.shape} at an intensity of shape {scale.shape} "
+            f"would change the shape of the inputs, {inputs.shape}."
+        )
     return inputs + scale * lax.stop_gradient(noise).astype(inputs.dtype)
 
 

@@ -178,8 +178,8 @@ class NoiseInjection(nnx.Module):
         """Changes the mode of the copy that `nnx.view` makes.
 
         Args:
-            deterministic: if True the inputs are returned as they are.
-        """
+          deterministic: if True the inputs are returned as they are.
+        """  # Indented by two, as `nnx.view_info` reads it.
         if deterministic is not None:
             self.deterministic = deterministic
 

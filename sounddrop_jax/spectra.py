@@ -67,6 +67,7 @@ def power_law(
     shape = tuple(shape)
     axes = _normalize_axes(axes, len(shape))
     lengths = tuple(shape[axis] for axis in axes)
+    _check_law(exponent, min_frequency)
     if 0 in shape:
         return jnp.zeros(shape, dtype)
     law = power_at_frequencies(lengths, exponent=exponent, min_frequency=min_frequency)
@@ -114,13 +115,7 @@ def power_at_frequencies(
         >>> power_at_frequencies((4,), exponent=1.0)  # at 0, 1/4, -1/2, -1/4
         array([0. , 1.6, 0.8, 1.6])
     """
-    if not -3 <= exponent <= 3:
-        raise ValueError(f"exponent must lie in [-3, 3], not {exponent}.")
-    if not 0 <= min_frequency <= 0.5:
-        raise ValueError(
-            f"min_frequency must lie in [0, 0.5] cycles per sample, "
-            f"not {min_frequency}."
-        )
+    _check_law(exponent, min_frequency)
     frequency = np.maximum(_radial_frequency(lengths), min_frequency)
     power = np.zeros_like(frequency)
     np.power(frequency, -exponent, out=power, where=frequency > 0)
@@ -198,6 +193,16 @@ def fit_exponent(noise: ArrayLike, *, axes: int | Sequence[int] = (-1,)) -> floa
     # polyfit's weights multiply the residuals, whose squares are summed.
     slope, _ = np.polyfit(np.log(frequencies), np.log(power), 1, w=np.sqrt(counts))
     return -float(slope)
+
+
+def _check_law(exponent: float, min_frequency: float) -> None:
+    if not -3 <= exponent <= 3:
+        raise ValueError(f"exponent must lie in [-3, 3], not {exponent}.")
+    if not 0 <= min_frequency <= 0.5:
+        raise ValueError(
+            f"min_frequency must lie in [0, 0.5] cycles per sample, "
+            f"not {min_frequency}."
+        )
 
 
 def _radial_frequency(lengths: Sequence[int]) -> np.ndarray:

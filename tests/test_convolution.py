@@ -60,7 +60,6 @@ def assert_close(ours, theirs) -> None:
 @pytest.mark.parametrize("window", [(1, 1), (3, 3), (5, 3), (2, 4)], ids=str)
 def test_outputs_and_both_gradients_equal_those_of_jax(window, padding):
     kernel = normal((*window, 4, 6), seed=1)
-
     outputs = jax.eval_shape(
         lambda x, k: plain(lax.conv_general_dilated, x, k, padding), INPUTS, kernel
     )
