@@ -1,7 +1,9 @@
 """The arms: one table from a name to the layers that stand where a Dropout stood."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 
 import jax
 from flax import nnx
@@ -62,9 +64,26 @@ def _aphex(strength: float, recording: str | None):
     if recording is None:
         track = audio.make_track("glitch")
     else:
-        track = audio.load_track(recording)
+        with _quiet_decoders():
+            track = audio.load_track(recording)
     bank = make_recording_bank(track)
     return lambda shape: AphexNoiseLayer(intensity=strength, bank=bank)
+
+
+@contextlib.contextmanager
+def _quiet_decoders() -> Iterator[None]:
+    """Silences what libmpg123 writes to the process's stderr past Python.
+
+    It comments on healthy files too; what is wrong with a file, `audio` says.
+    """
+    stderr = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 REGULARIZERS = {

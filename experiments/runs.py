@@ -23,19 +23,20 @@ def claim_folder(out: Path) -> None:
     Raises:
         UsageError: if it holds one, is a file, or cannot be written.
     """
-    if (out / RESULT).exists():
-        raise UsageError(
-            f"--out={out}: it already holds a result; name another folder, or remove "
-            "this one."
-        )
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / "metrics.jsonl"
-        probe.write_text("")
+        holds_result = (out / RESULT).exists()
+        if not holds_result:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / "metrics.jsonl").write_text("")
     except OSError as error:
         raise UsageError(
             f"--out={out}: cannot be written ({error.strerror}); name another folder."
         ) from None
+    if holds_result:
+        raise UsageError(
+            f"--out={out}: it already holds a result; name another folder, or remove "
+            "this one."
+        )
 
 
 def append_metrics(out: Path, record: dict) -> None:

@@ -62,18 +62,22 @@ def conv_general_dilated(
         >>> conv(jnp.ones((8, 32, 32, 3))).shape
         (8, 32, 32, 16)
     """
-    jax_convolution = functools.partial(
-        lax.conv_general_dilated,
-        window_strides=window_strides,
-        padding=padding,
-        lhs_dilation=lhs_dilation,
-        rhs_dilation=rhs_dilation,
-        dimension_numbers=dimension_numbers,
-        feature_group_count=feature_group_count,
-        batch_group_count=batch_group_count,
-        precision=precision,
-        **kwargs,
-    )
+
+    def jax_convolution(lhs, rhs):
+        return lax.conv_general_dilated(
+            lhs,
+            rhs,
+            window_strides,
+            padding,
+            lhs_dilation,
+            rhs_dilation,
+            dimension_numbers,
+            feature_group_count,
+            batch_group_count,
+            precision,
+            **kwargs,
+        )
+
     # Without computing anything, JAX refuses here what it refuses anywhere.
     outputs = jax.eval_shape(jax_convolution, lhs, rhs)
 

@@ -1,78 +1,142 @@
-"""Flags: what can be run passes, and what cannot is named with its remedy."""
+"""Flags, their defaults, and one clear line for each that cannot be run."""
 
 import dataclasses
+import math
+from pathlib import Path
 
 import pytest
+import tyro
 
 from experiments.configs import Config, UsageError, check
 from experiments.regularizers import REGULARIZERS
 
-FLAGS = [
-    *("reg", "seeds", "seed", "epochs", "steps_per_epoch", "batch_size"),
-    *("learning_rate", "weight_decay", "intensity", "rate", "audio", "dataset"),
-    *("data_dir", "out", "dtype"),
+FLAGS = (
+    *("--reg", "--seeds", "--seed", "--epochs", "--steps-per-epoch", "--batch-size"),
+    *("--learning-rate", "--weight-decay", "--intensity", "--rate", "--audio"),
+    *("--dataset", "--data-dir", "--out", "--dtype"),
+)
+
+
+def test_defaults_are_the_originals_and_pass():
+    config = Config()
+    check(config)
+    assert (config.reg, config.dataset, config.dtype) == ("water", "auto", "float32")
+    assert (config.seeds, config.seed, config.epochs) == (1, 58, 10)
+    assert (config.steps_per_epoch, config.batch_size) == (None, 64)
+    assert (config.learning_rate, config.weight_decay) == (1e-3, 0.01)
+    for name in ("intensity", "rate", "audio", "data_dir", "out"):
+        assert getattr(config, name) is None
+
+
+def test_fields_are_the_flags():
+    names = [field.name.replace("_", "-") for field in dataclasses.fields(Config)]
+    assert [f"--{name}" for name in names] == list(FLAGS)
+
+
+def test_the_command_line_makes_a_config():
+    values = {
+        **{"reg": "aphex", "seeds": 4, "seed": 7, "epochs": 3, "steps_per_epoch": 5},
+        **{"batch_size": 8, "learning_rate": 0.5, "weight_decay": 0.0},
+        **{"intensity": 0.25, "audio": "a b.flac", "dataset": "digits"},
+        **{"data_dir": "~/data", "out": Path("runs/one"), "dtype": "bfloat16"},
+    }
+    arguments = [f"--{k.replace('_', '-')}={value}" for k, value in values.items()]
+    assert tyro.cli(Config, args=arguments) == Config(**values)
+    assert tyro.cli(Config, args=["--reg=dropout", "--rate=0.5"]).rate == 0.5
+    assert tyro.cli(Config, args=[]) == Config()
+
+
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_strength_is_the_flag_or_the_arms_default(name):
+    arm = REGULARIZERS[name]
+    assert Config(reg=name).strength == arm.default
+    assert Config(reg=name).arm is arm
+    if arm.strength is not None:
+        given = Config(reg=name, **{arm.strength: 0.25})
+        assert given.strength == 0.25
+        check(given)
+        # 0 is a strength as well, not a missing one.
+        assert Config(reg=name, **{arm.strength: 0.0}).strength == 0
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        {"intensity": 0.0},
+        {"reg": "gaussian", "intensity": 10.0},
+        {"reg": "dropout", "rate": 0.0},
+        {"reg": "dropout", "rate": 0.999},
+        {"reg": "none"},
+        {"reg": "aphex", "audio": "song.mp3"},
+        {"weight_decay": 0.0, "learning_rate": 0.0},
+        {"steps_per_epoch": 1, "epochs": 1, "batch_size": 1},
+        {"seed": 0},
+        {"seed": 2**32 - 1},
+        {"seed": 2**32 - 4, "seeds": 4},
+        {"dtype": "bfloat16"},
+    ],
+    ids=str,
+)
+def test_what_can_be_run_passes(good):
+    check(Config(**good))
+
+
+BAD = [
+    # flags, the flag and value that the message names, and a part of the remedy
+    ({"reg": "watr"}, "--reg=watr", "none, dropout, gaussian, water, aphex"),
+    ({"reg": ""}, "--reg=", "water"),
+    ({"dataset": "cifar100"}, "--dataset=cifar100", "auto, cifar10, digits"),
+    ({"dtype": "float16"}, "--dtype=float16", "float32, bfloat16"),
+    ({"seeds": 0}, "--seeds=0", "1 or more"),
+    ({"seeds": -3}, "--seeds=-3", "1 or more"),
+    ({"epochs": 0}, "--epochs=0", "1 or more"),
+    ({"epochs": -1}, "--epochs=-1", "1 or more"),
+    ({"steps_per_epoch": 0}, "--steps-per-epoch=0", "1 or more"),
+    ({"steps_per_epoch": -1}, "--steps-per-epoch=-1", "1 or more"),
+    ({"batch_size": 0}, "--batch-size=0", "1 or more"),
+    ({"batch_size": -64}, "--batch-size=-64", "1 or more"),
+    ({"seed": -1}, "--seed=-1", "from 0 to 4294967295"),
+    ({"seed": 2**32}, "--seed=4294967296", "from 0 to 4294967295"),
+    ({"seed": 2**32 - 1, "seeds": 2}, "--seed=4294967295", "--seeds=2"),
+    ({"intensity": -1.0}, "--intensity=-1.0", "0 or more"),
+    ({"intensity": math.nan}, "--intensity=nan", "finite"),
+    ({"intensity": math.inf}, "--intensity=inf", "finite"),
+    ({"reg": "gaussian", "intensity": -1e-9}, "--intensity=-1e-09", "0 or more"),
+    ({"learning_rate": math.nan}, "--learning-rate=nan", "finite"),
+    ({"learning_rate": -0.1}, "--learning-rate=-0.1", "0 or more"),
+    ({"learning_rate": math.inf}, "--learning-rate=inf", "finite"),
+    ({"weight_decay": -0.1}, "--weight-decay=-0.1", "0 or more"),
+    ({"weight_decay": math.nan}, "--weight-decay=nan", "finite"),
+    ({"reg": "dropout", "rate": 1.0}, "--rate=1.0", "not 1"),
+    ({"reg": "dropout", "rate": -0.1}, "--rate=-0.1", "from 0"),
+    ({"reg": "dropout", "rate": math.nan}, "--rate=nan", "from 0"),
+    ({"reg": "dropout", "rate": math.inf}, "--rate=inf", "from 0"),
+    # Flags that the arm would ignore.
+    ({"reg": "water", "rate": 0.2}, "--rate=0.2", "--reg=dropout"),
+    ({"reg": "none", "rate": 0.2}, "--rate=0.2", "--reg=dropout"),
+    ({"reg": "dropout", "intensity": 0.1}, "--intensity=0.1", "--reg=gaussian"),
+    ({"reg": "none", "intensity": 0.1}, "--intensity=0.1", "water"),
+    ({"reg": "water", "audio": "song.mp3"}, "--audio=song.mp3", "--reg=aphex"),
 ]
 
 
-def test_flags_are_the_documented_ones():
-    assert [field.name for field in dataclasses.fields(Config)] == FLAGS
-
-
-@pytest.mark.parametrize("reg", REGULARIZERS)
-def test_every_arm_passes_with_its_defaults(reg):
-    config = Config(reg=reg)
-    check(config)
-    assert config.strength == REGULARIZERS[reg].default
-
-
 @pytest.mark.parametrize(
-    ("settings", "strength"),
-    [
-        ({"reg": "water", "intensity": 0.0}, 0.0),
-        ({"reg": "gaussian", "intensity": 2.5}, 2.5),
-        ({"reg": "dropout", "rate": 0.0}, 0.0),
-        ({"reg": "dropout", "rate": 0.999}, 0.999),
-    ],
+    ("flags", "named", "remedy"), BAD, ids=[str(flags) for flags, _, _ in BAD]
 )
-def test_strength_is_what_the_flag_says(settings, strength):
-    config = Config(**settings)
-    check(config)
-    assert config.strength == strength
-
-
-NAN, INF = float("nan"), float("inf")
-
-
-@pytest.mark.parametrize(
-    ("settings", "flag", "remedy"),
-    [
-        ({"reg": "waterr"}, "--reg=waterr", "water"),
-        ({"dataset": "imagenet"}, "--dataset=imagenet", "digits"),
-        ({"dtype": "float8"}, "--dtype=float8", "bfloat16"),
-        ({"seeds": 0}, "--seeds=0", "1 or more"),
-        ({"epochs": 0}, "--epochs=0", "1 or more"),
-        ({"steps_per_epoch": 0}, "--steps-per-epoch=0", "1 or more"),
-        ({"batch_size": -5}, "--batch-size=-5", "1 or more"),
-        ({"seed": -1}, "--seed=-1", "from 0"),
-        ({"seed": 2**32}, f"--seed={2**32}", "from 0"),
-        ({"seed": 2**32 - 1, "seeds": 2}, f"--seed={2**32 - 1}", "from 0"),
-        ({"intensity": -1.0}, "--intensity=-1.0", "0 or more"),
-        ({"intensity": NAN}, "--intensity=nan", "0 or more"),
-        ({"intensity": INF}, "--intensity=inf", "finite"),
-        ({"learning_rate": NAN}, "--learning-rate=nan", "0 or more"),
-        ({"weight_decay": -0.1}, "--weight-decay=-0.1", "0 or more"),
-        ({"reg": "dropout", "rate": 1.0}, "--rate=1.0", "not 1"),
-        ({"reg": "dropout", "rate": -0.1}, "--rate=-0.1", "from 0"),
-        ({"reg": "dropout", "rate": NAN}, "--rate=nan", "from 0"),
-        ({"reg": "water", "rate": 0.1}, "--rate=0.1", "--reg=dropout"),
-        ({"reg": "none", "intensity": 0.1}, "--intensity=0.1", "--reg=gaussian"),
-        ({"reg": "water", "audio": "a.wav"}, "--audio=a.wav", "--reg=aphex"),
-    ],
-)
-def test_bad_input_is_named_with_its_remedy(settings, flag, remedy):
+def test_what_cannot_be_run_gets_one_line_with_flag_value_and_remedy(
+    flags, named, remedy
+):
     with pytest.raises(UsageError) as error:
-        check(Config(**settings))
+        check(Config(**flags))
     message = str(error.value)
-    assert message.startswith(f"{flag}:")
-    assert remedy in message
-    assert "\n" not in message
+    assert len(message.splitlines()) == 1
+    assert message.startswith(f"{named}: ")
+    assert remedy in message and message.endswith(".")
+
+
+def test_every_unused_strength_is_refused():
+    for name, arm in REGULARIZERS.items():
+        for flag in ("intensity", "rate"):
+            if flag != arm.strength:
+                with pytest.raises(UsageError, match=f"--reg={name} does not use it"):
+                    check(Config(reg=name, **{flag: 0.1}))

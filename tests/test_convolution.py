@@ -57,7 +57,7 @@ def assert_close(ours, theirs) -> None:
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID", ((1, 2), (0, 3))], ids=str)
-@pytest.mark.parametrize("window", [(1, 1), (3, 3), (5, 3), (2, 4)], ids=str)
+@pytest.mark.parametrize("window", [(1, 1), (3, 3), (5, 3), (2, 3)], ids=str)
 def test_outputs_and_both_gradients_equal_those_of_jax(window, padding):
     kernel = normal((*window, 4, 6), seed=1)
     outputs = jax.eval_shape(

@@ -87,7 +87,7 @@ def test_the_key_decides_the_noise(inject):
 
 
 @every_random_function
-@pytest.mark.parametrize("dims", [(0,), (0, 2), (-2,), (0, 1, 2)], ids=str)
+@pytest.mark.parametrize("dims", [(0,), (0, -1), (0, 1, 2)], ids=str)
 def test_broadcast_dims_share_the_noise(inject, dims):
     added = inject(KEY, jnp.zeros(SHAPE), intensity=1.0, broadcast_dims=dims)
     assert added.shape == SHAPE
@@ -195,14 +195,14 @@ def test_a_new_key_or_intensity_traces_nothing_anew(inject):
         num_traces += 1
         return inject(key, inputs, intensity=intensity)
 
-    for seed, intensity in enumerate([0.0, 0.3, 1.0, jnp.float32(2.0)]):
+    for seed, intensity in enumerate([0.0, 0.3, 1.0]):
         key = jax.random.key(seed)
         np.testing.assert_allclose(
             jitted(key, INPUTS, intensity),
             inject(key, INPUTS, intensity=intensity),
             atol=1e-5,
         )
-    assert num_traces == 1 + 1  # once for Python numbers, once for arrays
+    assert num_traces == 1
 
 
 @every_function
@@ -216,6 +216,13 @@ def test_vmap_over_keys_and_intensities_equals_a_loop(inject):
     ]
     np.testing.assert_allclose(many, np.stack(loop), atol=1e-5)
     np.testing.assert_array_equal(many[0], INPUTS)
+
+
+def test_an_intensity_for_each_channel():
+    intensity = jnp.array([0.0, 0.5, 2.0])
+    outputs = random_window(KEY, INPUTS, ROWS, intensity=intensity)
+    expected = INPUTS + intensity * sample_window(KEY, ROWS, SHAPE)
+    np.testing.assert_allclose(outputs, expected, atol=1e-6)
 
 
 @every_function
@@ -241,7 +248,7 @@ def test_axes_the_inputs_lack_are_refused():
 
 @pytest.mark.parametrize(
     ("noise", "intensity"),
-    [((2, *SHAPE), ()), (SHAPE, (2, 1, 1, 1)), ((2, 1, 1, 1), ())],
+    [((2, *SHAPE), ()), (SHAPE, (2, 1, 1, 1)), ((2, 1, 1, 1), ()), (SHAPE, (4,))],
     ids=str,
 )
 def test_noise_or_intensity_never_change_the_shape_of_the_inputs(noise, intensity):

@@ -1,110 +1,294 @@
-"""What a run leaves behind: whole or not at all, readable, and in known words."""
+"""A run's folder: claimed with care, valid JSON, no trace of the machine's paths."""
 
 import json
+import math
+import os
+import re
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from experiments import runs
 from experiments.configs import Config, UsageError
-from experiments.datasets import load
+from experiments.datasets import Dataset
+
+# The original's four runs with water; the second is the one that it closed with.
+ACCURACIES = [76.02, 75.73, 74.09, 73.69]
 
 
-def make_run(seed: int, accuracy: float) -> dict:
-    scores = {"precision": 0.7604, "recall": 0.7573, "f1": 0.7565}
-    curves = {"train_loss": [1.0, 0.9], "test_accuracy": [50.0, accuracy]}
-    peak = {"accuracy": accuracy, "peak_accuracy": max(50.0, accuracy)}
-    return {"seed": seed, **curves, **peak, **scores}
+def make_result(accuracies, **scores) -> dict:
+    result_runs = [
+        {"seed": 58 + index, "accuracy": accuracy, "peak_accuracy": accuracy + 0.5}
+        | {"train_loss": [1.4, 0.77 + index / 100], "precision": 0.7604}
+        | {"recall": accuracy / 100, "f1": 0.7565}
+        | scores
+        for index, accuracy in enumerate(accuracies)
+    ]
+    return {"runs": result_runs, "summary": runs.summarize(result_runs)}
 
 
-def make_result(*accuracies: float) -> dict:
-    seeds = [make_run(58 + k, accuracy) for k, accuracy in enumerate(accuracies)]
-    return {"runs": seeds, "summary": runs.summarize(seeds)}
+# The folder
+
+
+def assert_refused(out: Path) -> str:
+    with pytest.raises(UsageError) as error:
+        runs.claim_folder(out)
+    message = str(error.value)
+    assert len(message.splitlines()) == 1
+    assert message.startswith(f"--out={out}: ") and "name another folder" in message
+    return message
 
 
 def test_a_new_folder_is_made_with_its_parents(tmp_path):
-    runs.claim_folder(tmp_path / "a" / "b")
-    assert (tmp_path / "a" / "b").is_dir()
+    out = tmp_path / "runs" / "water"
+    runs.claim_folder(out)
+    assert [path.name for path in out.iterdir()] == ["metrics.jsonl"]
+    assert (out / "metrics.jsonl").read_text() == ""
 
 
-def test_a_folder_with_a_result_is_refused_and_left_alone(tmp_path):
+def test_a_folder_without_a_result_is_taken_and_its_metrics_start_afresh(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n')
+    (tmp_path / "notes.txt").write_text("mine")
     runs.claim_folder(tmp_path)
-    runs.save_result(tmp_path, {"n": 1})
-    runs.append_metrics(tmp_path, {"epoch": 1})
-    with pytest.raises(UsageError, match="already holds a result; name another"):
-        runs.claim_folder(tmp_path)
-    assert (tmp_path / "metrics.jsonl").read_text() == '{"epoch": 1}\n'
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
+    assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="cannot be written.*name another folder"):
-        runs.claim_folder(tmp_path / "file" / "out")
+def test_a_folder_that_holds_a_result_is_left_alone(tmp_path):
+    contents = {"result.json": "{}", "metrics.jsonl": '{"epoch": 1}\n'}
+    for name, content in contents.items():
+        (tmp_path / name).write_text(content)
+    assert "already holds a result" in assert_refused(tmp_path)
+    for name, content in contents.items():
+        assert (tmp_path / name).read_text() == content
 
 
-def test_results_are_replaced_whole(tmp_path):
-    runs.save_result(tmp_path, {"a": 1})
-    runs.save_result(tmp_path, {"a": 2})
+@pytest.mark.parametrize("below", ["", "folder", "folder/in/it"])
+def test_a_file_in_the_way_is_refused_and_kept(tmp_path, below):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    assert "cannot be written" in assert_refused(file / below)
+    assert file.read_text() == "mine"
+
+
+def test_a_name_that_is_too_long_is_refused(tmp_path):
+    assert "cannot be written" in assert_refused(tmp_path / ("a" * 300))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_may_not_be_entered_is_refused(tmp_path, monkeypatch):
+    # As another user's would be; root, who may run this, can enter any.
+    locked = tmp_path / "locked"
+    locked.mkdir()
+
+    def forbidding(function):
+        def call(path, *args, **kwargs):
+            if str(path).startswith(f"{locked}{os.sep}"):
+                raise PermissionError(13, "Permission denied", str(path))
+            return function(path, *args, **kwargs)
+
+        return call
+
+    for name in ("stat", "mkdir", "open"):
+        monkeypatch.setattr(os, name, forbidding(getattr(os, name)))
+    message = assert_refused(locked / "run")
+    assert "cannot be written (Permission denied)" in message
+
+
+def test_a_folder_that_may_be_entered_but_not_written_is_refused(tmp_path, monkeypatch):
+    def read_only(*args, **kwargs):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "write_text", read_only)
+    assert "Read-only file system" in assert_refused(tmp_path)
+
+
+# What is written
+
+
+def test_metrics_are_a_line_a_record(tmp_path):
+    records = [{"epoch": 1, "train_loss": [1.5, 2.5]}, {"epoch": 2, "seconds": 0.5}]
+    for record in records:
+        runs.append_metrics(tmp_path, record)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == records
+
+
+def test_dumps_turns_what_is_not_finite_into_null():
+    value = {
+        "loss": math.nan,
+        "nested": [{"inf": math.inf}, (-math.inf, 1.5), [np.float64("nan")]],
+        "kept": [1, True, None, "NaN", 1e300],
+    }
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    for indent in (None, 2):
+        parsed = json.loads(runs.dumps(value, indent), parse_constant=refuse)
+        assert parsed == {
+            "loss": None,
+            "nested": [{"inf": None}, [None, 1.5], [None]],
+            "kept": [1, True, None, "NaN", 1e300],
+        }
+
+
+def test_save_result_leaves_the_result_and_nothing_else(tmp_path):
+    runs.save_result(tmp_path, {"summary": {"n": 1, "accuracy_std": None}})
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
-    assert json.loads((tmp_path / "result.json").read_text()) == {"a": 2}
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result == {"summary": {"n": 1, "accuracy_std": None}}
 
 
-def test_what_json_cannot_say_becomes_null():
-    value = {"a": [1.5, float("nan"), (float("inf"), "x")], "b": None}
-    assert json.loads(runs.dumps(value)) == {"a": [1.5, None, [None, "x"]], "b": None}
+def test_save_result_is_all_or_nothing(tmp_path):
+    with pytest.raises(TypeError):
+        runs.save_result(tmp_path, {"whole": 1, "no JSON": object()})
+    assert not list(tmp_path.iterdir())
 
 
-def test_predictions_come_back(tmp_path):
-    logits = np.random.default_rng(0).normal(size=(2, 5, 10)).astype(np.float32)
+def test_predictions_come_back_as_they_were(tmp_path):
+    logits = np.random.default_rng(0).standard_normal((2, 5, 10)).astype(np.float32)
     labels = np.arange(5, dtype=np.int32)
-    runs.save_predictions(tmp_path, logits, labels, [3, 4])
+    runs.save_predictions(tmp_path, logits, labels, [58, 59])
     with np.load(tmp_path / "predictions.npz") as saved:
+        assert set(saved) == {"logits", "labels", "seeds"}
         np.testing.assert_array_equal(saved["logits"], logits)
         np.testing.assert_array_equal(saved["labels"], labels)
-        np.testing.assert_array_equal(saved["seeds"], [3, 4])
+        assert saved["seeds"].tolist() == [58, 59]
+        assert saved["logits"].dtype == np.float32
 
 
-def test_one_seed_ends_like_the_original():
-    assert runs.closing_lines(make_result(75.73)) == [
+# What describes a run
+
+
+def make_dataset() -> Dataset:
+    images, labels = np.zeros((6, 32, 32, 3), np.uint8), np.zeros(6, np.int32)
+    splits = images[:4], labels[:4], images[4:], labels[4:]
+    names = tuple("abcdefghij")
+    return Dataset("cifar10", "CIFAR-10, JPEG-75 copy", "3f51", *splits, names)
+
+
+def test_describe_names_what_was_really_used_and_no_folder_of_this_machine():
+    config = Config(
+        reg="aphex",
+        audio="/home/someone/music/song.flac",
+        data_dir="/home/someone/data",
+        out=Path("/home/someone/runs/aphex"),
+        intensity=0.5,
+    )
+    description = runs.describe(config, make_dataset())
+    text = runs.dumps(description)
+    assert "someone" not in text and str(Path.cwd()) not in text
+    settings = description["config"]
+    assert (settings["audio"], settings["out"]) == ("song.flac", "aphex")
+    assert (settings["reg"], settings["intensity"]) == ("aphex", 0.5)
+    assert settings["strength"] == 0.5
+    assert runs.describe(Config(), make_dataset())["config"]["strength"] == 0.05
+    assert description["dataset"] == {
+        "name": "cifar10",
+        "title": "CIFAR-10, JPEG-75 copy",
+        "fingerprint": "3f51",
+        "train_size": 4,
+        "test_size": 2,
+        "class_names": list("abcdefghij"),
+    }
+    environment = description["environment"]
+    assert {"python", "jax", "flax", "device", "commit"} <= set(environment)
+    for name in ("python", "jax", "flax"):
+        assert re.match(r"\d+\.\d+\.\d+", environment[name])
+    assert environment["device"]
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch) -> Path:
+    """A folder that `runs` believes to lie in."""
+    monkeypatch.setattr(runs, "__file__", str(tmp_path / "runs.py"))
+    # Should the temporary folder lie in a repository, or a hook run the tests.
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def git(folder: Path, *arguments: str) -> None:
+    # Whatever is configured where the tests run.
+    command = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
+    command += ["-c", "commit.gpgsign=false", "-c", "tag.gpgsign=false", *arguments]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+
+
+def test_commit_is_the_checkouts_and_says_if_it_was_changed(checkout):
+    (checkout / "runs.py").write_text("1")
+    git(checkout, "init")
+    git(checkout, "add", ".")
+    git(checkout, "commit", "-m", "one")
+    git(checkout, "tag", "-a", "-m", "one", "v1")  # a tag is no commit
+    clean = runs.commit()
+    assert clean is not None and re.fullmatch("[0-9a-f]{12}", clean)
+    (checkout / "runs.py").write_text("two")
+    assert runs.commit() == f"{clean}-dirty"
+
+
+@pytest.mark.parametrize("missing", ["repository", "git"])
+def test_commit_is_none_without(missing, checkout, monkeypatch):
+    if missing == "git":
+        monkeypatch.setenv("PATH", str(checkout))
+    assert runs.commit() is None
+
+
+# What it ends with
+
+
+def test_summary_of_several_seeds():
+    summary = runs.summarize([{"accuracy": value} for value in ACCURACIES])
+    assert summary["n"] == 4
+    # The published mean and sample deviation.
+    assert round(summary["accuracy_mean"], 2) == 74.88
+    assert round(summary["accuracy_std"], 2) == 1.16
+    assert (summary["accuracy_min"], summary["accuracy_max"]) == (73.69, 76.02)
+
+
+def test_summary_of_one_seed_has_no_deviation():
+    assert runs.summarize([{"accuracy": 75.73}]) == {
+        "n": 1,
+        "accuracy_mean": 75.73,
+        "accuracy_std": None,
+        "accuracy_min": 75.73,
+        "accuracy_max": 75.73,
+    }
+
+
+def test_one_seed_closes_with_the_words_of_the_original():
+    assert runs.closing_lines(make_result([75.73])) == [
         "Accuracy: 75.73%",
         "Precision: 0.7604, Recall: 0.7573, F1: 0.7565",
     ]
 
 
-def test_several_seeds_end_with_mean_spread_worst_and_best():
-    # The four published runs of the original: mean 74.88, sd 1.16.
-    lines = runs.closing_lines(make_result(76.02, 75.73, 74.09, 73.69))
-    assert lines == [
+def test_several_seeds_close_with_mean_and_deviation_worst_and_best():
+    assert runs.closing_lines(make_result(ACCURACIES)) == [
         "Accuracy: 74.88 ± 1.16% over 4 seeds (worst 73.69%, best 76.02%)",
-        "Precision: 0.7604 ± 0.0000, Recall: 0.7573 ± 0.0000, F1: 0.7565 ± 0.0000",
+        "Precision: 0.7604 ± 0.0000, Recall: 0.7488 ± 0.0116, F1: 0.7565 ± 0.0000",
     ]
 
 
-def test_table_has_a_row_for_each_seed():
-    header, *rows = runs.seed_table(make_result(76.02, 45.0))
+def test_seed_table_has_a_row_a_seed():
+    header, *rows = runs.seed_table(make_result(ACCURACIES))
     assert header.split() == ["seed", "loss", "accuracy", "peak"]
     assert [row.split() for row in rows] == [
-        ["58", "0.9000", "76.02%", "76.02%"],
-        ["59", "0.9000", "45.00%", "50.00%"],
+        ["58", "0.7700", "76.02%", "76.52%"],
+        ["59", "0.7800", "75.73%", "76.23%"],
+        ["60", "0.7900", "74.09%", "74.59%"],
+        ["61", "0.8000", "73.69%", "74.19%"],
     ]
+    assert len({len(line) for line in (header, *rows)}) == 1
 
 
-def test_one_seed_has_no_spread():
-    assert runs.summarize([make_run(58, 75.0)])["accuracy_std"] is None
-
-
-def test_description_is_complete_and_names_no_folder(tmp_path):
-    config = Config(out=tmp_path / "run", data_dir=str(tmp_path), dataset="digits")
-    described = runs.describe(config, load("digits"))
-    keys = {"python", "jax", "flax", "device", "commit"}
-    assert set(described["environment"]) >= keys
-    assert described["dataset"]["train_size"] == 1437
-    assert described["dataset"]["title"] == "handwritten digits"
-    assert described["config"]["strength"] == 0.05
-    assert str(tmp_path) not in runs.dumps(described)
-
-
-def test_commit_is_none_outside_a_repository(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "__file__", str(tmp_path / "runs.py"))
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert runs.commit() is None
+def test_seed_table_keeps_its_columns_for_extremes():
+    result = make_result([100.0, 9.8], seed=2**32 - 1)
+    result["runs"][1]["train_loss"] = [math.nan]
+    lines = runs.seed_table(result)
+    assert "nan" in lines[2]
+    assert len(lines[1]) == len(lines[0])
