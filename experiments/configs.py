@@ -157,7 +157,7 @@ def check(config: Config) -> None:
         if value is not None and not 0 <= value < math.inf:
             raise UsageError(f"{flag}={value}: give a finite number of 0 or more.")
     if config.rate is not None and not 0 <= config.rate < 1:
-        raise UsageError(f"--rate={config.rate}: give a number from 0 up to, not 1.")
+        raise UsageError(f"--rate={config.rate}: give a number of 0 or more, below 1.")
     _check_unused(config)
 
 

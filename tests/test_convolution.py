@@ -264,10 +264,13 @@ def test_everything_else_is_done_by_jax(inputs, kernel, strides, padding, settin
     ],
     ids=["mixed dtypes", "channels", "strides", "padding", "one pad", "three pads"],
 )
-def test_what_jax_refuses_is_refused(kernel, strides, padding):
+def test_what_jax_refuses_is_refused_in_its_words(kernel, strides, padding):
+    messages = []
     for convolve in BOTH.values():
-        with pytest.raises((TypeError, ValueError, RuntimeError)):
+        with pytest.raises((TypeError, ValueError, RuntimeError)) as error:
             convolve(INPUTS, kernel, strides, padding, dimension_numbers=NHWC)
+        messages.append(str(error.value))
+    assert messages[0] == messages[1]
 
 
 # Inside Flax

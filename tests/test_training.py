@@ -421,13 +421,21 @@ def test_a_step_sees_its_batch_augmented_and_its_own_noise(arms, name):
         for name in ("augment", "noise")
     )
     images = normalize(augment(augment_key, DATASET.train_images[batch]))
+    labels = DATASET.train_labels[batch]
     make_regularizer = REGULARIZERS[name].prepare(ARMS[name], None)
     network = Network(make_regularizer, rngs=nnx.Rngs(params=0))
-    nnx.update(network, state.params, jax.tree.map(jnp.copy, state.batch_stats))
-    log_probs = jax.nn.log_softmax(network(images, rngs=nnx.Rngs(dropout=noise_key)))
-    expected = -log_probs[jnp.arange(BATCH_SIZE), DATASET.train_labels[batch]].mean()
+    graph, _, _, layers = nnx.split(network, nnx.Param, nnx.BatchStat, ...)
+
+    @jax.jit
+    def forward(*states):
+        model = nnx.merge(graph, *states, copy=True)
+        log_probs = jax.nn.log_softmax(model(images, rngs=nnx.Rngs(dropout=noise_key)))
+        loss = -log_probs[jnp.arange(BATCH_SIZE), labels].mean()
+        return loss, nnx.state(model, nnx.BatchStat)
+
+    expected, batch_stats = forward(state.params, state.batch_stats, layers)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
-    assert_trees_close(after.batch_stats, nnx.state(network, nnx.BatchStat))
+    assert_trees_close(after.batch_stats, batch_stats)
 
 
 def gradients_of(state, after):
@@ -542,13 +550,13 @@ def test_evaluation_in_batches_is_one_forward_pass(
     _, state, _ = first_steps["water", 58]
     logits = jax.jit(functions.evaluate)(state, functions.constants)
     assert (logits.shape, logits.dtype) == ((NUM_TEST, 10), jnp.float32)
-    network = nnx.view(
-        Network(lambda shape: nnx.Dropout(0.2), rngs=nnx.Rngs(params=0)),
-        deterministic=True,
-        use_running_average=True,
-    )
-    nnx.update(network, state.params, state.batch_stats)
-    expected = network(normalize(jnp.asarray(DATASET.test_images)))
+    # A network whose regularizers do nothing.
+    network = Network(lambda shape: nnx.Dropout(0.0), rngs=nnx.Rngs(params=0))
+    evaluated = nnx.view(network, deterministic=True, use_running_average=True)
+    graph = nnx.graphdef(evaluated)
+    images = normalize(jnp.asarray(DATASET.test_images))
+    forward = jax.jit(lambda *states: nnx.merge(graph, *states)(images))
+    expected = forward(state.params, state.batch_stats)
     # float32 sums in another order.
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
