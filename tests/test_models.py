@@ -371,24 +371,16 @@ def pool_gradient(pool, maps) -> np.ndarray:
     return np.asarray(pullback(weights)[0])
 
 
-def test_max_pool_has_flax_gradient_where_no_two_are_equal():
+@pytest.mark.parametrize("ties", [False, True])
+def test_max_pool_has_flax_gradient_and_gives_it_to_the_first_of_equals(ties):
     maps = make_maps()
-    assert len(np.unique(maps)) == maps.size
+    if ties:
+        maps = jnp.round(maps)  # some six levels
+    assert (len(np.unique(maps)) < maps.size) == ties
     np.testing.assert_array_equal(
         pool_gradient(models.max_pool, maps),
         pool_gradient(lambda maps: nnx.max_pool(maps, (2, 2), strides=(2, 2)), maps),
     )
-
-
-def test_max_pool_gives_the_gradient_to_the_largest_and_all_of_it():
-    # Three, four and two equals, and none.
-    maps = np.array([[3, 3, 7, 7, 1, 0, 4, 2], [2, 3, 7, 7, 1, 0, 3, 1]], np.float32)
-    maps = jnp.asarray(maps)[None, :, :, None]
-    gradient = pool_gradient(models.max_pool, maps)
-    largest = np.asarray(models.max_pool(maps)).repeat(2, axis=1).repeat(2, axis=2)
-    assert (gradient >= 0).all() and (gradient[maps != largest] == 0).all()
-    sums = gradient.reshape(2, 4, 2).sum((0, 2))
-    np.testing.assert_allclose(sums, [1, 2, 3, 4], rtol=1e-6)
 
 
 @pytest.mark.parametrize("level", [0, 3])

@@ -56,8 +56,8 @@ def drawn(**law):
     return functools.partial(inject.random_power_law, **law)
 
 
-def window(bank):
-    return functools.partial(inject.random_window, bank=bank)
+def window(bank, **settings):
+    return functools.partial(inject.random_window, bank=bank, **settings)
 
 
 SLOPED = {"exponent": 2.0, "axes": (-3, -2)}
@@ -73,7 +73,11 @@ CASES = {
     "aphex bank": Case(AphexNoiseLayer, {"bank": RECORDING}, window(RECORDING), 1),
     "aphex file": Case(AphexNoiseLayer, {"file_path": ...}, window(RECORDING), 1),
     "gaussian": Case(GaussianNoiseLayer, {}, drawn(exponent=0.0), min_rank=1),
-    "gaussian bank": Case(GaussianNoiseLayer, {"bank": ROWS}, window(ROWS)),
+    "gaussian bank": Case(
+        GaussianNoiseLayer,
+        {"bank": ROWS, "broadcast_dims": (0,)},
+        window(ROWS, broadcast_dims=(0,)),
+    ),
 }
 
 

@@ -386,6 +386,7 @@ def slow_periodogram(field, axes) -> tuple[list[float], list[float]]:
         ((6, 4), (0,)),
         ((2, 6, 5, 3), (-3, -2)),
         ((3, 4, 5, 6), (0, 2, 3)),
+        ((15, 15), (0, 1)),  # 3, 4 and 5, 0 are equally far but for the last bit
     ],
 )
 def test_periodogram_is_the_power_of_waves_binned_by_radius(shape, axes):
