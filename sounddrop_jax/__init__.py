@@ -4,6 +4,7 @@ from sounddrop_jax import audio as audio
 from sounddrop_jax import banks as banks
 from sounddrop_jax import convolution as convolution
 from sounddrop_jax import inject as inject
+from sounddrop_jax import linen as linen
 from sounddrop_jax import spectra as spectra
 from sounddrop_jax.banks import NoiseBank as NoiseBank
 from sounddrop_jax.banks import make_power_law_bank as make_power_law_bank

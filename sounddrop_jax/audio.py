@@ -1,16 +1,17 @@
 """Waveforms on the host: recordings, built-in tracks and surrogates of either.
 
-Every function here returns a *track*: a float32 NumPy array of shape (num_frames,),
-one channel. `load_track` and `make_track` return it with zero mean and unit standard
-deviation over its whole length. librosa and soundfile are imported when a function
-needs them, so the package imports without either.
+Every function here returns a *track*: a float32 NumPy array of shape (num_frames,), or
+(num_frames, num_channels) from a recording whose channels are kept apart. `load_track`
+and `make_track` return it with zero mean and unit standard deviation over its whole
+length, channel by channel. librosa and soundfile are imported when a function needs
+them, so the package imports without either.
 """
 
 import importlib
 import math
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,14 @@ TRACKS = ("white", "pink", "brown", "rain", "glitch")
 
 _Maker = Callable[[np.random.Generator, int, int], np.ndarray]
 
-_BLOCK_SAMPLES = 2**20  # decoded at a time, over all channels: 4 MiB
+_BLOCK_FRAMES = 2**16  # decoded at a time, and what thinning keeps or drops
+_BLOCK_SAMPLES = 2**20  # the same, at most, over all channels: 4 MiB
+_MIN_BLOCKS = 16  # in max_frames, so that at least half as many are left by thinning
 _MAX_FRAMES_PER_BYTE = 10_000  # digital silence in FLAC, the densest, needs 6,000
 _MAX_RATE_RATIO = 256  # 750 Hz to 192 kHz; more is a broken header
 _CONVERT = "convert it to WAV, FLAC, OGG or MP3"
+# What libsndfile reads under another suffix than the name of the format.
+_MORE_SUFFIXES = {"aif", "aifc", "mp3", "oga", "opus", "snd"}
 _MIN_RELATIVE_STD = 1e-6  # -120 dB of the peak; float32 rounding makes about 1e-7
 
 
@@ -40,83 +45,101 @@ class AudioError(ValueError):
 
 
 def load_track(
-    path: str | os.PathLike[str], *, sample_rate: int | None = None
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    sample_rate: int | None = None,
+    mono: bool = True,
+    max_frames: int | None = 2**25,
 ) -> np.ndarray:
-    """Reads a recording as one normalised channel.
+    """Reads recordings: a file, several files or a folder, normalised.
 
     The content decides the format, not the name: WAV, FLAC, OGG (Vorbis, Opus), MP3
-    and whatever else libsndfile decodes. Channels are averaged. An offset is removed
-    with the mean; clipping is left as it is. A file shorter than its header promises
-    gives the frames it has, as long as they decode without an error; damage that the
-    decoder itself does not notice, such as in a WAV's samples, passes.
+    and whatever else libsndfile decodes. An offset is removed with the mean; clipping
+    is left as it is. A file shorter than its header promises gives the frames it has,
+    as long as they decode without an error; damage that the decoder itself does not
+    notice, such as in a WAV's samples, passes.
 
-    The file is decoded in blocks, so memory peaks at about twice the mono float32
-    track, four times with resampling, whatever the number of channels.
+    Several recordings are normalised one by one and joined end to end, whatever their
+    lengths and rates. A folder stands for its recordings in the order of their names:
+    the files with a suffix of libsndfile's formats, hidden files and folders within it
+    left out.
+
+    Of a recording longer than `max_frames`, stretches that lie evenly over its whole
+    length are kept: every second, or 4th, or 8th and so on, until they fit. Each is
+    65,536 frames, or a 16th of `max_frames` if that is less (less again above 16
+    channels). They are joined end to end, so the waveform jumps from one to the next.
+    What is left out is decoded and checked too. Several recordings share `max_frames`
+    equally, and what one leaves of its share goes to the larger files.
+
+    Files are decoded in blocks, so memory peaks at two to three times the float32 track
+    (as recorded or as resampled, whichever is longer), however long the recordings are.
 
     Args:
-        path: the file.
+        source: the path of a file or of a folder, or a sequence of paths of files.
         sample_rate: frames per second, in Hz, to resample to. None, the default, keeps
-          the recording's own rate; nothing is ever resampled unasked.
+          each recording's own rate, so that files of different rates are joined frame
+          by frame; nothing is ever resampled unasked.
+        mono: whether to average the channels. If not, each is kept and normalised.
+        max_frames: the most frames to hold, at least 2, both as recorded and as
+          resampled; None for no limit. The default is 12 minutes at 44.1 kHz, 128 MiB
+          a channel.
 
     Returns:
-        A float32 track (num_frames,) with zero mean and unit standard deviation.
+        A float32 track (num_frames,), or (num_frames, num_channels) if not `mono`, with
+        zero mean and unit standard deviation in every channel.
 
     Raises:
-        AudioError: the file is missing, a directory, unreadable, empty, not audio,
-          damaged, shorter than two frames, silent, constant, or holds NaN or infinity;
-          or `sample_rate` is not a positive integer within a factor of 256 of the
-          recording's own.
+        AudioError: a file is missing, unreadable, empty, not audio, damaged, shorter
+          than two frames, silent or constant in what is kept of a channel, or holds NaN
+          or infinity; a folder holds no recordings, or the sequence is empty; the
+          channels are kept and their number differs between files; `sample_rate` is not
+          a positive integer within a factor of 256 of the recording's own; or
+          `max_frames` is not an integer of at least 2 for each recording.
         ImportError: soundfile, or librosa when resampling, is not installed.
 
     Example:
         >>> import os, soundfile, tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = os.path.join(folder, "rain.wav")
-        ...     rain = make_track("rain", num_frames=4_410)
+        ...     rain = make_track("rain", num_frames=44_100).reshape(-1, 2)
         ...     soundfile.write(path, rain, 44_100, subtype="FLOAT")
         ...     track = load_track(path)
         ...     at_half_rate = load_track(path, sample_rate=22_050)
+        ...     stereo_twice = load_track([path, path], mono=False)
+        ...     thinned = load_track(folder, max_frames=16_000)
         >>> track.shape, at_half_rate.shape, track.dtype
-        ((4410,), (2205,), dtype('float32'))
+        ((22050,), (11025,), dtype('float32'))
+        >>> stereo_twice.shape, thinned.shape
+        ((44100, 2), (11050,))
     """
     if sample_rate is not None and not _is_positive_integer(sample_rate):
-        raise _fault(
-            path, f"sample_rate={sample_rate!r} is not a positive integer (in Hz)"
+        raise AudioError(f"sample_rate={sample_rate!r} is not a positive integer in Hz")
+    if max_frames is not None and not (
+        _is_positive_integer(max_frames) and max_frames >= 2
+    ):
+        raise AudioError(
+            f"max_frames={max_frames!r} is not an integer of at least 2; "
+            "give one, or None for no limit"
         )
-    num_bytes = _check_file(path)
-    with _open_sound(path) as sound:
-        own_rate = sound.samplerate
-        track = _read_mono(path, sound, num_bytes)
+    paths = _find_recordings(source)
+    sizes = [_check_file(path) for path in paths]
 
-    if track.size < 2:
-        count = "a single frame" if track.size else "a header but no frames"
-        raise _fault(path, f"holds {count}; give a recording of 2 frames or more")
-
-    # Once before resampling too: it turns a constant into ripples at both ends, and
-    # overflows on samples near the end of float32's range.
-    if not _standardize(track):
-        raise _fault(
-            path,
-            "is silent or constant in the mean of its channels; "
-            "give a recording that varies",
-        )
-    if sample_rate is None or sample_rate == own_rate:
-        return track
-
-    if max(own_rate, sample_rate) > _MAX_RATE_RATIO * min(own_rate, sample_rate):
-        raise _fault(
-            path,
-            f"cannot go from {own_rate} Hz to sample_rate={sample_rate}; "
-            f"choose a rate within a factor of {_MAX_RATE_RATIO}",
-        )
-    track = _require("librosa").resample(track, orig_sr=own_rate, target_sr=sample_rate)
-    if not _standardize(track):
-        raise _fault(
-            path,
-            f"has nothing left at sample_rate={sample_rate}; "
-            "choose a higher rate or a longer recording",
-        )
-    return track
+    tracks: dict[int, np.ndarray] = {}
+    frames_left: float = math.inf if max_frames is None else max_frames
+    # Small files first: only what they leave is known when the larger ones are read.
+    for index in sorted(range(len(paths)), key=sizes.__getitem__):
+        share = frames_left / (len(paths) - len(tracks))
+        track = _load_recording(paths[index], sizes[index], sample_rate, mono, share)
+        tracks[index] = track
+        frames_left -= len(track)
+        first = next(iter(tracks))
+        if track.shape[1:] != tracks[first].shape[1:]:
+            raise _fault(
+                paths[index],
+                f"has another number of channels ({track.shape[1]}) than "
+                f"{paths[first]!r} ({tracks[first].shape[1]}); mix them with mono=True",
+            )
+    return np.concatenate([tracks[index] for index in range(len(paths))])
 
 
 def make_track(
@@ -174,58 +197,67 @@ def randomize_phases(track: np.ndarray, *, seed: int = 0) -> np.ndarray:
     """Keeps a track's power spectrum and nothing else: a Gaussian surrogate.
 
     Each frequency keeps its amplitude and turns by a phase drawn uniformly, so onsets,
-    rhythm and every other structure beyond the spectrum go. The samples become close to
-    Gaussian where many frequencies share the power; a pure tone stays one. The mean
-    stays as it is. Power is kept at every frequency up to float32 rounding: within 1e-4
-    of itself down to 50 dB below the mean over frequencies.
+    rhythm and every other structure beyond the spectrum go. The same turn for every
+    channel keeps the cross-spectra too, and so how the channels correlate. The samples
+    become close to Gaussian where many frequencies share the power; a pure tone stays
+    one. The mean stays as it is. Power is kept at every frequency up to float32
+    rounding: within 1e-4 of itself down to 50 dB below the channel's mean over
+    frequencies, and all differences together within 1e-6 of the whole power.
 
     Args:
-        track: real and finite, (num_frames,); any mean and scale.
+        track: real and finite, (num_frames,) or (num_frames, num_channels); any mean
+          and scale.
         seed: for `np.random.default_rng`.
 
     Returns:
-        A float32 track (num_frames,) with the same power spectrum.
+        A float32 track of the same shape with the same power spectrum.
 
     Raises:
-        ValueError: `track` is not one-dimensional, is empty, or holds NaN or infinity.
+        ValueError: `track` has another shape, is empty, has more channels than frames,
+          or holds NaN or infinity.
 
     References:
         Theiler, Eubank, Longtin, Galdrikian and Farmer, "Testing for nonlinearity in
         time series: the method of surrogate data", Physica D 58 (1992), 77-94.
+        Prichard and Theiler, "Generating surrogate data for time series with several
+        simultaneously measured variables", Phys. Rev. Lett. 73 (1994), 951-954.
 
     Example:
         >>> track = make_track("glitch", num_frames=4_096)
         >>> surrogate = randomize_phases(track, seed=1)
-        >>> power = np.abs(np.fft.rfft(track)[1:]) ** 2
-        >>> np.allclose(np.abs(np.fft.rfft(surrogate)[1:]) ** 2, power, rtol=1e-3)
+        >>> power, after = (np.abs(np.fft.rfft(x)) ** 2 for x in (track, surrogate))
+        >>> bool(np.abs(after - power).sum() < 1e-6 * power.sum())
         True
     """
     track = _check_track(track)
     rng = np.random.default_rng(seed)
     # In float64: sums of large float32 samples would overflow.
-    spectrum = np.fft.rfft(track.astype(np.float64))
-    rotations = np.exp(2j * np.pi * rng.random(spectrum.size))
+    spectrum = np.fft.rfft(track.astype(np.float64), axis=0)
+    rotations = np.exp(2j * np.pi * rng.random(len(spectrum)))
     # A real signal's first bin, and its last when the length is even, are real: the
     # only turns left to them are 0 and half a circle. The first keeps its sign, since
     # that is the mean's.
     rotations[0] = 1
-    if track.size % 2 == 0:
+    if len(track) % 2 == 0:
         rotations[-1] = rng.choice([-1, 1])
-    return np.fft.irfft(spectrum * rotations, n=track.size).astype(np.float32)
+    turned = (spectrum.T * rotations).T
+    surrogate = np.fft.irfft(turned, n=len(track), axis=0)
+    return surrogate.astype(np.float32, order="C")
 
 
 def shuffle_samples(track: np.ndarray, *, seed: int = 0) -> np.ndarray:
     """Keeps a track's samples and nothing of their order: a white surrogate.
 
     Args:
-        track: real and finite, (num_frames,).
+        track: real and finite, (num_frames,) or (num_frames, num_channels).
         seed: for `np.random.default_rng`.
 
     Returns:
-        A float32 track (num_frames,): the same samples, each once, in random order.
+        A float32 track of the same shape: the same frames, each once, in random order.
 
     Raises:
-        ValueError: `track` is not one-dimensional, is empty, or holds NaN or infinity.
+        ValueError: `track` has another shape, is empty, has more channels than frames,
+          or holds NaN or infinity.
 
     Example:
         >>> track = make_track("pink", num_frames=1_000)
@@ -240,13 +272,14 @@ def reverse(track: np.ndarray) -> np.ndarray:
     """Plays a track backwards: same spectrum, same samples, time's arrow turned.
 
     Args:
-        track: real and finite, (num_frames,).
+        track: real and finite, (num_frames,) or (num_frames, num_channels).
 
     Returns:
-        A float32 track (num_frames,), a copy.
+        A float32 track of the same shape, a copy.
 
     Raises:
-        ValueError: `track` is not one-dimensional, is empty, or holds NaN or infinity.
+        ValueError: `track` has another shape, is empty, has more channels than frames,
+          or holds NaN or infinity.
 
     Example:
         >>> reverse(np.array([1, 2, 3])).tolist()
@@ -255,12 +288,48 @@ def reverse(track: np.ndarray) -> np.ndarray:
     return _check_track(track)[::-1].copy()
 
 
-def _fault(path: str | os.PathLike[str], fault: str) -> AudioError:
+def _fault(path: str, fault: str) -> AudioError:
     # repr keeps the message on one line and printable, whatever the file is called.
-    return AudioError(f"{os.fspath(path)!r}: {fault}")
+    return AudioError(f"{path!r}: {fault}")
 
 
-def _check_file(path: str | os.PathLike[str]) -> int:
+def _find_recordings(
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+) -> list[str]:
+    """Returns the paths that the source stands for, at least one."""
+    if not isinstance(source, str | bytes | os.PathLike):
+        paths = [os.fsdecode(path) for path in source]
+        if not paths:
+            raise AudioError("the sequence of recordings is empty; name at least one")
+        return paths
+
+    path = os.fsdecode(source)
+    if not os.path.isdir(path):
+        return [path]
+    formats = _require("soundfile").available_formats()
+    # Samples without a header cannot be read, so .raw is no recording.
+    suffixes = {name.lower() for name in formats} - {"raw"} | _MORE_SUFFIXES
+    try:
+        names = sorted(os.listdir(path))
+    except PermissionError:
+        raise _fault(
+            path, "you may not list its files; change its permissions"
+        ) from None
+    found = [
+        os.path.join(path, name)
+        for name in names
+        if os.path.splitext(name)[1][1:].lower() in suffixes and name[0] != "."
+    ]
+    # Not only plain files: a broken link is a recording that cannot be read.
+    found = [file for file in found if not os.path.isdir(file)]
+    if not found:
+        raise _fault(
+            path, "is a folder without recordings; name one with some, or name one file"
+        )
+    return found
+
+
+def _check_file(path: str) -> int:
     """Returns the file's size in bytes, or says why it cannot be opened."""
     try:
         # Asked before opening: to open a named pipe is to wait for its writer.
@@ -275,7 +344,7 @@ def _check_file(path: str | os.PathLike[str]) -> int:
         raise _fault(path, f"cannot be opened ({error}); check the path") from error
 
     if stat.S_ISDIR(status.st_mode):
-        raise _fault(path, "is a directory; name one file in it")
+        raise _fault(path, "is a folder in a sequence of files; name the files in it")
     if not stat.S_ISREG(status.st_mode):
         raise _fault(path, "is a pipe or a device; copy it to a file first")
     if status.st_size == 0:
@@ -283,11 +352,11 @@ def _check_file(path: str | os.PathLike[str]) -> int:
     return status.st_size
 
 
-def _open_sound(path: str | os.PathLike[str]) -> Any:
+def _open_sound(path: str) -> Any:
     """Opens a `soundfile.SoundFile`, or says why the file is not one."""
     soundfile = _require("soundfile")
     # Bytes on POSIX: soundfile cannot encode a str name that is not valid UTF-8.
-    name = os.fspath(path) if os.name == "nt" else os.fsencode(path)
+    name = path if os.name == "nt" else os.fsencode(path)
     try:
         sound = soundfile.SoundFile(name)
     except TypeError:  # soundfile's answer to the extension .raw
@@ -308,13 +377,62 @@ def _open_sound(path: str | os.PathLike[str]) -> Any:
     return sound
 
 
-def _read_mono(path: str | os.PathLike[str], sound: Any, num_bytes: int) -> np.ndarray:
-    """Returns the mean of the channels as float32, (num_frames,), not normalised."""
+def _load_recording(
+    path: str, num_bytes: int, sample_rate: int | None, mono: bool, max_frames: float
+) -> np.ndarray:
+    """Returns one recording, normalised, of at most `max_frames`."""
+    with _open_sound(path) as sound:
+        own_rate = sound.samplerate
+        if sample_rate is None:
+            sample_rate = own_rate
+        if max(own_rate, sample_rate) > _MAX_RATE_RATIO * min(own_rate, sample_rate):
+            raise _fault(
+                path,
+                f"cannot go from {own_rate} Hz to sample_rate={sample_rate}; "
+                f"choose a rate within a factor of {_MAX_RATE_RATIO}",
+            )
+        max_frames = min(max_frames, max_frames * own_rate / sample_rate)
+        if max_frames < 2:
+            raise _fault(
+                path,
+                f"has room for {max_frames:.2g} frames, its share of max_frames; "
+                "give a larger max_frames",
+            )
+        track = _read(path, sound, num_bytes, mono, max_frames)
+
+    # Once before resampling too: it turns a constant into ripples at both ends, and
+    # overflows on samples near the end of float32's range.
+    _standardize_channels(
+        track, path, "is silent or constant", "give a recording that varies"
+    )
+    if sample_rate == own_rate:
+        return track
+
+    num_frames = -(-len(track) * int(sample_rate) // own_rate)
+    track = _require("librosa").resample(
+        track, orig_sr=own_rate, target_sr=sample_rate, axis=0
+    )
+    track = track[:num_frames]  # librosa rounds some counts to one more, of silence
+    _standardize_channels(
+        track,
+        path,
+        f"has nothing left at sample_rate={sample_rate}",
+        "choose a higher rate or a longer recording",
+    )
+    return track
+
+
+def _read(
+    path: str, sound: Any, num_bytes: int, mono: bool, max_frames: float
+) -> np.ndarray:
+    """Returns the recording as float32, thinned to `max_frames`, not normalised."""
     soundfile = _require("soundfile")
-    blocks = [np.empty(0, np.float32)]
+    blocks: list[np.ndarray] = []
+    num_blocks = num_frames = num_kept = 0
+    stride = 1  # of the blocks that are kept
+    most = _BLOCK_SAMPLES // sound.channels
+    block_frames = max(1, int(min(_BLOCK_FRAMES, most, max_frames / _MIN_BLOCKS)))
     # As many as decode: the count in the header may be anything.
-    num_frames = 0
-    block_frames = max(1, _BLOCK_SAMPLES // sound.channels)
     while True:
         try:
             block = sound.read(block_frames, dtype="float32", always_2d=True)
@@ -323,14 +441,29 @@ def _read_mono(path: str | os.PathLike[str], sound: Any, num_bytes: int) -> np.n
                 path, "is damaged and does not decode; fetch or export it again"
             ) from error
         if not block.size:
-            return np.concatenate(blocks)
+            break
         if not np.isfinite(block).all():
             raise _fault(path, "holds NaN or infinite samples; export it again")
         num_frames += len(block)
         # libsndfile may pad with silence what the header promises and the file lacks.
         if num_frames > _MAX_FRAMES_PER_BYTE * num_bytes:
             raise _fault(path, f"promises more sound than it can hold; {_CONVERT}")
-        blocks.append(block.mean(axis=1, dtype=np.float64).astype(np.float32))
+
+        if num_blocks % stride == 0:
+            if mono:
+                block = block.mean(axis=1, dtype=np.float64).astype(np.float32)
+            blocks.append(block)
+            num_kept += len(block)
+        num_blocks += 1
+        if num_kept > max_frames:
+            stride *= 2
+            blocks = blocks[::2]
+            num_kept = sum(map(len, blocks))
+
+    if num_frames < 2:
+        count = "a single frame" if num_frames else "a header but no frames"
+        raise _fault(path, f"holds {count}; give a recording of 2 frames or more")
+    return np.concatenate(blocks)
 
 
 def _require(module: str) -> Any:
@@ -357,12 +490,26 @@ def _standardize(track: np.ndarray) -> bool:
     return True
 
 
+def _standardize_channels(
+    track: np.ndarray, path: str, fault: str, remedy: str
+) -> None:
+    """Gives every channel zero mean and unit std in place, or says which has none."""
+    for channel, samples in enumerate(np.atleast_2d(track.T)):
+        if not _standardize(samples):
+            if track.ndim == 1:
+                raise _fault(path, f"{fault} in the mean of its channels; {remedy}")
+            raise _fault(path, f"{fault} in channel {channel}; {remedy}, or mono=True")
+
+
 def _check_track(track: np.ndarray) -> np.ndarray:
     track = np.asarray(track, dtype=np.float32)
-    if track.ndim != 1 or track.size == 0:
+    # More channels than frames: the axes are the other way round.
+    if track.size == 0 or not (
+        track.ndim == 1 or track.ndim == 2 and len(track) >= track.shape[1]
+    ):
         raise ValueError(
-            f"a track has shape (num_frames,), not {track.shape}; "
-            "take the mean of its channels first"
+            "a track has shape (num_frames,) or (num_frames, num_channels), "
+            f"not {track.shape}; put its frames along the first axis"
         )
     if not np.isfinite(track).all():
         raise ValueError("the track holds NaN or infinity")

@@ -18,7 +18,7 @@ from sounddrop_jax import spectra
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class NoiseBank:
     """Noise of zero mean and unit variance, ready to be cut into windows; a pytree.
 
@@ -39,6 +39,14 @@ class NoiseBank:
     def field_shape(self) -> tuple[int, ...]:
         """The shape that one entry fills."""
         return self.values.shape[1:]
+
+    def __repr__(self) -> str:
+        # In short, for models that show what they are made of. JAX may put anything
+        # in the place of an array.
+        values = self.values
+        if hasattr(values, "shape"):
+            return f"NoiseBank({values.dtype}{list(values.shape)})"
+        return f"NoiseBank({values!r})"
 
 
 def make_power_law_bank(
@@ -107,15 +115,17 @@ def make_recording_bank(
     """Makes a bank of a recording, brought to zero mean and unit variance.
 
     Args:
-        waveform: `[num_frames]`, real; see `audio.load_track` and `audio.make_track`.
+        waveform: `[num_frames]` or `[num_frames, C]`, real; see `audio.load_track` and
+            `audio.make_track`. Each channel is brought there by itself.
         dtype: of the values, floating point.
 
     Returns:
-        A bank whose entries are single samples.
+        A bank whose entries are single samples, or fields `[C]`, for feature maps that
+        end in C channels.
 
     Raises:
-        ValueError: if the waveform is not one-dimensional, is empty or constant, or
-            holds NaN or infinity.
+        ValueError: if the waveform has another shape, is empty, has more channels than
+            frames or a constant channel, or holds NaN or infinity.
         TypeError: if `dtype` is not floating point.
 
     Example:
@@ -123,22 +133,33 @@ def make_recording_bank(
         >>> bank = make_recording_bank(np.sin(np.arange(10_000)))
         >>> bank.num_entries, bank.field_shape, round(float(bank.values.std()), 3)
         (10000, (), 1.0)
+        >>> make_recording_bank(np.sin(np.arange(10_000).reshape(-1, 2))).field_shape
+        (2,)
     """
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"Noise is floating point, but dtype is {jnp.dtype(dtype)}.")
     frames = np.asarray(waveform, np.float64)
-    if frames.ndim != 1 or frames.size == 0:
+    # More channels than frames: the axes are the other way round.
+    if frames.size == 0 or not (
+        frames.ndim == 1 or frames.ndim == 2 and len(frames) >= frames.shape[1]
+    ):
         raise ValueError(
-            "A recording is a one-dimensional waveform with at least one sample, but "
-            f"this one has shape {frames.shape}; mix its channels down first."
+            "A recording has shape [num_frames] or [num_frames, C] and at least one "
+            f"sample, but this one has shape {frames.shape}; put its frames along the "
+            "first axis."
         )
     if not np.isfinite(frames).all():
         raise ValueError("The recording holds NaN or infinity; clean it first.")
-    peak = np.abs(frames).max()
-    frames = frames - frames.mean()
-    deviation = frames.std()
-    if not deviation > 1e-8 * peak:
-        raise ValueError("The recording is silent or constant: it holds no noise.")
+    peak = np.abs(frames).max(axis=0)
+    frames = frames - frames.mean(axis=0)
+    deviation = frames.std(axis=0)
+    silent = np.flatnonzero(~(deviation > 1e-8 * peak))
+    if silent.size:
+        where = f" in channel {silent[0]}" if frames.ndim == 2 else ""
+        raise ValueError(
+            f"The recording is silent or constant{where}: it holds no noise; "
+            "give one that varies."
+        )
     return NoiseBank(jnp.asarray(frames / deviation, dtype))
 
 

@@ -1,43 +1,74 @@
 """The injection of noise: pure functions from key, inputs and noise to outputs.
 
-The noise is a constant to the gradient: d(outputs)/d(inputs) is 1, and neither the
-noise nor its bank receives a gradient. Outputs keep the shape and dtype of the inputs.
+The noise is a constant to the gradient: neither it nor its bank receives any, and where
+noise is added, d(outputs)/d(inputs) is exactly 1. Outputs keep the shape and dtype of
+the inputs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
 from sounddrop_jax import spectra
 from sounddrop_jax.banks import NoiseBank, sample_window
 
+MODES = ("additive", "relative", "multiplicative")
+"""What an intensity may mean, see `add_noise`."""
+
+Schedule = Callable[[ArrayLike], ArrayLike]
+"""From a step to an intensity, like the schedules of optax."""
+
 
 def add_noise(
-    inputs: jax.Array, noise: jax.Array, *, intensity: ArrayLike
+    inputs: jax.Array,
+    noise: jax.Array,
+    *,
+    intensity: ArrayLike,
+    mode: str = "additive",
 ) -> jax.Array:
-    """Returns `inputs + intensity * noise`.
+    """Adds noise to features.
+
+    | mode           | outputs                                   |
+    |----------------|-------------------------------------------|
+    | additive       | inputs + intensity * noise                |
+    | relative       | inputs + intensity * rms(inputs) * noise  |
+    | multiplicative | inputs * (1 + intensity * noise)          |
+
+    rms is the root of the mean square over all of the inputs, one number, itself a
+    constant to the gradient. White noise that multiplies is the Gaussian dropout of
+    Srivastava et al. (2014), "Dropout: a simple way to prevent neural networks from
+    overfitting", section 10, with intensity sqrt(rate / (1 - rate)).
 
     Args:
         inputs: `[...]`, floating point.
         noise: of a shape that broadcasts to that of the inputs.
-        intensity: the standard deviation of what is added, if that of the noise is 1;
-            a number or an array, which may be traced and broadcasts like the noise.
+        intensity: the standard deviation of the noise, if that of `noise` is 1, in
+            units of the features, of their rms, or of each feature; 0 or above. A
+            number or an array, which may be traced and broadcasts like the noise.
+        mode: one of `MODES`.
 
     Returns:
         `[...]`, of the inputs' dtype.
 
     Raises:
-        TypeError: if the inputs are not floating point.
-        ValueError: if noise or intensity do not broadcast to the inputs' shape.
+        TypeError: if the inputs are not floating point, or intensity is not a number.
+        ValueError: if noise or intensity do not broadcast to the inputs' shape, a
+            number given as intensity is negative, infinite or NaN, or the mode is
+            unknown.
 
     Example:
         >>> import jax.numpy as jnp
-        >>> add_noise(jnp.ones(3), jnp.array([-1.0, 0.0, 1.0]), intensity=0.5)
-        Array([0.5, 1. , 1.5], dtype=float32)
+        >>> inputs, noise = jnp.array([1.0, 2.0, 2.0]), jnp.array([-1.0, 0.0, 1.0])
+        >>> add_noise(inputs, noise, intensity=0.5)
+        Array([0.5, 2. , 2.5], dtype=float32)
+        >>> add_noise(inputs, noise, intensity=0.5, mode="multiplicative")
+        Array([0.5, 2. , 3. ], dtype=float32)
     """
+    check_settings(intensity=intensity, mode=mode)
     if not jnp.issubdtype(inputs.dtype, jnp.floating):
         raise TypeError(
             f"Noise is added to floating point features, but these are {inputs.dtype}: "
@@ -50,92 +81,103 @@ def add_noise(
             f"Noise of shape {noise.shape} at an intensity of shape {scale.shape} "
             f"would change the shape of the inputs, {inputs.shape}."
         )
-    return inputs + scale * lax.stop_gradient(noise).astype(inputs.dtype)
+    noise = scale * lax.stop_gradient(noise).astype(inputs.dtype)
+    if mode == "multiplicative":
+        return inputs * (1 + noise)
+    if mode == "relative":
+        # Squares of half precision overflow at 256.
+        wide = inputs.astype(jnp.promote_types(inputs.dtype, jnp.float32))
+        rms = jnp.sqrt(jnp.mean(jnp.square(lax.stop_gradient(wide))))
+        noise = rms.astype(inputs.dtype) * noise
+    return inputs + noise
 
 
-def random_window(
+def random_noise(
     key: jax.Array,
     inputs: jax.Array,
-    bank: NoiseBank,
     *,
     intensity: ArrayLike,
+    bank: NoiseBank | None = None,
+    exponent: float = 0.0,
+    axes: int | Sequence[int] = (-2,),
     broadcast_dims: Sequence[int] = (),
+    mode: str = "additive",
 ) -> jax.Array:
-    """Adds a random window of a noise bank.
+    """Adds a random window of a bank or, without one, noise drawn afresh.
 
     Args:
         key: a PRNG key.
-        inputs: `[...]`, floating point, ending with the bank's field.
-        bank: the noise, see `banks.sample_window`.
+        inputs: `[...]`, floating point; they must end with the bank's field.
         intensity: see `add_noise`.
+        bank: the noise to take a window of, see `banks.sample_window`.
+        exponent: of the spectrum of fresh noise, see `spectra.power_law`; 0 is white.
+        axes: of the inputs, along which fresh noise is shaped; not used by white
+            noise, which looks the same along any.
         broadcast_dims: dimensions of the inputs that share the same noise.
+        mode: see `add_noise`.
 
     Returns:
         `[...]`, of the inputs' dtype.
 
     Raises:
-        ValueError: if the inputs do not end with the bank's field.
-        TypeError: if the inputs are not floating point.
+        ValueError: if the inputs do not end with the bank's field, the law or its axes
+            are out of range, or `add_noise` refuses the intensity or the mode.
+        TypeError: if the inputs are not floating point, or intensity is not a number.
 
     Example:
         >>> import jax, jax.numpy as jnp
         >>> from sounddrop_jax import make_power_law_bank
-        >>> bank = make_power_law_bank(jax.random.key(0), (16, 8), num_entries=256)
-        >>> maps = jnp.zeros((2, 16, 16, 8))
-        >>> random_window(jax.random.key(1), maps, bank, intensity=0.05).shape
+        >>> maps = jnp.zeros((2, 16, 16, 8), jnp.bfloat16)
+        >>> random_noise(jax.random.key(0), maps, intensity=0.05, exponent=1.0).dtype
+        dtype(bfloat16)
+        >>> bank = make_power_law_bank(jax.random.key(1), (16, 8), num_entries=256)
+        >>> random_noise(jax.random.key(0), maps, intensity=0.05, bank=bank).shape
         (2, 16, 16, 8)
     """
-    shape = _noise_shape(inputs, broadcast_dims)
-    return add_noise(inputs, sample_window(key, bank, shape), intensity=intensity)
-
-
-def random_power_law(
-    key: jax.Array,
-    inputs: jax.Array,
-    *,
-    intensity: ArrayLike,
-    exponent: float = 1.0,
-    axes: int | Sequence[int] = (-2,),
-    broadcast_dims: Sequence[int] = (),
-) -> jax.Array:
-    """Adds power-law noise drawn afresh, of whatever shape the inputs have.
-
-    Args:
-        key: a PRNG key.
-        inputs: `[...]`, floating point.
-        intensity: see `add_noise`.
-        exponent: of the spectrum, see `spectra.power_law`; 0 is white Gaussian noise.
-        axes: of the inputs along which the spectrum is shaped; not used by white
-            noise, which looks the same along any.
-        broadcast_dims: dimensions of the inputs that share the same noise.
-
-    Returns:
-        `[...]`, of the inputs' dtype.
-
-    Raises:
-        ValueError: if the law or its axes are out of range.
-        TypeError: if the inputs are not floating point.
-
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> maps = jnp.zeros((2, 16, 16, 8), jnp.bfloat16)
-        >>> random_power_law(jax.random.key(0), maps, intensity=0.05).dtype
-        dtype(bfloat16)
-    """
-    shape = _noise_shape(inputs, broadcast_dims)
-    # White noise has no axes; features of rank 1 may lack the one named by default.
-    noise = spectra.power_law(
-        key,
-        shape,
-        exponent=exponent,
-        axes=-1 if exponent == 0 else axes,
-    )
-    return add_noise(inputs, noise, intensity=intensity)
-
-
-def _noise_shape(inputs: jax.Array, broadcast_dims: Sequence[int]) -> tuple[int, ...]:
-    """Returns the shape of the inputs with 1 where the noise is shared."""
     shape = list(inputs.shape)
     for dim in broadcast_dims:
         shape[dim] = 1
-    return tuple(shape)
+    if bank is not None:
+        noise = sample_window(key, bank, shape)
+    else:
+        # White noise has no axes; features of rank 1 may lack the one named by default.
+        axes = -1 if exponent == 0 else axes
+        noise = spectra.power_law(key, shape, exponent=exponent, axes=axes)
+    return add_noise(inputs, noise, intensity=intensity, mode=mode)
+
+
+def check_settings(*, intensity: ArrayLike | Schedule, mode: str) -> None:
+    """Refuses what no noise can be added with.
+
+    Args:
+        intensity: see `add_noise`; a `jax.Array`, which may be traced, or a schedule
+            passes unseen.
+        mode: see `add_noise`.
+
+    Returns:
+        Nothing.
+
+    Raises:
+        ValueError: if a number given as intensity is negative, infinite or NaN, or the
+            mode is unknown.
+        TypeError: if intensity is none of the three.
+
+    Example:
+        >>> check_settings(intensity=-1.0, mode="additive")
+        Traceback (most recent call last):
+        ValueError: intensity must be finite and 0 or above, not -1.0.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}.")
+    if isinstance(intensity, jax.Array) or callable(intensity):
+        return
+    numbers = np.asarray(intensity)
+    if not any(
+        jnp.issubdtype(numbers.dtype, kind) for kind in (np.floating, np.integer)
+    ):
+        raise TypeError(
+            f"intensity must be a number, an array or a schedule, not {intensity!r}."
+        )
+    numbers = numbers.astype(np.float64)
+    if not ((numbers >= 0) & (numbers < np.inf)).all():
+        raise ValueError(f"intensity must be finite and 0 or above, not {intensity}.")

@@ -4,23 +4,62 @@ They take the place of an `nnx.Dropout`: the same keywords, the same random stre
 the same switching between training and evaluation.
 """
 
-import math
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from sounddrop_jax import audio, inject
 from sounddrop_jax.banks import NoiseBank, make_recording_bank
+from sounddrop_jax.inject import Schedule
 
 
 class BankVariable(nnx.Variable):
-    """Holds the values of a noise bank: state that no optimiser should touch.
+    """Holds the values of a noise bank, of which nothing is to be learned.
 
-    It is not an `nnx.Param`, so `nnx.Optimizer(..., wrt=nnx.Param)` and
-    `nnx.split(model, nnx.Param, ...)` leave it alone, and it can be selected by type.
+    A transformation sees no array in it, for the values are a constant of what it
+    compiles: stored once, however many layers, seeds and devices share the bank, copied
+    by no step, and out of the reach of gradients, optimisers, weight decay and
+    checkpoints. A bank that was made under a transformation is traced and cannot be
+    a constant: it stays an array.
     """
+
+
+@jax.tree_util.register_static
+class _Constant:
+    """An array that is part of a pytree's structure, and equal to itself alone."""
+
+    def __init__(self, values: jax.Array):
+        self.values = values
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Constant) and self.values is other.values
+
+    def __hash__(self) -> int:
+        return id(self.values)
+
+    # What an nnx.Variable hands on: `variable[...]`, `variable.shape`.
+    def __getitem__(self, index):
+        return self.values if index is Ellipsis else self.values[index]
+
+    def __getattr__(self, name: str):
+        return getattr(self.__dict__["values"], name)
+
+    def __repr__(self) -> str:
+        return f"{self.values.dtype}{list(self.values.shape)}"
+
+
+def _bank_variable(bank: NoiseBank) -> BankVariable:
+    traced = isinstance(bank.values, jax.core.Tracer)
+    return BankVariable(bank.values if traced else _Constant(bank.values))
+
+
+class CallCount(nnx.Variable):
+    """Counts the calls in training: the steps that a schedule of intensity runs on."""
 
 
 class NoiseInjection(nnx.Module):
@@ -28,6 +67,9 @@ class NoiseInjection(nnx.Module):
 
     The noise is a window of `bank`, or, where there is none, drawn afresh at every
     call with power 1/f^exponent along `axes`, for inputs of any shape.
+
+    A schedule as intensity, of optax or any function from a step to an intensity, is
+    asked at every call in training, with the number of those before, from 0.
 
     Example:
         >>> import jax.numpy as jnp
@@ -40,51 +82,58 @@ class NoiseInjection(nnx.Module):
         >>> plane.eval()
         >>> plane(maps) is maps
         True
+        >>> rising = NoiseInjection(lambda step: 0.01 * step, rngs=nnx.Rngs(0))
+        >>> rising(maps).std(), rising(maps).std().round(2)
+        (Array(0., dtype=float32), Array(0.01, dtype=float32))
 
     Args:
-        intensity: the standard deviation of the noise, 0 or above: a number, or a
-            scalar array, with which a sweep over intensities compiles once.
+        intensity: the standard deviation of the noise, 0 or above: a number; an
+            array, with which a sweep over intensities compiles once; or a schedule.
         bank: the noise to take windows of; it must fit the inputs, see
             `banks.sample_window`.
         exponent: of noise drawn afresh, see `spectra.power_law`; 0 is white.
         axes: of the inputs, along which fresh noise is shaped: -2, the rows of NHWC
             maps and the time axis of sequences, or (-3, -2), the plane of NHWC maps.
         broadcast_dims: dimensions that share the same noise.
+        mode: "additive", "relative" to the inputs' rms, or "multiplicative", see
+            `inject.add_noise`.
         deterministic: if True the inputs are returned as they are.
         rng_collection: the name of the random stream that keys are taken from.
         rngs: an `nnx.Rngs` or `nnx.RngStream`, forked, for calls that give none.
 
     Raises:
-        ValueError: if a number given as intensity is negative, infinite or NaN.
-        TypeError: if `rngs` is neither of the two, nor None.
+        ValueError: if a number given as intensity is negative, infinite or NaN, or the
+            mode is unknown.
+        TypeError: if intensity is none of the three, or `rngs` is neither of the two,
+            nor None.
     """
 
     def __init__(
         self,
-        intensity: float | jax.Array,
+        intensity: float | jax.Array | Schedule,
         *,
         bank: NoiseBank | None = None,
         exponent: float = 0.0,
         axes: int | Sequence[int] = (-2,),
         broadcast_dims: Sequence[int] = (),
+        mode: str = "additive",
         deterministic: bool | None = False,
         rng_collection: str = "dropout",
         rngs: nnx.Rngs | nnx.RngStream | None = None,
     ):
-        name = type(self).__name__
-        if not isinstance(intensity, jax.Array):
-            # An array may be traced, so its value cannot be looked at.
-            if not 0 <= intensity < math.inf:
-                raise ValueError(
-                    f"{name}: intensity must be a finite number of 0 or above, "
-                    f"not {intensity}."
-                )
-            intensity = float(intensity)
+        inject.check_settings(intensity=intensity, mode=mode)
+        if not (isinstance(intensity, jax.Array) or callable(intensity)):
+            # A number is static, as the rate of a Dropout is; an array is state.
+            intensity = (
+                jnp.asarray(intensity) if np.ndim(intensity) else float(intensity)
+            )
         self.intensity = intensity
-        self.bank = nnx.data(None if bank is None else BankVariable(bank.values))
+        self.calls = nnx.data(CallCount(jnp.int32(0)) if callable(intensity) else None)
+        self.bank = nnx.data(None if bank is None else _bank_variable(bank))
         self.exponent = exponent
         self.axes = (axes,) if isinstance(axes, int) else tuple(axes)
         self.broadcast_dims = tuple(broadcast_dims)
+        self.mode = mode
         self.deterministic = deterministic
         self.rng_collection = rng_collection
         if isinstance(rngs, nnx.Rngs):
@@ -95,8 +144,8 @@ class NoiseInjection(nnx.Module):
             self.rngs = nnx.data(None)
         else:
             raise TypeError(
-                f"{name}: rngs must be an nnx.Rngs, an nnx.RngStream or None, "
-                f"not {type(rngs)}."
+                f"{type(self).__name__}: rngs must be an nnx.Rngs, an nnx.RngStream "
+                f"or None, not {type(rngs)}."
             )
 
     def __call__(
@@ -157,21 +206,19 @@ class NoiseInjection(nnx.Module):
                 f"{name}: rngs must be an nnx.Rngs, an nnx.RngStream or a key, "
                 f"not {type(rngs)}."
             )
-        if self.bank is not None:
-            return inject.random_window(
-                key,
-                inputs,
-                NoiseBank(self.bank[...]),
-                intensity=self.intensity,
-                broadcast_dims=self.broadcast_dims,
-            )
-        return inject.random_power_law(
+        intensity: Any = self.intensity
+        if self.calls is not None:
+            intensity = intensity(self.calls[...])
+            self.calls[...] += 1
+        return inject.random_noise(
             key,
             inputs,
-            intensity=self.intensity,
+            intensity=intensity,
+            bank=None if self.bank is None else NoiseBank(self.bank[...]),
             exponent=self.exponent,
             axes=self.axes,
             broadcast_dims=self.broadcast_dims,
+            mode=self.mode,
         )
 
     def set_view(self, deterministic: bool | None = None):
@@ -207,7 +254,7 @@ class WaterNoiseLayer(NoiseInjection):
 
     def __init__(
         self,
-        intensity: float | jax.Array = 0.05,
+        intensity: float | jax.Array | Schedule = 0.05,
         *,
         bank: NoiseBank | None = None,
         **kwargs,
@@ -230,8 +277,8 @@ class AphexNoiseLayer(NoiseInjection):
         (4, 16, 16, 8)
 
     Args:
-        file_path: of the recording, anything that librosa reads. It is read at once;
-            to share one recording between layers, give its `bank` instead.
+        file_path: of a recording, of several or of a folder, see `audio.load_track`.
+            It is read at once; to share one between layers, give its `bank` instead.
         intensity: the standard deviation of the noise.
         bank: a recording already loaded, see `make_recording_bank`.
         **kwargs: see `NoiseInjection`.
@@ -243,8 +290,8 @@ class AphexNoiseLayer(NoiseInjection):
 
     def __init__(
         self,
-        file_path: str | os.PathLike[str] | None = None,
-        intensity: float | jax.Array = 0.05,
+        file_path: str | os.PathLike[str] | Sequence[str] | None = None,
+        intensity: float | jax.Array | Schedule = 0.05,
         *,
         bank: NoiseBank | None = None,
         **kwargs,
@@ -277,7 +324,7 @@ class GaussianNoiseLayer(NoiseInjection):
 
     def __init__(
         self,
-        intensity: float | jax.Array = 0.1,
+        intensity: float | jax.Array | Schedule = 0.1,
         *,
         bank: NoiseBank | None = None,
         **kwargs,

@@ -70,7 +70,7 @@ def sections(value) -> dict[str, str]:
 
 def test_the_introspection_finds_the_library():
     assert len(MODULES) >= 6
-    assert {"spectra.power_law", "inject.random_window"} <= PURE.keys()
+    assert {"spectra.power_law", "inject.random_noise"} <= PURE.keys()
     assert "modules.NoiseInjection.__call__" in METHODS
     assert "modules.WaterNoiseLayer" in LAYERS
 

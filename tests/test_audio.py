@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+import tempfile
 import tracemalloc
 from pathlib import Path
 
@@ -39,16 +40,16 @@ def save(folder: Path, name: str, content: bytes) -> Path:
 
 def standardized(samples) -> np.ndarray:
     samples = np.asarray(samples, dtype=np.float64)
-    return (samples - samples.mean()) / samples.std()
+    return (samples - samples.mean(axis=0)) / samples.std(axis=0)
 
 
-def assert_is_track(track: np.ndarray) -> None:
+def assert_is_track(track: np.ndarray, num_channels: int | None = None) -> None:
     assert isinstance(track, np.ndarray)
     assert track.dtype == np.float32
-    assert track.ndim == 1
+    assert track.shape[1:] == (() if num_channels is None else (num_channels,))
     assert np.isfinite(track).all()
-    assert abs(track.mean(dtype=np.float64)) < 1e-5
-    assert abs(track.std(dtype=np.float64) - 1) < 1e-5
+    assert np.abs(track.mean(axis=0, dtype=np.float64)).max() < 1e-5
+    assert np.abs(track.std(axis=0, dtype=np.float64) - 1).max() < 1e-5
 
 
 SOUND = 0.1 * make_track("pink", num_frames=8_000, seed=58)
@@ -75,18 +76,22 @@ SWEEP = 0.3 * np.sin(2 * np.pi * np.cumsum(np.linspace(0.005, 0.05, 20_000)))
         ("AIFF", "PCM_16", 2**-15),
     ],
 )
-def test_lossless_formats_give_the_mean_of_the_channels(
+def test_lossless_formats_give_the_channels_or_their_mean(
     tmp_path, format, subtype, step, num_channels, sample_rate
 ):
     rng = np.random.default_rng(0)
     samples = 0.1 * rng.standard_normal((1_000, num_channels)).clip(-5, 5)
-    content = encode(samples, sample_rate, format, subtype)
-    track = load_track(save(tmp_path, "sound", content))
+    path = save(tmp_path, "sound", encode(samples, sample_rate, format, subtype))
+    track, channels = load_track(path), load_track(path, mono=False)
 
     assert_is_track(track)
     expected = standardized(samples.mean(axis=1))
     tolerance = 2 * step / samples.mean(axis=1).std() + 1e-5
     np.testing.assert_allclose(track, expected, rtol=0, atol=tolerance)
+
+    assert_is_track(channels, num_channels)
+    tolerance = 2 * step / samples.std(axis=0).min() + 1e-5
+    np.testing.assert_allclose(channels, standardized(samples), rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("num_channels", [1, 2])
@@ -109,6 +114,9 @@ def test_lossy_formats_give_nearly_the_same_sound(
     assert_is_track(track)
     assert track.shape == SWEEP.shape
     assert np.mean(track * standardized(SWEEP)) > 0.99
+    channels = load_track(tmp_path / "sound", mono=False)
+    assert_is_track(channels, num_channels)
+    assert np.mean(channels * standardized(SWEEP)[:, None], axis=0).min() > 0.99
 
 
 def test_a_long_file_is_read_in_blocks_that_join(tmp_path):
@@ -183,16 +191,214 @@ def test_clipping_is_left_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize("own_rate", [8_000, 44_100, 192_000])
-def test_resampling_keeps_a_tone(tmp_path, own_rate):
+def test_resampling_keeps_a_tone_in_every_channel(tmp_path, own_rate):
     seconds = np.arange(own_rate // 4) / own_rate
-    content = encode(np.sin(2 * np.pi * 1_000 * seconds), own_rate, subtype="FLOAT")
-    track = load_track(save(tmp_path, "tone.wav", content), sample_rate=16_000)
+    tones = np.stack([np.sin(2 * np.pi * f * seconds) for f in (1_000, 600)], axis=1)
+    path = save(tmp_path, "tones.wav", encode(tones, own_rate, subtype="FLOAT"))
+    track = load_track(path, sample_rate=16_000, mono=False)
+
+    assert_is_track(track, 2)
+    assert track.shape == (4_000, 2)
+    seconds = np.arange(4_000) / 16_000
+    tones = np.stack([np.sin(2 * np.pi * f * seconds) for f in (1_000, 600)], axis=1)
+    inside = slice(400, -400)  # the filter rings at both ends
+    np.testing.assert_allclose(
+        track[inside], np.sqrt(2) * tones[inside], rtol=0, atol=0.01
+    )
+    mixed = load_track(path, sample_rate=16_000)
+    np.testing.assert_allclose(
+        mixed[inside], tones.sum(axis=1)[inside], rtol=0, atol=0.01
+    )
+
+
+@pytest.mark.parametrize(
+    ("own_rate", "num_frames", "expected"),
+    # librosa alone makes 161 of the first: 147 * (48,000 / 44,100) rounds up.
+    [(44_100, 147, 160), (44_100, 148, 162), (8_000, 147, 882), (192_000, 9, 3)],
+)
+def test_resampling_gives_as_many_frames_as_the_time_has(
+    tmp_path, own_rate, num_frames, expected
+):
+    path = save(tmp_path, "short.wav", encode(SOUND[:num_frames], own_rate))
+    assert load_track(path, sample_rate=48_000).shape == (expected,)
+
+
+# Several recordings
+
+
+def test_recordings_are_normalised_one_by_one_and_joined_in_order(tmp_path):
+    loud = save(tmp_path, "b.wav", encode(SOUND + 0.3, 8_000, subtype="FLOAT"))
+    soft = save(tmp_path, "a.flac", encode(0.1 * SOUND[:3_000], 44_100, "FLAC"))
+    # The larger first, and one of them twice; the rates differ and are kept.
+    joined = load_track([loud, str(soft), loud])
+    assert_is_track(joined)
+    expected = np.concatenate([load_track(path) for path in (loud, soft, loud)])
+    np.testing.assert_array_equal(joined, expected)
+
+    resampled = load_track((loud, soft), sample_rate=16_000)
+    assert_is_track(resampled)
+    expected = [load_track(path, sample_rate=16_000) for path in (loud, soft)]
+    np.testing.assert_array_equal(resampled, np.concatenate(expected))
+    assert [len(track) for track in expected] == [16_000, 1_089]
+
+
+def test_a_folder_is_its_recordings_in_the_order_of_their_names(tmp_path):
+    recordings = {
+        "10.wav": encode(SOUND),
+        "9.AIF": encode(SOUND[1_000:], format="AIFF"),
+        "a.b.mp3": encode(SOUND, format="MP3"),
+        "c.oga": encode(SOUND, format="OGG"),
+        "d.opus": encode(SOUND, 48_000, "OGG", "OPUS"),
+        "e.snd": encode(SOUND, format="AU"),
+        "é 水.flac": encode(SOUND[:2_000], format="FLAC"),
+    }
+    for name in reversed(recordings):
+        save(tmp_path, name, recordings[name])
+    for name in ("cover.jpg", "notes.txt", ".wav", ".hidden.wav", "wav", "x.raw"):
+        save(tmp_path, name, TEXT)
+    (tmp_path / "folder.wav").mkdir()
+    save(tmp_path / "folder.wav", "below.wav", TEXT)
+
+    expected = [load_track(tmp_path / name) for name in recordings]
+    for source in (tmp_path, str(tmp_path)):
+        np.testing.assert_array_equal(load_track(source), np.concatenate(expected))
+
+
+def test_channels_that_are_kept_must_be_as_many_in_every_file(tmp_path):
+    pair = np.stack([SOUND, SOUND[::-1]], axis=1)
+    mono = save(tmp_path, "mono.wav", encode(SOUND))
+    stereo = save(tmp_path, "stereo.wav", encode(pair))
+    assert_is_track(load_track([mono, stereo]))
+    assert_is_track(load_track([mono, mono], mono=False), 1)
+    assert_is_track(load_track([stereo, stereo], mono=False), 2)
+    message = r"stereo.wav': has another number of channels \(2\) than .*mono.wav' \(1"
+    for source in ([mono, stereo], [stereo, mono], tmp_path):
+        with pytest.raises(AudioError, match=f"{message}.*; mix them with mono=True"):
+            load_track(source, mono=False)
+
+
+# Long recordings
+
+
+def kept(num_frames: int, max_frames: int) -> np.ndarray:
+    """The positions that thinning keeps: every 2^k-th stretch, k as small as fits."""
+    stretches = np.arange(num_frames) // max(1, min(2**16, max_frames // 16))
+    stride = 1
+    while np.count_nonzero(stretches % stride == 0) > max_frames:
+        stride *= 2
+    return np.flatnonzero(stretches % stride == 0)
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "max_frames"),
+    [
+        *[(3, 2), (5, 2), (100, 7), (999, 1_000), (1_000, 1_000), (1_001, 1_000)],
+        *[(2_000, 1_000), (100_003, 1_000), (2**20 + 2**19, 2**20 + 2**18)],
+    ],
+)
+@pytest.mark.parametrize("mono", [True, False])
+def test_a_long_recording_is_thinned_evenly(tmp_path, num_frames, max_frames, mono):
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, (num_frames, 2))
+    path = save(tmp_path, "long.wav", encode(samples, subtype="FLOAT"))
+    track = load_track(path, mono=mono, max_frames=max_frames)
+
+    positions = kept(num_frames, max_frames)
+    assert len(positions) <= max_frames
+    assert len(positions) > min(num_frames, max_frames) / 2.5
+    samples = samples.mean(axis=1) if mono else samples
+    expected = standardized(samples[positions])
+    np.testing.assert_allclose(track, expected, rtol=0, atol=1e-5)
+    if num_frames <= max_frames:
+        np.testing.assert_array_equal(track, load_track(path, mono=mono))
+
+
+@pytest.mark.parametrize("format", ["FLAC", "OGG", "MP3"])
+def test_every_format_can_be_thinned(tmp_path, format):
+    path = save(tmp_path, "long", encode(SOUND, format=format))
+    whole = load_track(path, max_frames=None)
+    track = load_track(path, max_frames=1_000)
+    assert len(track) <= 1_000
+    expected = standardized(whole[kept(len(whole), 1_000)])
+    np.testing.assert_allclose(track, expected, rtol=0, atol=1e-5)
+
+
+def test_ten_hours_take_no_more_memory_than_what_is_kept(tmp_path):
+    num_frames, max_frames = 10 * 3_600 * 8_000, 2**20
+    header = bytearray(encode(SOUND[:1], 8_000, subtype="PCM_U8")[:44])
+    header[40:44] = num_frames.to_bytes(4, "little")
+    noise = np.random.default_rng(0).integers(256, size=800_000, dtype=np.uint8)
+    path = save(tmp_path, "long.wav", bytes(header))
+    with path.open("r+b") as file:  # sparse: 100 seconds of noise in every hour
+        for hour in range(10):
+            file.seek(44 + num_frames // 10 * hour)
+            file.write(noise.tobytes())
+        file.truncate(44 + num_frames)
+    tracemalloc.start()
+    track = load_track(path, max_frames=max_frames)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
 
     assert_is_track(track)
-    assert track.shape == (4_000,)
-    expected = np.sqrt(2) * np.sin(2 * np.pi * 1_000 * np.arange(4_000) / 16_000)
-    inside = slice(400, -400)  # the filter rings at both ends
-    np.testing.assert_allclose(track[inside], expected[inside], rtol=0, atol=0.01)
+    assert max_frames / 2.5 < len(track) <= max_frames
+    assert peak < 3 * 4 * max_frames  # what is held, what is joined, a few blocks
+
+
+@pytest.mark.parametrize("sample_rate", [22_050, 48_000])
+def test_the_limit_holds_before_and_after_resampling(tmp_path, sample_rate):
+    path = save(tmp_path, "sound.wav", encode(SOUND[:7_350]))
+    whole = load_track(path, sample_rate=sample_rate)
+    limit = max(7_350, len(whole))
+    fits = load_track(path, sample_rate=sample_rate, max_frames=limit)
+    np.testing.assert_array_equal(fits, whole)
+    thinned = load_track(path, sample_rate=sample_rate, max_frames=limit - 1)
+    assert_is_track(thinned)
+    assert len(whole) / 2.5 < len(thinned) < len(whole)
+
+
+def test_several_recordings_share_the_limit(tmp_path):
+    paths = [
+        save(tmp_path, f"{num_frames}.wav", encode(SOUND[:num_frames]))
+        for num_frames in (3_000, 100, 200)
+    ]
+    whole = [load_track(path) for path in paths]
+    fits = load_track(paths, max_frames=3_300)
+    np.testing.assert_array_equal(fits, np.concatenate(whole))
+    # What the small ones leave goes to the large one, wherever it stands.
+    thinned = load_track(paths, max_frames=3_299)
+    long = load_track(paths[0], max_frames=2_999)
+    assert len(long) < 3_000
+    np.testing.assert_array_equal(thinned, np.concatenate([long, *whole[1:]]))
+    # So does what thinning leaves; the third of three gets what is left by both.
+    same = load_track(paths[:1] * 3, max_frames=3_000)
+    expected = []
+    for num_left in (3, 2, 1):
+        share = (3_000 - sum(map(len, expected))) / num_left
+        expected.append(load_track(paths[0], max_frames=int(share)))
+    np.testing.assert_array_equal(same, np.concatenate(expected))
+
+
+def test_what_is_thinned_out_is_checked_too(tmp_path):
+    path = save(tmp_path, "nan.wav", with_sample(np.nan))
+    assert 4_321 not in kept(len(SOUND), 1_000)
+    with pytest.raises(AudioError, match=NOT_FINITE):
+        load_track(path, max_frames=1_000)
+
+
+@pytest.mark.parametrize("max_frames", [1, 0, -5, 2.5, float("inf"), "9", True])
+def test_a_limit_that_is_none(tmp_path, max_frames):
+    message = "max_frames=.* is not an integer of at least 2; .* None for no limit"
+    with pytest.raises(AudioError, match=message):
+        load_track(save(tmp_path, "sound.wav", WAV), max_frames=max_frames)
+
+
+def test_a_limit_too_low_for_what_is_asked(tmp_path):
+    path = save(tmp_path, "sound.wav", encode(SOUND, 8_000))
+    assert load_track([path, path], max_frames=4).shape == (4,)
+    message = "sound.wav': has room for .* its share of max_frames; give a larger"
+    with pytest.raises(AudioError, match=message):
+        load_track([path, path], max_frames=3)
+    with pytest.raises(AudioError, match=message):
+        load_track(path, sample_rate=16_000, max_frames=3)
 
 
 def test_reading_without_resampling_needs_no_librosa(tmp_path, monkeypatch):
@@ -296,14 +502,36 @@ FAULTS = {
 }
 
 
+@pytest.mark.parametrize("alone", [True, False])
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_is_named_in_one_line_with_the_file(tmp_path, name):
+def test_a_fault_is_named_in_one_line_with_the_file(tmp_path, name, alone):
     content, message = FAULTS[name]
+    path = save(tmp_path, name, content)
+    good = save(tmp_path, "good.wav", WAV)
     with pytest.raises(AudioError, match=message) as caught:
-        load_track(save(tmp_path, name, content))
-    assert str(caught.value).startswith(repr(str(tmp_path / name)))
+        load_track(path if alone else [good, path, good])
+    assert str(caught.value).startswith(repr(str(path)))
     assert "; " in str(caught.value)  # then the remedy
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1])
+def test_a_channel_without_sound_is_named(tmp_path, value):
+    samples = np.stack([SOUND, np.full(SOUND.shape, value), SOUND], axis=1)
+    path = save(tmp_path, "dead.wav", encode(samples, subtype="FLOAT"))
+    assert_is_track(load_track(path))
+    message = "dead.wav': is silent or constant in channel 1; .* or mono=True"
+    with pytest.raises(AudioError, match=message):
+        load_track(path, mono=False)
+    # Silent only in their sum.
+    path = save(tmp_path, "out-of-phase.wav", FAULTS["silent-in-sum.wav"][0])
+    assert_is_track(load_track(path, mono=False), 2)
+
+
+def test_a_channel_with_nothing_left_after_resampling_is_named(tmp_path):
+    path = save(tmp_path, "short.wav", encode(np.array([[0.1, 0.2], [-0.1, 0.3]])))
+    with pytest.raises(AudioError, match="nothing left at .* in channel 0; choose"):
+        load_track(path, sample_rate=8_000, mono=False)
 
 
 def test_missing_file(tmp_path):
@@ -315,8 +543,38 @@ def test_missing_file(tmp_path):
         load_track("null\0byte.wav")
 
 
-def test_directory(tmp_path):
-    with pytest.raises(AudioError, match="is a directory; name one file in it"):
+def test_no_recordings(tmp_path):
+    for name in (None, "notes.txt", ".hidden.wav", "x.raw"):
+        if name is not None:
+            save(tmp_path, name, WAV)
+        with pytest.raises(
+            AudioError, match="is a folder without recordings; name"
+        ) as e:
+            load_track(tmp_path)
+        assert str(e.value).startswith(repr(str(tmp_path)))
+    for source in ([], ()):
+        with pytest.raises(AudioError, match="sequence of recordings is empty; name"):
+            load_track(source)
+
+
+def test_one_bad_file_in_a_folder_is_named(tmp_path):
+    save(tmp_path, "a.wav", WAV)
+    bad = save(tmp_path, "b.mp3", TEXT)
+    with pytest.raises(AudioError, match=UNDECODABLE) as caught:
+        load_track(tmp_path)
+    assert str(caught.value).startswith(repr(str(bad)))
+
+
+def test_a_folder_in_a_sequence(tmp_path):
+    with pytest.raises(AudioError, match="is a folder in a sequence of files; name"):
+        load_track([save(tmp_path, "a.wav", WAV), tmp_path])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need privileges on Windows")
+def test_a_broken_link_in_a_folder_is_not_skipped(tmp_path):
+    save(tmp_path, "a.wav", WAV)
+    (tmp_path / "b.wav").symlink_to(tmp_path / "absent.wav")
+    with pytest.raises(AudioError, match="b.wav': no such file; check the path"):
         load_track(tmp_path)
 
 
@@ -328,17 +586,23 @@ def test_pipe_is_refused_not_waited_for(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "seteuid"), reason="needs POSIX permissions")
-def test_unreadable_file(tmp_path):
-    path = save(tmp_path, "secret.wav", WAV)
-    path.chmod(0)
-    user = os.geteuid()
-    if user == 0:  # root may read anything, so act as somebody else
-        os.seteuid(65_534)
-    try:
-        with pytest.raises(AudioError, match="you may not read it; change its perm"):
-            load_track(path)
-    finally:
-        os.seteuid(user)
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_unreadable_file_or_folder(is_folder):
+    # Not in tmp_path, where only its owner comes as far as a folder.
+    with tempfile.TemporaryDirectory() as folder:
+        path = save(Path(folder), "secret.wav", WAV)
+        path = path.parent if is_folder else path
+        path.chmod(0)
+        user = os.geteuid()
+        if user == 0:  # root may read anything, so act as somebody else
+            os.seteuid(65_534)
+        try:
+            message = "you may not (read it|list its files); change its permissions"
+            with pytest.raises(AudioError, match=message):
+                load_track(path)
+        finally:
+            os.seteuid(user)
+            path.chmod(0o700)
 
 
 @pytest.mark.parametrize(
@@ -373,6 +637,9 @@ def test_a_promised_length_is_neither_believed_nor_allocated(tmp_path):
     tracemalloc.stop()
     assert track.shape == SOUND.shape
     assert peak < 2**24
+    honest = load_track(save(tmp_path, "honest.wav", WAV), max_frames=1_000)
+    hostile = load_track(tmp_path / "hostile.wav", max_frames=1_000)
+    np.testing.assert_array_equal(hostile, honest)
 
 
 @pytest.mark.parametrize("format", ["WAV", "OGG", "MP3"])
@@ -529,9 +796,35 @@ def test_randomized_phases_keep_the_power_of_every_bin(num_frames, seed):
     after = np.fft.rfft(surrogate.astype(np.float64))
     power = np.abs(before) ** 2
     # float32 samples blur what lies more than 50 dB below the mean power.
-    blur = 1e-4 * 1e-5 * power.mean()
-    np.testing.assert_allclose(np.abs(after) ** 2, power, rtol=1e-4, atol=blur)
+    loud = power >= 1e-5 * power.mean()
+    np.testing.assert_allclose(np.abs(after[loud]) ** 2, power[loud], rtol=1e-4)
     np.testing.assert_allclose(after[0].real, before[0].real, rtol=1e-4)  # its sign too
+
+
+@pytest.mark.parametrize("num_frames", [1_000, 4_097])
+@pytest.mark.parametrize("name", TRACKS)
+def test_randomized_phases_keep_the_power_and_the_cross_spectrum(name, num_frames):
+    left, right = (make_track(name, num_frames=num_frames, seed=i) for i in (1, 2))
+    tracks = np.stack([left, 0.1 * right, left + right], axis=1)
+    surrogate = randomize_phases(tracks, seed=3)
+    assert surrogate.dtype == np.float32
+    assert surrogate.shape == tracks.shape
+    assert surrogate.flags.c_contiguous
+    np.testing.assert_array_equal(surrogate[:, 0], randomize_phases(left, seed=3))
+
+    before, after = (
+        np.fft.fft(x.astype(np.float64), axis=0) for x in (tracks, surrogate)
+    )
+    size = np.sqrt(np.sum(np.abs(before) ** 2, axis=0))
+    for one in range(3):
+        for other in range(3):  # where both are the same, the power spectrum
+            cross = before[:, one] * before[:, other].conj()
+            change = after[:, one] * after[:, other].conj() - cross
+            # Rounding moves a sample by 2^-24 of itself at most, so a channel's whole
+            # spectrum too; a product of two moves by twice that (Cauchy-Schwarz).
+            limit = 2.1 * 2**-24 * size[one] * size[other]
+            assert np.abs(change).sum() < limit
+            assert limit < 1e-6 * size[one] * size[other]
 
 
 def test_randomized_phases_are_uniform():
@@ -579,6 +872,17 @@ def test_shuffled_samples_are_the_same_and_white():
     assert abs(slope) < 4 * standard_error
 
 
+def test_shuffling_and_reversing_move_whole_frames():
+    track = make_track("pink", num_frames=1_000)
+    pair = np.stack([track, 2 * track], axis=1)
+    for moved in (shuffle_samples(pair, seed=1), reverse(pair)):
+        assert moved.dtype == np.float32
+        np.testing.assert_array_equal(moved[:, 1], 2 * moved[:, 0])
+        np.testing.assert_array_equal(np.sort(moved[:, 0]), np.sort(track))
+        assert abs(np.mean(moved[:, 0] * track)) < 0.5  # not where they were
+    np.testing.assert_array_equal(reverse(pair)[:, 0], reverse(track))
+
+
 def test_reverse():
     track = make_track("glitch", num_frames=1_001)
     backwards = reverse(track)
@@ -602,13 +906,18 @@ def test_surrogates_follow_their_seed_and_leave_the_track_alone(surrogate):
 @pytest.mark.parametrize(
     ("track", "message"),
     [
-        (np.zeros((100, 2)), "shape .num_frames,., not .100, 2.; take the mean"),
-        (np.zeros(()), "not .."),
-        (np.zeros(0), "not .0,."),
+        (np.ones((100, 2, 1)), r"num_channels\), not \(100, 2, 1\); put its frames"),
+        (np.ones((2, 100)), r"not \(2, 100\); put its frames along the first axis"),
+        (np.zeros(()), r"not \(\)"),
+        (np.zeros(0), r"not \(0,\)"),
+        (np.zeros((3, 0)), r"not \(3, 0\)"),
         (np.array([1.0, np.nan]), "holds NaN or infinity"),
         (np.array([1.0, np.inf]), "holds NaN or infinity"),
     ],
-    ids=["two channels", "scalar", "empty", "nan", "infinite"],
+    ids=[
+        *("3-D", "channels first", "scalar", "empty", "no channels"),
+        *("nan", "infinite"),
+    ],
 )
 def test_surrogates_refuse_what_is_no_track(surrogate, track, message):
     with pytest.raises(ValueError, match=message):

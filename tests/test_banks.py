@@ -336,12 +336,37 @@ def test_a_recording_is_brought_to_zero_mean_and_unit_variance(waveform):
     assert (bank.num_entries, bank.field_shape) == (len(frames), ())
 
 
+@pytest.mark.parametrize("num_channels", [1, 2, 8])
+def test_every_channel_of_a_recording_is_brought_there_by_itself(num_channels):
+    scale = 10.0 ** np.arange(num_channels)
+    frames = SOUND.reshape(-1, num_channels) * scale + 3 * scale
+    bank = make_recording_bank(frames)
+    expected = (frames - frames.mean(axis=0)) / frames.std(axis=0)
+    np.testing.assert_allclose(bank.values, expected, atol=1e-5)
+    assert (bank.num_entries, bank.field_shape) == (len(frames), (num_channels,))
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 4, 2), (7, 2), (2,)], ids=str)
+def test_a_stereo_recording_gives_its_frames_to_inputs_of_two_channels(shape):
+    bank = make_recording_bank(SOUND.reshape(500, 2))
+    frames = np.asarray(bank.values)
+    num_frames = math.prod(shape[:-1])
+    for window in windows(bank, shape):
+        taken = window.reshape(num_frames, 2)
+        start = int(np.argmin(np.abs(frames - taken[0]).sum(axis=1)))
+        np.testing.assert_array_equal(taken, frames[start : start + num_frames])
+
+
 @pytest.mark.parametrize(
     ("waveform", "message"),
     [
-        (SOUND.reshape(2, 500), r"one-dimensional .* shape \(2, 500\); mix"),
-        (SOUND[:1].reshape(()), r"one-dimensional .* shape \(\)"),
+        (SOUND.reshape(2, 500), r"\[num_frames, C\] .* shape \(2, 500\); put its fr"),
+        (SOUND.reshape(50, 10, 2), r"\[num_frames\] or .* shape \(50, 10, 2\)"),
+        (SOUND[:1].reshape(()), r"\[num_frames\] or .* shape \(\)"),
         (SOUND[:0], r"at least one sample, but this one has shape \(0,\)"),
+        (SOUND[:0].reshape(3, 0), r"at least one sample, .* shape \(3, 0\)"),
+        (np.stack([SOUND, 0 * SOUND], axis=1), "silent or constant in channel 1"),
+        (np.stack([0 * SOUND + 0.1, SOUND], axis=1), "silent or constant in channel 0"),
         (SOUND[:1], "silent or constant"),
         (np.zeros(10), "silent or constant"),
         (np.full(10, 0.1), "silent or constant"),
@@ -352,7 +377,9 @@ def test_a_recording_is_brought_to_zero_mean_and_unit_variance(waveform):
         (np.append(SOUND, -math.inf), "NaN or infinity"),
     ],
     ids=[
-        *("2-D", "0-D", "empty", "one frame", "silent", "constant", "float32"),
+        *("channels first", "3-D", "0-D", "empty", "no channels"),
+        *("silent channel", "constant channel"),
+        *("one frame", "silent", "constant", "float32"),
         *("uint8", "lowest int16", "NaN", "infinity"),
     ],
 )

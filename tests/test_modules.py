@@ -1,18 +1,15 @@
 """One battery for all NNX layers: keys, modes, transformations and state."""
 
-import dataclasses
-import functools
 import inspect
 import math
-from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import soundfile
 from flax import nnx
 
 from sounddrop_jax import (
@@ -21,88 +18,18 @@ from sounddrop_jax import (
     GaussianNoiseLayer,
     NoiseInjection,
     WaterNoiseLayer,
-    inject,
     make_power_law_bank,
-    make_recording_bank,
 )
-from sounddrop_jax.audio import AudioError, make_track
+from sounddrop_jax.audio import AudioError
+from sounddrop_jax.modules import CallCount
+from tests.layers import CASES, INPUTS, KEY, RECORDING, ROWS, differ
 
-INPUTS = jnp.asarray(np.random.default_rng(0).standard_normal((5, 6, 3)), jnp.float32)
-KEY = jax.random.key(7)
 CLASSES = [NoiseInjection, WaterNoiseLayer, AphexNoiseLayer, GaussianNoiseLayer]
-
-ROWS = make_power_law_bank(jax.random.key(1), (6, 3), num_entries=64)
-PLANE = make_power_law_bank(
-    jax.random.key(2), (5, 6, 3), exponent=2.0, axes=(0, 1), num_entries=64
-)
-TRACK = make_track("glitch", num_frames=4_096)
-RECORDING = make_recording_bank(TRACK)
-
-
-@dataclasses.dataclass
-class Case:
-    """A layer and the pure function that it wraps."""
-
-    layer: type[NoiseInjection]
-    settings: dict[str, Any]
-    pure: Callable[..., jax.Array]
-    min_rank: int = 2
-
-    def make(self, **settings: Any) -> NoiseInjection:
-        return self.layer(**{"intensity": 0.5} | self.settings | settings)
-
-
-def drawn(**law):
-    return functools.partial(inject.random_power_law, **law)
-
-
-def window(bank, **settings):
-    return functools.partial(inject.random_window, bank=bank, **settings)
-
-
-SLOPED = {"exponent": 2.0, "axes": (-3, -2)}
-SHARED = {"exponent": 1.0, "broadcast_dims": (0,)}
-CASES = {
-    "white": Case(NoiseInjection, {}, drawn(exponent=0.0), min_rank=1),
-    "plane": Case(NoiseInjection, SLOPED, drawn(**SLOPED), min_rank=3),
-    "shared": Case(NoiseInjection, SHARED, drawn(**SHARED)),
-    "row bank": Case(NoiseInjection, {"bank": ROWS}, window(ROWS)),
-    "plane bank": Case(NoiseInjection, {"bank": PLANE}, window(PLANE), min_rank=3),
-    "water": Case(WaterNoiseLayer, {}, drawn(exponent=1.0, axes=-2)),
-    "water bank": Case(WaterNoiseLayer, {"bank": ROWS}, window(ROWS)),
-    "aphex bank": Case(AphexNoiseLayer, {"bank": RECORDING}, window(RECORDING), 1),
-    "aphex file": Case(AphexNoiseLayer, {"file_path": ...}, window(RECORDING), 1),
-    "gaussian": Case(GaussianNoiseLayer, {}, drawn(exponent=0.0), min_rank=1),
-    "gaussian bank": Case(
-        GaussianNoiseLayer,
-        {"bank": ROWS, "broadcast_dims": (0,)},
-        window(ROWS, broadcast_dims=(0,)),
-    ),
-}
-
-
-@pytest.fixture(scope="session")
-def recording_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("recordings") / "glitch.wav"
-    soundfile.write(path, TRACK, 44_100, subtype="FLOAT")
-    return path
-
-
-@pytest.fixture(params=CASES)
-def case(request, recording_file):
-    case = CASES[request.param]
-    if "file_path" in case.settings:
-        return dataclasses.replace(case, settings={"file_path": recording_file})
-    return case
 
 
 def count_of(layer) -> int:
     """How many keys the layer has taken from its stream."""
     return int(layer.rngs.count[...])
-
-
-def differ(first, second) -> bool:
-    return not np.allclose(first, second, atol=1e-3)
 
 
 # The interface of nnx.Dropout
@@ -195,7 +122,10 @@ def test_integers_are_refused_while_training_only(case, dtype):
 def test_the_gradient_of_the_inputs_is_exactly_one(case, deterministic):
     layer = case.make(deterministic=deterministic)
     gradient = jax.grad(lambda inputs: layer(inputs, rngs=KEY).sum())(INPUTS)
-    np.testing.assert_array_equal(gradient, np.ones_like(INPUTS))
+    expected = jnp.ones_like(INPUTS)
+    if layer.mode == "multiplicative" and not deterministic:
+        expected = case.pure(KEY, expected, intensity=0.5)  # 1 + intensity * noise
+    np.testing.assert_array_equal(gradient, expected)
 
 
 @pytest.mark.parametrize("intensity", [0.3, np.float32(0.3), jnp.float32(0.3)])
@@ -206,13 +136,32 @@ def test_an_intensity_is_a_number_or_an_array(case, intensity):
 
 
 @pytest.mark.parametrize("intensity", [math.nan, -0.1, math.inf, -math.inf])
-def test_an_intensity_out_of_range_is_refused_by_name(case, intensity):
-    name = case.layer.__name__
-    message = f"^{name}: intensity must be a finite number of 0 or above, not "
-    with pytest.raises(ValueError, match=f"{message}{intensity}"):
+def test_an_intensity_out_of_range_is_refused(case, intensity):
+    for value in (intensity, np.float32(intensity), np.array([0.1, intensity])):
+        with pytest.raises(
+            ValueError, match="^intensity must be finite and 0 or above"
+        ):
+            case.make(intensity=value)
+
+
+@pytest.mark.parametrize("intensity", ["0.1", None, (0.1, "x"), True, 1j, {}])
+def test_what_is_no_intensity_is_refused(case, intensity):
+    with pytest.raises(TypeError, match="^intensity must be a number, an array or a"):
         case.make(intensity=intensity)
-    with pytest.raises(ValueError, match=message):
-        case.make(intensity=np.float32(intensity))
+
+
+def test_a_mode_that_is_none_is_refused(case):
+    with pytest.raises(ValueError, match="^mode must be one of additive, .* not 'add'"):
+        case.make(mode="add")
+
+
+def test_an_intensity_for_each_channel(case):
+    intensity = np.array([0.0, 0.5, 2.0])
+    layer = case.make(intensity=intensity)
+    outputs = layer(INPUTS, rngs=KEY)
+    expected = case.pure(KEY, INPUTS, intensity=jnp.asarray(intensity))
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
+    assert isinstance(layer.intensity, jax.Array)
 
 
 # Modes
@@ -449,7 +398,8 @@ def test_nnx_jit_traces_once_and_equals_eager(case):
 
 
 def test_jit_of_a_merged_layer_traces_once_over_keys_and_intensities(case):
-    graphdef, _ = nnx.split(case.make(intensity=jnp.float32(1)))
+    layer = case.make(intensity=jnp.float32(1))
+    graphdef = nnx.graphdef(layer)
     num_traces = 0
 
     @jax.jit
@@ -460,9 +410,10 @@ def test_jit_of_a_merged_layer_traces_once_over_keys_and_intensities(case):
 
     for seed, intensity in enumerate([0.0, 0.3, 2.0]):
         key = jax.random.key(seed)
-        _, state = nnx.split(case.make(intensity=jnp.float32(intensity)))
+        layer.intensity = jnp.float32(intensity)
         expected = case.pure(key, INPUTS, intensity=intensity)
-        np.testing.assert_allclose(apply(state, INPUTS, key), expected, atol=1e-5)
+        outputs = apply(nnx.state(layer), INPUTS, key)
+        np.testing.assert_allclose(outputs, expected, atol=1e-5)
     assert num_traces == 1
 
 
@@ -525,15 +476,16 @@ def test_an_array_as_intensity_is_state():
     assert jax.tree.leaves(nnx.state(layer, nnx.Param)) == []
 
 
-def test_a_bank_is_state_that_can_be_told_from_parameters(case):
+def test_a_bank_is_a_variable_in_which_transformations_see_no_array(case):
     layer = case.make(rngs=nnx.Rngs(0))
     assert jax.tree.leaves(nnx.state(layer, nnx.Param)) == []
-    if layer.bank is None:
-        assert jax.tree.leaves(nnx.state(layer, BankVariable)) == []
-        return
-    assert isinstance(layer.bank, BankVariable)
-    (values,) = jax.tree.leaves(nnx.state(layer, BankVariable))
-    np.testing.assert_array_equal(values, layer.bank[...])
+    assert jax.tree.leaves(nnx.state(layer, BankVariable)) == []
+    if case.settings.get("bank") is not None:
+        assert isinstance(layer.bank, BankVariable)
+        assert nnx.state(layer, BankVariable).keys() == {"bank"}
+        assert layer.bank[...] is case.settings["bank"].values
+        assert layer.bank.shape == case.settings["bank"].values.shape
+        assert f"float32{list(layer.bank.shape)}" in repr(layer)
 
 
 def test_layers_share_the_memory_of_a_bank_and_nothing_else():
@@ -604,6 +556,150 @@ def test_training_is_the_same_in_graph_mode_and_in_tree_mode():
         assert count_of(noise) == count_of(tree_noise) == 3
     np.testing.assert_array_equal(model.noises[0].bank[...], ROWS.values)
     np.testing.assert_array_equal(tree_model.noises[0].bank[...], ROWS.values)
+
+
+def test_seeds_share_one_bank_under_vmap():
+    @nnx.vmap
+    def make(key):
+        return Model(CASES["row bank"].make(), rngs=nnx.Rngs(key))
+
+    @nnx.vmap(in_axes=(0, None, 0))
+    def apply(model, inputs, key):
+        return model.noises[0](inputs, rngs=key)
+
+    keys = jax.random.split(KEY, 3)
+    models = make(keys)
+    outputs = apply(models, INPUTS, keys)
+    assert models.linear.kernel.shape == (3, 3, 3)
+    assert models.noises[0].bank[...] is ROWS.values
+    for one, key in zip(outputs, keys, strict=True):
+        expected = CASES["row bank"].pure(key, INPUTS, intensity=0.5)
+        np.testing.assert_allclose(one, expected, atol=1e-5)
+
+
+def test_a_bank_made_under_vmap_is_one_for_each_seed():
+    @nnx.vmap
+    def make(key):
+        bank = make_power_law_bank(key, (6, 3), num_entries=64)
+        return WaterNoiseLayer(0.5, bank=bank)
+
+    keys = jax.random.split(KEY, 3)
+    layers = make(keys)
+    assert layers.bank.shape == (3, 64, 6, 3)
+    outputs = nnx.vmap(lambda layer: layer(INPUTS, rngs=KEY))(layers)
+    for one, key in zip(outputs, keys, strict=True):
+        bank = make_power_law_bank(key, (6, 3), num_entries=64)
+        expected = WaterNoiseLayer(0.5, bank=bank)(INPUTS, rngs=KEY)
+        np.testing.assert_allclose(one, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("graph", [True, False], ids=["graph mode", "tree mode"])
+def test_layers_share_the_memory_of_a_bank_after_a_compiled_step_too(graph):
+    with nnx.set_graph_mode(graph), nnx.set_graph_updates(graph):
+        noises = [AphexNoiseLayer(bank=RECORDING, rngs=nnx.Rngs(i)) for i in range(2)]
+        graphdef, state = nnx.split(Model(*noises, rngs=nnx.Rngs(0)))
+
+        @jax.jit
+        def step(state):
+            model = nnx.merge(graphdef, state, copy=True)
+            model(INPUTS)
+            return nnx.state(model)
+
+        banks = nnx.merge(graphdef, step(state)).noises
+    pointers = {noise.bank[...].unsafe_buffer_pointer() for noise in banks}
+    assert pointers == {RECORDING.values.unsafe_buffer_pointer()}
+
+
+def test_a_layer_inside_remat_adds_the_same_noise():
+    model = Model(CASES["row bank"].make(), rngs=nnx.Rngs(0))
+
+    def loss(model):
+        return (model(INPUTS, rngs=KEY) ** 2).sum()
+
+    expected = nnx.grad(loss)(model)
+    gradient = nnx.grad(nnx.remat(loss))(model)
+    # Sums of 30 numbers of order 1, which cancel for the bias before BatchNorm.
+    chex.assert_trees_all_close(gradient, expected, atol=3e-5)
+
+
+def test_in_tree_mode_no_gradient_reaches_a_bank():
+    with nnx.set_graph_mode(False), nnx.set_graph_updates(False):
+        layer = CASES["row bank"].make(intensity=jnp.float32(0.5))
+        gradient = nnx.grad(lambda layer: layer(INPUTS, rngs=KEY).sum())(layer)
+    (leaf,) = jax.tree.leaves(gradient)
+    assert np.shape(leaf) == ()  # of the intensity
+
+
+def test_a_model_without_numbers_can_be_made_and_given_them():
+    # As those do who restore a checkpoint.
+    def make():
+        return Model(CASES["row bank"].make(rngs=nnx.Rngs(1)), rngs=nnx.Rngs(0))
+
+    model = make()
+    abstract = nnx.eval_shape(make)
+    nnx.update(abstract, nnx.state(model))
+    np.testing.assert_array_equal(abstract(INPUTS), model(INPUTS))
+
+
+def test_a_layer_uses_a_key_once(case):
+    with jax.debug_key_reuse(True):
+        layer = case.make(rngs=nnx.Rngs(0))
+        layer(INPUTS)
+        layer(INPUTS)
+        key = jax.random.key(3)
+        layer(INPUTS, rngs=key)
+        with pytest.raises(jax.errors.KeyReuseError):
+            layer(INPUTS, rngs=key)
+
+
+# Schedules
+
+
+def test_a_schedule_is_asked_at_every_call_in_training(case):
+    schedule = optax.linear_schedule(0.0, 1.0, transition_steps=4)
+    layer = case.make(intensity=schedule)
+    assert isinstance(layer.calls, CallCount)
+    for step in range(3):
+        assert layer(INPUTS, deterministic=True) is INPUTS  # and does not count
+        assert layer.calls[...] == step
+        outputs = layer(INPUTS, rngs=KEY)
+        expected = case.pure(KEY, INPUTS, intensity=step / 4)
+        np.testing.assert_allclose(outputs, expected, atol=1e-5)
+
+
+def test_a_schedule_goes_on_in_compiled_steps_without_a_new_trace():
+    layer = NoiseInjection(optax.linear_schedule(0.0, 1.0, 4), rngs=nnx.Rngs(0))
+    num_traces = 0
+
+    @nnx.jit
+    def apply(layer, inputs):
+        nonlocal num_traces
+        num_traces += 1
+        return layer(inputs, rngs=KEY)
+
+    for step in range(3):
+        expected = CASES["white"].pure(KEY, INPUTS, intensity=step / 4)
+        np.testing.assert_allclose(apply(layer, INPUTS), expected, atol=1e-5)
+    assert num_traces == 1
+
+    graphdef, state = nnx.split(layer)
+    assert nnx.state(layer, CallCount)["calls"][...] == 3
+    assert jax.tree.leaves(nnx.state(layer, nnx.Param)) == []
+    resumed = nnx.merge(graphdef, state)(INPUTS, rngs=KEY)
+    expected = CASES["white"].pure(KEY, INPUTS, intensity=3 / 4)
+    np.testing.assert_allclose(resumed, expected, atol=1e-5)
+
+
+def test_a_view_counts_with_the_model():
+    layer = NoiseInjection(lambda step: step, deterministic=True, rngs=nnx.Rngs(0))
+    view = nnx.view(layer, deterministic=False)
+    view(INPUTS)
+    view(INPUTS)
+    assert layer.calls[...] == 2
+
+
+def test_a_number_keeps_no_count(case):
+    assert case.make().calls is None
 
 
 # Recordings

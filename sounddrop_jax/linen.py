@@ -1,0 +1,220 @@
+"""The same layers for Flax Linen, in the place of a `linen.Dropout`.
+
+For the same key they give the same numbers as those in `modules`. A bank is an
+attribute and no variable: `init` returns the same variables as it does with Dropout,
+and no optimiser, gradient or checkpoint sees the noise. In a compiled function it is a
+constant, stored once however many layers, seeds and devices share it.
+"""
+
+import os
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from sounddrop_jax import audio, inject
+from sounddrop_jax.banks import NoiseBank, make_recording_bank
+from sounddrop_jax.inject import Schedule
+
+
+class NoiseInjection(nn.Module):
+    """Adds structured noise to its inputs while training; returns them in evaluation.
+
+    The noise is a window of `bank`, or, where there is none, drawn afresh at every
+    call with power 1/f^exponent along `axes`, for inputs of any shape.
+
+    A schedule as intensity, of optax or any function from a step to an intensity, is
+    asked at every call in training, with the number of those before, from 0. That
+    number is kept in the collection "noise", which training must carry along as it
+    does BatchNorm's "batch_stats": `model.apply(..., mutable=["noise"])`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from sounddrop_jax.linen import NoiseInjection
+        >>> plane = NoiseInjection(0.1, exponent=2.0, axes=(-3, -2))
+        >>> maps = jnp.zeros((4, 16, 16, 8))
+        >>> rngs = {"dropout": jax.random.key(0)}
+        >>> noisy = plane.apply({}, maps, deterministic=False, rngs=rngs)
+        >>> bool((noisy == maps).all())
+        False
+        >>> plane.apply({}, maps, deterministic=True) is maps
+        True
+
+    Args:
+        intensity: the standard deviation of the noise, 0 or above: a number; an
+            array, which may be traced; or a schedule.
+        broadcast_dims: dimensions that share the same noise.
+        deterministic: if True the inputs are returned as they are.
+        rng_collection: the name of the random stream that keys are taken from.
+        bank: the noise to take windows of; it must fit the inputs, see
+            `banks.sample_window`.
+        exponent: of noise drawn afresh, see `spectra.power_law`; 0 is white.
+        axes: of the inputs, along which fresh noise is shaped: -2, the rows of NHWC
+            maps and the time axis of sequences, or (-3, -2), the plane of NHWC maps.
+        mode: "additive", "relative" to the inputs' rms, or "multiplicative", see
+            `inject.add_noise`.
+    """
+
+    intensity: float | jax.Array | Schedule
+    broadcast_dims: Sequence[int] = ()
+    deterministic: bool | None = None
+    rng_collection: str = "dropout"
+    bank: NoiseBank | None = None
+    exponent: float = 0.0
+    axes: int | Sequence[int] = (-2,)
+    mode: str = "additive"
+
+    @nn.compact
+    def __call__(
+        self,
+        inputs: jax.Array,
+        deterministic: bool | None = None,
+        rng: jax.Array | None = None,
+    ) -> jax.Array:
+        """Adds noise to the inputs.
+
+        Args:
+            inputs: `[...]`, floating point.
+            deterministic: if True the inputs are returned as they are. Overrules the
+                attribute.
+            rng: the key to draw from; without one, `make_rng` gives it.
+
+        Returns:
+            `[...]`, of the inputs' dtype. The inputs themselves, and no key is
+            consumed, if `deterministic`, or if the intensity is the number 0.
+
+        Raises:
+            ValueError: if the mode was given neither here nor to the constructor, the
+                bank does not fit, the intensity is out of range, or there is no
+                collection to count the calls for a schedule in.
+            TypeError: if the inputs are not floating point, or intensity is none of
+                the three.
+            flax.errors.InvalidRngError: if there is no key.
+        """
+        name = type(self).__name__
+        if deterministic is None:
+            deterministic = self.deterministic
+        if deterministic is None:
+            raise ValueError(
+                f"{name} does not know whether to add noise. Choose one:\n"
+                f"  1. at construction: {name}(..., deterministic=False)\n"
+                f"  2. at the call: layer(inputs, deterministic=False)"
+            )
+        inject.check_settings(intensity=self.intensity, mode=self.mode)
+        # At initialisation in evaluation too, so that training finds the count.
+        if callable(self.intensity) and (self.is_initializing() or not deterministic):
+            if not self.is_mutable_collection("noise"):
+                raise ValueError(
+                    f"{name} counts the steps of its schedule in the collection "
+                    '"noise": call model.apply(..., mutable=["noise"]), and pass the '
+                    "collection on to the next step."
+                )
+            calls = self.variable("noise", "calls", lambda: jnp.int32(0))
+        if deterministic or (np.isscalar(self.intensity) and self.intensity == 0):
+            return inputs
+        if callable(self.intensity):
+            intensity = self.intensity(calls.value)
+            if not self.is_initializing():
+                calls.value += 1
+        else:
+            intensity = self.intensity
+        return inject.random_noise(
+            self.make_rng(self.rng_collection) if rng is None else rng,
+            inputs,
+            intensity=intensity,
+            bank=self.bank,
+            exponent=self.exponent,
+            axes=self.axes,
+            broadcast_dims=self.broadcast_dims,
+            mode=self.mode,
+        )
+
+
+class WaterNoiseLayer(NoiseInjection):
+    """Adds pink noise along rows, "the sound of water": power 1/f along the width.
+
+    Without a bank the noise is drawn afresh for inputs of any shape; a bank made for
+    the shape, `make_power_law_bank(key, (W, C))`, is much faster.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from sounddrop_jax.linen import WaterNoiseLayer
+        >>> water = WaterNoiseLayer(intensity=0.05, deterministic=False)
+        >>> rngs = {"dropout": jax.random.key(0)}
+        >>> water.apply({}, jnp.zeros((4, 16, 16, 8)), rngs=rngs).shape
+        (4, 16, 16, 8)
+
+    Args:
+        intensity: the standard deviation of the noise.
+        exponent: of the spectrum, 1 for pink.
+
+    The others are those of `NoiseInjection`.
+    """
+
+    intensity: float | jax.Array | Schedule = 0.05
+    exponent: float = 1.0
+
+
+class AphexNoiseLayer(NoiseInjection):
+    """Adds windows of a recording: sound as noise.
+
+    Time runs along the rows of a map, row after row and channel after channel.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from sounddrop_jax import audio, make_recording_bank
+        >>> from sounddrop_jax.linen import AphexNoiseLayer
+        >>> bank = make_recording_bank(audio.make_track("glitch", num_frames=2**16))
+        >>> aphex = AphexNoiseLayer(bank=bank, deterministic=False)
+        >>> rngs = {"dropout": jax.random.key(0)}
+        >>> aphex.apply({}, jnp.zeros((4, 16, 16, 8)), rngs=rngs).shape
+        (4, 16, 16, 8)
+
+    Args:
+        intensity: the standard deviation of the noise.
+        file_path: of a recording, of several or of a folder, see `audio.load_track`.
+            It is read when the layer is made, which in a compact method is at every
+            trace; to read it once, give its `bank` instead.
+
+    The others are those of `NoiseInjection`.
+
+    Raises:
+        ValueError: if not exactly one of `file_path` and `bank` is given, or the file
+            cannot be used, see `audio.load_track`.
+    """
+
+    intensity: float | jax.Array | Schedule = 0.05
+    file_path: str | os.PathLike[str] | Sequence[str] | None = None
+
+    def __post_init__(self):
+        """Reads the file, once: a copy that Linen makes has the bank already."""
+        if (self.file_path is None) == (self.bank is None):
+            raise ValueError(
+                "AphexNoiseLayer takes one recording: give file_path or bank."
+            )
+        if self.file_path is not None:
+            self.bank = make_recording_bank(audio.load_track(self.file_path))
+            self.file_path = None
+        super().__post_init__()
+
+
+class GaussianNoiseLayer(NoiseInjection):
+    """Adds white Gaussian noise.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from sounddrop_jax.linen import GaussianNoiseLayer
+        >>> gaussian = GaussianNoiseLayer(intensity=0.1, deterministic=False)
+        >>> rngs = {"dropout": jax.random.key(0)}
+        >>> gaussian.apply({}, jnp.zeros((4, 16, 16, 8)), rngs=rngs).shape
+        (4, 16, 16, 8)
+
+    Args:
+        intensity: the standard deviation of the noise.
+
+    The others are those of `NoiseInjection`.
+    """
+
+    intensity: float | jax.Array | Schedule = 0.1

@@ -1,0 +1,87 @@
+"""The table of layers that the batteries of test_modules and test_linen run over."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sounddrop_jax import (
+    inject,
+    linen,
+    make_power_law_bank,
+    make_recording_bank,
+    modules,
+)
+from sounddrop_jax.audio import make_track
+
+INPUTS = jnp.asarray(np.random.default_rng(0).standard_normal((5, 6, 3)), jnp.float32)
+KEY = jax.random.key(7)
+NAMES = ["NoiseInjection", "WaterNoiseLayer", "AphexNoiseLayer", "GaussianNoiseLayer"]
+
+ROWS = make_power_law_bank(jax.random.key(1), (6, 3), num_entries=64)
+PLANE = make_power_law_bank(
+    jax.random.key(2), (5, 6, 3), exponent=2.0, axes=(0, 1), num_entries=64
+)
+TRACK = make_track("glitch", num_frames=4_096)
+RECORDING = make_recording_bank(TRACK)
+
+
+@dataclasses.dataclass
+class Case:
+    """A layer, by name, and the pure function that it wraps."""
+
+    name: str
+    settings: dict[str, Any]
+    pure: Callable[..., jax.Array]
+    min_rank: int = 2
+
+    @property
+    def layer(self) -> type[modules.NoiseInjection]:
+        return getattr(modules, self.name)
+
+    def make(self, **settings: Any) -> modules.NoiseInjection:
+        return self.layer(**{"intensity": 0.5} | self.settings | settings)
+
+    def make_linen(self, **settings: Any) -> linen.NoiseInjection:
+        settings = {"intensity": 0.5} | self.settings | settings
+        return getattr(linen, self.name)(**settings)
+
+
+def noise(**settings):
+    return functools.partial(inject.random_noise, **settings)
+
+
+SLOPED = {"exponent": 2.0, "axes": (-3, -2)}
+SHARED = {"exponent": 1.0, "broadcast_dims": (0,)}
+TIMES = {"bank": ROWS, "mode": "multiplicative"}
+SOUND = noise(bank=RECORDING)
+RELATIVE = {"exponent": 0.0, "mode": "relative"}
+CASES = {
+    "white": Case("NoiseInjection", {}, noise(), min_rank=1),
+    "plane": Case("NoiseInjection", SLOPED, noise(**SLOPED), min_rank=3),
+    "shared": Case("NoiseInjection", SHARED, noise(**SHARED)),
+    "times": Case("NoiseInjection", TIMES, noise(**TIMES)),
+    "relative": Case("NoiseInjection", RELATIVE, noise(**RELATIVE), min_rank=1),
+    "row bank": Case("NoiseInjection", {"bank": ROWS}, noise(bank=ROWS)),
+    "plane bank": Case("NoiseInjection", {"bank": PLANE}, noise(bank=PLANE), 3),
+    "water": Case("WaterNoiseLayer", {}, noise(exponent=1.0, axes=-2)),
+    "water bank": Case("WaterNoiseLayer", {"bank": ROWS}, noise(bank=ROWS)),
+    "aphex bank": Case(
+        "AphexNoiseLayer", {"bank": RECORDING}, noise(bank=RECORDING), 1
+    ),
+    "aphex file": Case("AphexNoiseLayer", {"file_path": ...}, SOUND, 1),
+    "gaussian": Case("GaussianNoiseLayer", {}, noise(), min_rank=1),
+    "gaussian bank": Case(
+        "GaussianNoiseLayer",
+        {"bank": ROWS, "broadcast_dims": (0,)},
+        noise(bank=ROWS, broadcast_dims=(0,)),
+    ),
+}
+
+
+def differ(first, second) -> bool:
+    return not np.allclose(first, second, atol=1e-3)
