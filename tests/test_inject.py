@@ -10,7 +10,7 @@ import pytest
 
 from sounddrop_jax import spectra
 from sounddrop_jax.banks import NoiseBank, make_power_law_bank, sample_window
-from sounddrop_jax.inject import add_noise, random_noise
+from sounddrop_jax.inject import MODES, add_noise, check_settings, random_noise
 
 SHAPE = (5, 6, 3)
 INPUTS = jnp.asarray(np.random.default_rng(0).standard_normal(SHAPE), jnp.float32)
@@ -110,6 +110,121 @@ def test_noise_shared_along_the_shaped_axes_is_noise_still(axes):
 def test_white_noise_needs_no_axis_to_be_shaped_along():
     outputs = random_noise(KEY, jnp.zeros(64), intensity=1.0, exponent=0.0)
     np.testing.assert_array_equal(outputs, jax.random.normal(KEY, (64,)))
+
+
+# What an intensity means
+
+
+def test_relative_noise_is_in_units_of_the_inputs():
+    noise = jnp.array([1.0, -1.0, 0.5, 0.0])
+    inputs = jnp.array([3.0, 4.0, 0.0, -5.0])  # whose rms is the root of 50 / 4
+    outputs = add_noise(inputs, noise, intensity=0.1, mode="relative")
+    expected = np.array([3, 4, 0, -5]) + 0.1 * math.sqrt(12.5) * np.array(noise)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-6)
+
+
+@every_random_function
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_relative_noise_scales_with_the_inputs(inject, scale):
+    once = inject(KEY, INPUTS, intensity=0.3, mode="relative") - INPUTS
+    scaled = inject(KEY, scale * INPUTS, intensity=0.3, mode="relative")
+    tolerance = 1e-6 * scale * 5  # a rounding of inputs up to 4, and of the noise
+    np.testing.assert_allclose(scaled - scale * INPUTS, scale * once, atol=tolerance)
+
+
+def test_relative_noise_of_silent_inputs_is_none():
+    silence = jnp.zeros(SHAPE)
+    outputs = random_noise(KEY, silence, intensity=0.3, mode="relative")
+    np.testing.assert_array_equal(outputs, silence)
+
+
+def test_relative_noise_of_half_precision_does_not_overflow():
+    inputs = jnp.full(SHAPE, 1e4, jnp.float16)  # whose squares are infinite
+    outputs = random_noise(KEY, inputs, intensity=0.1, mode="relative")
+    assert jnp.isfinite(outputs).all()
+    assert 500 < float((outputs - inputs).astype("float32").std()) < 2_000
+
+
+def test_multiplicative_noise_multiplies():
+    noise = jnp.array([1.0, -2.0, 0.5])
+    outputs = add_noise(
+        jnp.array([2.0, 4.0, 0.0]), noise, intensity=0.5, mode="multiplicative"
+    )
+    np.testing.assert_array_equal(outputs, [3.0, 0.0, 0.0])
+
+
+def test_white_noise_that_multiplies_is_gaussian_dropout():
+    rate, inputs = 0.2, jnp.full(200_000, 3.0)
+    intensity = math.sqrt(rate / (1 - rate))
+    ours = random_noise(KEY, inputs, intensity=intensity, mode="multiplicative")
+    masked = inputs * jax.random.bernoulli(KEY, 1 - rate, inputs.shape) / (1 - rate)
+    # Mean and variance of inverted dropout; 5 standard errors of the more spread.
+    error = 5 / math.sqrt(inputs.size)
+    assert float(ours.mean()) == pytest.approx(float(masked.mean()), rel=error)
+    assert float(ours.std()) == pytest.approx(float(masked.std()), rel=2 * error)
+
+
+@every_function
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_is_the_identity_at_intensity_zero(inject, mode):
+    outputs = inject(KEY, INPUTS, intensity=0.0, mode=mode)
+    np.testing.assert_array_equal(outputs, INPUTS)
+
+
+@every_function
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_every_mode_keeps_the_dtype(inject, mode, dtype):
+    assert inject(KEY, INPUTS.astype(dtype), intensity=0.3, mode=mode).dtype == dtype
+
+
+@every_function
+def test_the_noise_is_a_constant_to_the_gradient_in_every_mode(inject):
+    def gradient(mode):
+        outputs = functools.partial(inject, KEY, intensity=0.3, mode=mode)
+        return jax.grad(lambda inputs: outputs(inputs).sum())(INPUTS)
+
+    np.testing.assert_array_equal(gradient("relative"), np.ones(SHAPE))
+    expected = inject(KEY, jnp.ones(SHAPE), intensity=0.3, mode="multiplicative")
+    np.testing.assert_array_equal(gradient("multiplicative"), expected)
+
+
+@every_function
+@pytest.mark.parametrize("mode", ["add", "", None, "Additive"])
+def test_another_mode_is_refused(inject, mode):
+    message = "mode must be one of additive, relative, multiplicative, not"
+    with pytest.raises(ValueError, match=message):
+        inject(KEY, INPUTS, intensity=0.3, mode=mode)
+
+
+@every_function
+@pytest.mark.parametrize(
+    ("intensity", "error"),
+    [
+        (-0.1, ValueError),
+        (math.nan, ValueError),
+        (math.inf, ValueError),
+        ([0.1, 0.2, -0.3], ValueError),
+        (np.float16("nan"), ValueError),
+        ("0.1", TypeError),
+        (None, TypeError),
+        (True, TypeError),
+        (0.1j, TypeError),
+    ],
+    ids=str,
+)
+def test_another_intensity_is_refused(inject, intensity, error):
+    with pytest.raises(error, match="^intensity must be"):
+        inject(KEY, INPUTS, intensity=intensity)
+
+
+@pytest.mark.parametrize(
+    "intensity", [0, 0.3, np.float16(1), jnp.bfloat16(1), [0.1, 0.2], jnp.float32(-1)]
+)
+def test_settings_that_will_do_pass(intensity):
+    # A jax.Array may be traced, so its numbers are not looked at.
+    check_settings(intensity=intensity, mode="additive")
+    check_settings(intensity=lambda step: -1.0, mode="relative")
 
 
 # Gradients

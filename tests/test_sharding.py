@@ -1,0 +1,65 @@
+"""Noise on several devices: the tests run in a process of their own that has four."""
+
+import itertools
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from tests.layers import KEY, differ
+
+on_four_devices = pytest.mark.skipif(
+    jax.device_count() != 4, reason="runs in a process that has four devices"
+)
+SHAPE = (8, 5, 6, 3)
+
+
+@pytest.mark.skipif(jax.device_count() == 4, reason="this is that process")
+def test_the_others_pass_on_four_devices():
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    flags = {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "PYTEST_ADDOPTS": "",
+    }
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, **flags}
+    )
+    assert done.returncode == 0, done.stdout
+    assert "1 skipped" in done.stdout
+
+
+def shard(axis_type, spec) -> jax.Array:
+    """Features split over the devices: as XLA does it, or as types that JAX checks."""
+    mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(axis_type, axis_type))
+    features = jax.random.normal(jax.random.key(3), SHAPE)
+    return jax.device_put(features, NamedSharding(mesh, spec))
+
+
+@on_four_devices
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=str)
+@pytest.mark.parametrize("spec", [P("data"), P("data", None, "model")], ids=str)
+def test_features_that_are_split_meet_the_noise_of_whole_ones(case, axis_type, spec):
+    inputs = shard(axis_type, spec)
+    layer = case.make()
+    outputs = jax.jit(lambda inputs: layer(inputs, rngs=KEY))(inputs)
+    assert outputs.sharding.is_equivalent_to(inputs.sharding, inputs.ndim)
+    expected = layer(jnp.asarray(np.asarray(inputs)), rngs=KEY)
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
+
+
+@on_four_devices
+def test_devices_that_share_a_batch_meet_different_noise(case):
+    inputs = jnp.ones_like(shard(AxisType.Auto, P(("data", "model"))))
+    layer = case.make(broadcast_dims=())
+    outputs = jax.jit(lambda inputs: layer(inputs, rngs=KEY))(inputs)
+    parts = [np.asarray(part.data) for part in outputs.addressable_shards]
+    assert [part.shape for part in parts] == [(2, 5, 6, 3)] * 4
+    for one, other in itertools.combinations(parts, 2):
+        assert differ(one, other)
