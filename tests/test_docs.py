@@ -1,7 +1,12 @@
-"""The figures in the documentation are those of the results beside it."""
+"""What the documentation says is so: figures, examples, links and pictures."""
 
+import doctest
+import inspect
 import json
+import re
+import runpy
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -50,3 +55,183 @@ def test_fidelity_is_within_its_bounds(arm):
     accuracy = np.mean([run["accuracy"] for run in ours])
     assert abs(loss - np.mean([run["losses"][-1] for run in peer])) < 0.02
     assert abs(accuracy - np.mean([run["accuracy"] for run in peer])) < 1.5
+
+
+# The pages
+
+
+PAGES = sorted(DOCS.glob("*.md"))
+ALL_PAGES = sorted(DOCS.rglob("*.md"))
+
+
+def prose(page: Path) -> str:
+    """A page without its blocks of code, where `banks[0](key)` is no link."""
+    return re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.M | re.S)
+
+
+def anchors(page: Path) -> set[str]:
+    """The names that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_examples_run(page):
+    failures, examples = doctest.testfile(
+        str(page), module_relative=False, encoding="utf-8"
+    )
+    assert failures == 0
+    assert (examples > 0) == (">>>" in page.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("name", ["guide", "which_noise"])
+def test_every_block_of_python_is_an_example(name):
+    blocks = re.findall(r"^```python\n(...)", (DOCS / f"{name}.md").read_text(), re.M)
+    assert blocks and set(blocks) == {">>>"}
+
+
+@pytest.mark.parametrize(
+    "page", ALL_PAGES, ids=lambda page: f"{page.parent.name}-{page.stem}"
+)
+def test_links_and_pictures_lead_somewhere(page):
+    targets = re.findall(r"\]\(([^)\s]+)\)", prose(page))
+    inside = [target for target in targets if not target.startswith("https://")]
+    assert inside
+    for target in inside:
+        path, _, anchor = target.partition("#")
+        file = page.parent / path if path else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+@pytest.mark.parametrize("name", ["guide", "which_noise", "noises"])
+def test_the_three_pages_lead_to_one_another(name):
+    others = {"guide.md", "which_noise.md", "noises.md"} - {f"{name}.md"}
+    linked = re.findall(r"\]\(([^)#\s]+)", prose(DOCS / f"{name}.md"))
+    assert others <= set(linked)
+
+
+def test_which_noise_quotes_what_was_measured():
+    means, spreads = {}, {}
+    for arm in ARMS:
+        runs = json.loads((DOCS / f"fidelity/{arm}.json").read_text())["runs"]
+        accuracies = [run["accuracy"] for run in runs]
+        means[arm] = np.mean(accuracies)
+        spreads[arm] = np.std(accuracies, ddof=1)
+    noises = [means[arm] for arm in ("gaussian", "water", "aphex")]
+    assert means["none"] > max(noises)
+    text = " ".join((DOCS / "which_noise.md").read_text("utf-8").split())
+    for arm in ("none", "dropout"):
+        assert f"{means[arm]:.1f} ± {spreads[arm]:.1f} %" in text
+    assert f"({min(noises):.1f} to {max(noises):.1f} %)" in text
+
+
+# The noises
+
+
+class Row(NamedTuple):
+    """A row of the table of noises."""
+
+    picture: str
+    code: str
+    promised: str
+    numbers: tuple[float, ...]
+
+
+def rows_of(page: Path) -> dict[str, Row]:
+    table = page.read_text("utf-8").partition("<!-- table: ")[2].partition("<!--")[0]
+    rows = {}
+    for line in re.findall(r"^\| \[.*$", table, re.MULTILINE):
+        noise, code, promised, *numbers = line.strip("| ").split(" | ")
+        name, picture = re.fullmatch(r"\[(\w+)\]\((.+)\)", noise).groups()
+        numbers = tuple(float(number) if number.strip() else -9 for number in numbers)
+        rows[name] = Row(picture, code, promised.strip(), numbers)
+    return rows
+
+
+def files_under(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Every file of a folder, with when it was written and how long it is."""
+    stats = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
+    return {path: (stat.st_mtime_ns, stat.st_size) for path, stat in stats.items()}
+
+
+@pytest.fixture(scope="module")
+def remade(tmp_path_factory):
+    """The page and the pictures, made anew beside a copy of the page."""
+    folder = tmp_path_factory.mktemp("docs")
+    text = (DOCS / "noises.md").read_text("utf-8")
+    # Without the rows, so that those compared below are new.
+    text = re.sub(r"^\| \[.*\n", "", text, flags=re.MULTILINE)
+    (folder / "noises.md").write_text(text, "utf-8")
+    before = files_under(DOCS)
+    runpy.run_path(str(DOCS / "make_noises.py"))["main"](folder)
+    assert files_under(DOCS) == before
+    return folder
+
+
+def test_noises_table_holds_what_the_script_measures(remade):
+    stated, measured = rows_of(DOCS / "noises.md"), rows_of(remade / "noises.md")
+    assert list(stated) == list(measured)
+    assert len(stated) >= 11
+    for name, row in measured.items():
+        assert stated[name][:3] == row[:3]
+        assert len(row.numbers) == 6
+        # Two digits are stated, and the second may round the other way.
+        np.testing.assert_allclose(stated[name].numbers, row.numbers, atol=0.011)
+
+
+def test_noises_obey_their_laws():
+    rows = rows_of(DOCS / "noises.md").values()
+    laws = [row for row in rows if row.promised]
+    assert {row.promised for row in laws} == {"-1", "0", "1", "2"}
+    for row in laws:
+        fitted, std, kurtosis, *_ = row.numbers
+        # Three standard errors of the worst of them, and half a digit.
+        assert abs(fitted - float(row.promised)) < 0.015
+        assert abs(std - 1) < 0.02
+        assert abs(kurtosis) < 0.05
+
+
+def test_noises_around_the_table_the_page_stays_as_it_was(remade):
+    pages = [
+        (folder / "noises.md").read_text("utf-8").partition("<!-- end of the table")
+        for folder in (DOCS, remade)
+    ]
+    assert pages[0][1:] == pages[1][1:]
+    heads = [page[0].partition("<!-- table: ")[0] for page in pages]
+    assert heads[0] == heads[1] != ""
+
+
+def test_noise_pictures_are_those_of_the_table(remade):
+    in_table = {row.picture for row in rows_of(DOCS / "noises.md").values()}
+    shown = re.findall(
+        r"^!\[.+\]\((.+)\)$", (DOCS / "noises.md").read_text("utf-8"), re.M
+    )
+    there = {f"images/{path.name}" for path in DOCS.glob("images/noise_*")}
+    made = {str(path.relative_to(remade).as_posix()) for path in remade.glob("*/*")}
+    assert in_table == there == made
+    assert sorted(shown) == sorted(in_table)
+
+
+def test_noise_pictures_are_small_and_of_one_size(remade):
+    heads, sizes = set(), []
+    for folder in (DOCS, remade):
+        for path in folder.glob("images/noise_*.png"):
+            data = path.read_bytes()
+            heads.add(data[:24])  # the signature, and the width and height
+            sizes.append(len(data))
+    assert len(heads) == 1
+    assert heads.pop().startswith(b"\x89PNG")
+    assert max(sizes) < 60_000
+
+
+def test_make_noises_writes_beside_itself_when_nothing_is_said():
+    main = runpy.run_path(str(DOCS / "make_noises.py"))["main"]
+    assert inspect.signature(main).parameters["folder"].default == DOCS
+
+
+def test_make_noises_refuses_a_page_without_the_marks(tmp_path):
+    (tmp_path / "noises.md").write_text("# The noises\n")
+    with pytest.raises(ValueError, match="noises.md lacks the lines <!-- table"):
+        runpy.run_path(str(DOCS / "make_noises.py"))["main"](tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["noises.md"]
