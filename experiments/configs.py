@@ -18,7 +18,7 @@ class UsageError(Exception):
     """Bad input: one line that names the flag, the value and the remedy."""
 
 
-def _flag(help: str, metavar: str | None = None) -> Any:
+def flag(help: str, metavar: str | None = None) -> Any:
     """Describes a flag; one with a metavar says its own default, or has choices."""
     hint = None if metavar is None else ""
     return tyro.conf.arg(help=help, metavar=metavar, help_behavior_hint=hint)
@@ -45,30 +45,30 @@ class Config:
 
     reg: Annotated[
         str,
-        _flag(
+        flag(
             "Regularizer after each block: dropout; gaussian adds white noise, water "
             "pink noise along rows, aphex slices of a recording. Default: water.",
             _choices(REGULARIZERS),
         ),
     ] = "water"
     seeds: Annotated[
-        int, _flag("Number of networks, trained side by side, with successive seeds.")
+        int, flag("Number of networks, trained side by side, with successive seeds.")
     ] = 1
     seed: Annotated[
         int,
-        _flag("Seed of the first: of its weights, order, augmentation and noise."),
+        flag("Seed of the first: of its weights, order, augmentation and noise."),
     ] = 58
-    epochs: Annotated[int, _flag("Passes over the training set.")] = 10
+    epochs: Annotated[int, flag("Passes over the training set.")] = 10
     steps_per_epoch: Annotated[
         int | None,
-        _flag("Stop each epoch after so many steps. Default: all of it.", "INT"),
+        flag("Stop each epoch after so many steps. Default: all of it.", "INT"),
     ] = None
-    batch_size: Annotated[int, _flag("Images a step.")] = 64
-    learning_rate: Annotated[float, _flag("Of AdamW, constant.")] = 1e-3
-    weight_decay: Annotated[float, _flag("Of AdamW, on every parameter.")] = 0.01
+    batch_size: Annotated[int, flag("Images a step.")] = 64
+    learning_rate: Annotated[float, flag("Of AdamW, constant.")] = 1e-3
+    weight_decay: Annotated[float, flag("Of AdamW, on every parameter.")] = 0.01
     intensity: Annotated[
         float | None,
-        _flag(
+        flag(
             "Standard deviation of the noise. Default: 0.1 for gaussian, 0.05 for "
             "water and aphex, as in the original.",
             "FLOAT",
@@ -76,11 +76,11 @@ class Config:
     ] = None
     rate: Annotated[
         float | None,
-        _flag("Share of features that dropout zeroes. Default: 0.2.", "FLOAT"),
+        flag("Share of features that dropout zeroes. Default: 0.2.", "FLOAT"),
     ] = None
     audio: Annotated[
         str | None,
-        _flag(
+        flag(
             "Recording for aphex: wav, flac, ogg or mp3. Default: a glitch track that "
             "the program synthesises.",
             "FILE",
@@ -88,7 +88,7 @@ class Config:
     ] = None
     dataset: Annotated[
         str,
-        _flag(
+        flag(
             "cifar10 is downloaded if need be; digits, scikit-learn's handwritten "
             "ones, are always at hand; auto, the default, takes digits where cifar10 "
             "cannot be had.",
@@ -97,17 +97,17 @@ class Config:
     ] = "auto"
     data_dir: Annotated[
         str | None,
-        _flag(
+        flag(
             "Folder of tensorflow-datasets. Default: $TFDS_DATA_DIR, or its own.",
             "DIR",
         ),
     ] = None
     out: Annotated[
-        Path | None, _flag("Folder for the results. Default: runs/REG-TIME.", "DIR")
+        Path | None, flag("Folder for the results. Default: runs/REG-TIME.", "DIR")
     ] = None
     dtype: Annotated[
         str,
-        _flag(
+        flag(
             "Of the computation; parameters are float32. Default: float32.",
             _choices(DTYPES),
         ),

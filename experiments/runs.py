@@ -63,9 +63,14 @@ def save_predictions(
 
 def save_result(out: Path, result: dict) -> None:
     """Writes result.json, whole or not at all."""
-    temporary = out / (RESULT + ".tmp")
-    temporary.write_text(dumps(result, indent=2) + "\n")
-    os.replace(temporary, out / RESULT)
+    write_json(out / RESULT, result)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a file of JSON, whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(dumps(value, indent=2) + "\n")
+    os.replace(temporary, path)
 
 
 def dumps(value: Any, indent: int | None = None) -> str:

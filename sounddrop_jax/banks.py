@@ -220,7 +220,9 @@ def _take(key, values, leading: tuple[int, ...], trailing: tuple[int, ...]):
         num_starts = length
         num_rounds = -(-size // length) + 1
         values = jnp.tile(values, (num_rounds, *[1] * len(trailing)))
-    start = jax.random.randint(key, (), 0, num_starts)
+    # One draw, where randint makes several and a call this short would feel them. No
+    # start is likelier than another by more than num_starts / 2^32.
+    start = jax.random.bits(key, (), jnp.uint32) % num_starts
     entries = lax.dynamic_slice_in_dim(values, start, size)
     part = tuple(slice(wanted) for wanted in trailing)
     return entries[:, *part].reshape(leading + trailing)

@@ -22,9 +22,9 @@ INPUTS = jnp.asarray(np.random.default_rng(0).standard_normal((5, 6, 3)), jnp.fl
 KEY = jax.random.key(7)
 NAMES = ["NoiseInjection", "WaterNoiseLayer", "AphexNoiseLayer", "GaussianNoiseLayer"]
 
-ROWS = make_power_law_bank(jax.random.key(1), (6, 3), num_entries=64)
+ROWS = make_power_law_bank(jax.random.key(1), (6, 3), num_entries=5_000)
 PLANE = make_power_law_bank(
-    jax.random.key(2), (5, 6, 3), exponent=2.0, axes=(0, 1), num_entries=64
+    jax.random.key(2), (5, 6, 3), exponent=2.0, axes=(0, 1), num_entries=5_000
 )
 TRACK = make_track("glitch", num_frames=4_096)
 RECORDING = make_recording_bank(TRACK)

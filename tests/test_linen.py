@@ -200,7 +200,7 @@ def test_a_model_has_the_variables_that_it_has_with_dropout(case):
 def test_layers_share_the_memory_of_a_bank():
     layer = linen.WaterNoiseLayer(bank=ROWS)
     assert layer.clone().bank is layer.copy().bank is ROWS
-    assert "NoiseBank(float32[64, 6, 3])" in repr(layer)
+    assert "NoiseBank(float32[5000, 6, 3])" in repr(layer)
 
 
 def test_layers_with_the_same_bank_are_equal_and_can_be_static():
