@@ -81,9 +81,9 @@ class Config:
     audio: Annotated[
         str | None,
         flag(
-            "Recording for aphex: wav, flac, ogg or mp3. Default: a glitch track that "
-            "the program synthesises.",
-            "FILE",
+            "Recording for aphex: wav, flac, ogg or mp3, or a folder of such. Default: "
+            "a glitch track that the program synthesises.",
+            "PATH",
         ),
     ] = None
     dataset: Annotated[

@@ -24,8 +24,11 @@ class BankVariable(nnx.Variable):
     A transformation sees no array in it, for the values are a constant of what it
     compiles: stored once, however many layers, seeds and devices share the bank, copied
     by no step, and out of the reach of gradients, optimisers, weight decay and
-    checkpoints. A bank that was made under a transformation is traced and cannot be
-    a constant: it stays an array.
+    checkpoints. Another bank, even of the same numbers, is another program to compile.
+
+    A bank that is traced cannot be a constant and stays an array: one made under a
+    transformation or, if it is hundreds of MiB large, given to the compiled function as
+    an argument, which then makes the layer.
     """
 
 

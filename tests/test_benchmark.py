@@ -1,0 +1,156 @@
+"""The benchmark: what is timed is what it says, and the ratios are of those times."""
+
+import functools
+import json
+import re
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import benchmark
+from experiments.benchmark import CONTESTANTS
+
+SHAPE = (4, 8, 8, 2)
+INPUTS, GRADIENT = jax.random.normal(jax.random.key(0), (2, *SHAPE))
+NOISES = [name for name in CONTESTANTS if name not in ("copy", "nnx.Dropout")]
+
+
+def run(name, key=0):
+    contestant = CONTESTANTS[name]
+    return jax.jit(benchmark.forward_and_backward(contestant))(
+        INPUTS, GRADIENT, jax.random.key(key), contestant.make_bank(SHAPE)
+    )
+
+
+def test_a_copy_copies_both_ways():
+    outputs, gradient = run("copy")
+    np.testing.assert_array_equal(outputs, INPUTS)
+    np.testing.assert_array_equal(gradient, GRADIENT)
+
+
+def test_dropout_drops_both_ways():
+    outputs, gradient = map(np.asarray, run("nnx.Dropout"))
+    dropped = outputs == 0
+    assert 0 < dropped.mean() < 0.5
+    np.testing.assert_array_equal(gradient == 0, dropped)
+    np.testing.assert_allclose(gradient[~dropped], GRADIENT[~dropped] / 0.8, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", NOISES)
+def test_noise_is_added_and_its_gradient_passed_on(name):
+    outputs, gradient = run(name)
+    np.testing.assert_array_equal(gradient, GRADIENT)
+    assert 0.01 < float((outputs - INPUTS).std()) < 1.5
+    if name != "add a fixed map":
+        assert not np.allclose(run(name, key=1)[0], outputs, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(64, 16, 16, 16), (64, 64, 64, 64)])
+def test_a_bank_holds_two_windows_at_least(shape):
+    for name in ("rows, bank", "plane, bank", "recording"):
+        make_bank = functools.partial(CONTESTANTS[name].make_bank, shape)
+        bank = jax.eval_shape(make_bank)
+        assert 2**22 <= bank.values.size
+        assert 2 * np.prod(shape) <= bank.values.size
+
+
+@pytest.mark.parametrize("num_seeds", [1, 3])
+def test_what_is_prepared_runs_for_every_seed_with_new_keys(num_seeds):
+    start = benchmark.prepare(CONTESTANTS["rows, bank"], SHAPE, num_seeds)
+    first, second = start()[0], start()[0]
+    assert first.shape == (SHAPE if num_seeds == 1 else (num_seeds, *SHAPE))
+    assert not np.allclose(first, second, atol=1e-3)
+
+
+def test_functions_take_turns():
+    calls = []
+
+    def counted(name):
+        def start():
+            calls.append(name)
+            return INPUTS
+
+        return start
+
+    times = benchmark.time_in_turn({"a": counted("a"), "b": counted("b")}, 4)
+    assert {name: values.shape for name, values in times.items()} == {
+        "a": (4,),
+        "b": (4,),
+    }
+    assert all((values > 0).all() for values in times.values())
+    turns = [
+        name for name, before in zip(calls[1:], calls, strict=False) if name != before
+    ]
+    assert turns == ["b"] + ["a", "b"] * 4  # one call each to see how long it takes
+
+
+def test_ratios_are_medians_over_rounds():
+    ones = np.ones(5)
+    times = {name: 4 * ones for name in CONTESTANTS} | {
+        "copy": ones,
+        "nnx.Dropout": 8 * ones,
+        # In a round that is slow for all, the ratio is what it always is.
+        "rows, bank": np.array([2.0, 2.0, 2.0, 2.0, 100.0]),
+    }
+    rows = {row["layer"]: row for row in benchmark.compare(times)}
+    assert list(rows) == list(CONTESTANTS)
+    assert rows["copy"]["to_copy"] == [1, 1, 1]
+    assert rows["copy"]["bandwidth_to_copy"] == 1
+    assert rows["nnx.Dropout"]["to_dropout"] == [1, 1, 1]
+    assert rows["rows, bank"]["to_copy"] == [2, 2, 2]
+    assert rows["rows, bank"]["to_dropout"] == [0.25, 0.25, 0.25]
+    assert rows["rows, bank"]["microseconds"] == 2e6
+    assert rows["rows, bank"]["bandwidth_to_copy"] == 5 / 4 / 2
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(benchmark, "SHAPES", (SHAPE,))
+    monkeypatch.setattr(benchmark, "SECONDS_PER_TURN", 1e-6)
+
+
+def command(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["benchmark", *arguments])
+    benchmark.main()
+
+
+def test_the_command_prints_tables_and_writes_a_file(
+    small, monkeypatch, tmp_path, capsys
+):
+    out = tmp_path / "layer.json"
+    command(monkeypatch, "layer", "--rounds=2", f"--out={out}")
+    printed = capsys.readouterr().out
+    for words in ("of nnx.Dropout", "4x8x8x2", "8 seeds of 4x8x8x2", *CONTESTANTS):
+        assert words in printed
+    result = json.loads(out.read_text())
+    assert result["environment"]["device"].startswith("cpu")
+    assert result["rounds"] == 2
+    assert [case["num_seeds"] for case in result["cases"]] == [1, 8]
+    for case in result["cases"]:
+        assert [row["layer"] for row in case["layers"]] == list(CONTESTANTS)
+    assert [path.name for path in tmp_path.iterdir()] == ["layer.json"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"rounds": 0}, "--rounds=0: give a whole number of 1 or more"),
+        ({"out": "."}, r"--out=\.: cannot be written; name a file"),
+        ({"out": "missing/layer.json"}, "--out=missing/layer.json: cannot be written"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_refused_before_anything_is_timed(
+    flags, message, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(benchmark, "prepare", None)
+    with pytest.raises(SystemExit) as exit:
+        command(monkeypatch, "layer", *(f"--{k}={v}" for k, v in flags.items()))
+    assert exit.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert re.match(f"error: {message}", error)
+    assert list(tmp_path.iterdir()) == []
