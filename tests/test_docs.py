@@ -126,6 +126,48 @@ def test_which_noise_quotes_what_was_measured():
     assert f"({min(noises):.1f} to {max(noises):.1f} %)" in text
 
 
+# Performance
+
+LAYERS = json.loads((DOCS / "performance/layer_cpu.json").read_text())
+
+
+def layer_table() -> list[str]:
+    """Microseconds, and in brackets times Dropout and times a copy."""
+
+    def maps(case) -> str:
+        shape = "x".join(map(str, case["shape"]))
+        return f"{case['num_seeds']} of {shape}" if case["num_seeds"] > 1 else shape
+
+    def cell(row) -> str:
+        ratios = f"{row['to_dropout'][1]:.2f}, {row['to_copy'][1]:.1f}"
+        return f"{row['microseconds']:,.0f} ({ratios})"
+
+    rows = [["", *map(maps, LAYERS["cases"])], ["---"] * (1 + len(LAYERS["cases"]))]
+    for layers in zip(*(case["layers"] for case in LAYERS["cases"]), strict=True):
+        rows.append([layers[0]["layer"], *map(cell, layers)])
+    return ["| " + " | ".join(row) + " |" for row in rows]
+
+
+def test_performance_states_what_was_measured():
+    page = (DOCS / "performance.md").read_text("utf-8")
+    table = page.partition("layer_cpu.json -->\n")[2].partition("\n<!--")[0]
+    assert table.splitlines() == layer_table()
+    assert f"median of {LAYERS['rounds']} rounds" in page
+    assert f"JAX {LAYERS['environment']['jax']}" in page
+    assert "dirty" not in LAYERS["environment"]["commit"]
+
+
+def test_a_bank_costs_a_fifth_of_dropout():
+    maps = [[64, 16, 16, 16], [64, 8, 8, 32]]
+    cases = [case for case in LAYERS["cases"] if case["shape"] in maps]
+    assert len(cases) == 4  # alone, and eight seeds side by side
+    for case in cases:
+        rows = {row["layer"]: row for row in case["layers"]}
+        for name in ("rows, bank", "plane, bank"):
+            assert rows[name]["to_dropout"][1] <= 0.2
+            assert rows[name]["to_copy"][1] <= 2.5
+
+
 # The noises
 
 
