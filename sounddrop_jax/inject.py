@@ -57,8 +57,8 @@ def add_noise(
     Raises:
         TypeError: if the inputs are not floating point, or intensity is not a number.
         ValueError: if noise or intensity do not broadcast to the inputs' shape, a
-            number given as intensity is negative, infinite or NaN, or the mode is
-            unknown.
+            number given as intensity is negative, infinite, NaN or more than the
+            inputs' dtype can hold, or the mode is unknown.
 
     Example:
         >>> import jax.numpy as jnp
@@ -69,18 +69,30 @@ def add_noise(
         Array([0.5, 2. , 3. ], dtype=float32)
     """
     check_settings(intensity=intensity, mode=mode)
+    inputs = jnp.asarray(inputs)
     if not jnp.issubdtype(inputs.dtype, jnp.floating):
         raise TypeError(
             f"Noise is added to floating point features, but these are {inputs.dtype}: "
             "convert them first."
         )
-    scale = jnp.asarray(intensity, inputs.dtype)
-    shapes = inputs.shape, noise.shape, scale.shape
-    if jnp.broadcast_shapes(*shapes) != inputs.shape:
+    largest = float(jnp.finfo(inputs.dtype).max)
+    if not isinstance(intensity, jax.Array) and np.max(intensity) > largest:
         raise ValueError(
-            f"Noise of shape {noise.shape} at an intensity of shape {scale.shape} "
-            f"would change the shape of the inputs, {inputs.shape}."
+            f"intensity={intensity} is more than {inputs.dtype} can hold, {largest:g}: "
+            "lower it, or convert the inputs."
         )
+    scale = jnp.asarray(intensity, inputs.dtype)
+    # Not by jnp.broadcast_shapes, whose error does not say what has which shape.
+    for name, array in (("Noise", noise), ("An intensity", scale)):
+        padded = (1,) * (inputs.ndim - array.ndim) + array.shape
+        if len(padded) != inputs.ndim or any(
+            size not in (1, wanted)
+            for size, wanted in zip(padded, inputs.shape, strict=True)
+        ):
+            raise ValueError(
+                f"{name} of shape {array.shape} does not broadcast to the inputs, of "
+                f"shape {inputs.shape}."
+            )
     noise = scale * lax.stop_gradient(noise).astype(inputs.dtype)
     if mode == "multiplicative":
         return inputs * (1 + noise)
@@ -120,9 +132,11 @@ def random_noise(
         `[...]`, of the inputs' dtype.
 
     Raises:
-        ValueError: if the inputs do not end with the bank's field, the law or its axes
-            are out of range, or `add_noise` refuses the intensity or the mode.
-        TypeError: if the inputs are not floating point, or intensity is not a number.
+        ValueError: if the inputs do not end with the bank's field, the law, its axes
+            or `broadcast_dims` are out of range, or `add_noise` refuses the intensity
+            or the mode.
+        TypeError: if the inputs are not floating point, intensity is not a number, or
+            `bank` is no `NoiseBank`.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -134,8 +148,15 @@ def random_noise(
         >>> random_noise(jax.random.key(0), maps, intensity=0.05, bank=bank).shape
         (2, 16, 16, 8)
     """
+    check_settings(intensity=intensity, mode=mode, bank=bank)
+    inputs = jnp.asarray(inputs)
     shape = list(inputs.shape)
     for dim in broadcast_dims:
+        if not -inputs.ndim <= dim < inputs.ndim:
+            raise ValueError(
+                f"broadcast_dims={tuple(broadcast_dims)} do not all exist in inputs of "
+                f"rank {inputs.ndim}."
+            )
         shape[dim] = 1
     if bank is not None:
         noise = sample_window(key, bank, shape)
@@ -146,13 +167,16 @@ def random_noise(
     return add_noise(inputs, noise, intensity=intensity, mode=mode)
 
 
-def check_settings(*, intensity: ArrayLike | Schedule, mode: str) -> None:
+def check_settings(
+    *, intensity: ArrayLike | Schedule, mode: str, bank: NoiseBank | None = None
+) -> None:
     """Refuses what no noise can be added with.
 
     Args:
         intensity: see `add_noise`; a `jax.Array`, which may be traced, or a schedule
             passes unseen.
         mode: see `add_noise`.
+        bank: see `random_noise`.
 
     Returns:
         Nothing.
@@ -160,7 +184,7 @@ def check_settings(*, intensity: ArrayLike | Schedule, mode: str) -> None:
     Raises:
         ValueError: if a number given as intensity is negative, infinite or NaN, or the
             mode is unknown.
-        TypeError: if intensity is none of the three.
+        TypeError: if intensity is none of the three, or `bank` is no `NoiseBank`.
 
     Example:
         >>> check_settings(intensity=-1.0, mode="additive")
@@ -169,6 +193,11 @@ def check_settings(*, intensity: ArrayLike | Schedule, mode: str) -> None:
     """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}.")
+    if not isinstance(bank, NoiseBank | None):
+        raise TypeError(
+            f"bank must be a NoiseBank, not {type(bank).__name__}: make one with "
+            "make_power_law_bank or make_recording_bank, or wrap an array in NoiseBank."
+        )
     if isinstance(intensity, jax.Array) or callable(intensity):
         return
     numbers = np.asarray(intensity)

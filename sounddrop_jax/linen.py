@@ -102,7 +102,7 @@ class NoiseInjection(nn.Module):
                 f"  1. at construction: {name}(..., deterministic=False)\n"
                 f"  2. at the call: layer(inputs, deterministic=False)"
             )
-        inject.check_settings(intensity=self.intensity, mode=self.mode)
+        inject.check_settings(intensity=self.intensity, mode=self.mode, bank=self.bank)
         # At initialisation in evaluation too, so that training finds the count.
         if callable(self.intensity) and (self.is_initializing() or not deterministic):
             if not self.is_mutable_collection("noise"):
@@ -192,7 +192,7 @@ class AphexNoiseLayer(NoiseInjection):
         """Reads the file, once: a copy that Linen makes has the bank already."""
         if (self.file_path is None) == (self.bank is None):
             raise ValueError(
-                "AphexNoiseLayer takes one recording: give file_path or bank."
+                "AphexNoiseLayer takes one recording: give file_path=... or bank=..."
             )
         if self.file_path is not None:
             self.bank = make_recording_bank(audio.load_track(self.file_path))

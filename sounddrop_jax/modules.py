@@ -107,8 +107,8 @@ class NoiseInjection(nnx.Module):
     Raises:
         ValueError: if a number given as intensity is negative, infinite or NaN, or the
             mode is unknown.
-        TypeError: if intensity is none of the three, or `rngs` is neither of the two,
-            nor None.
+        TypeError: if intensity is none of the three, `bank` is no `NoiseBank`, or
+            `rngs` is neither of the two, nor None.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class NoiseInjection(nnx.Module):
         rng_collection: str = "dropout",
         rngs: nnx.Rngs | nnx.RngStream | None = None,
     ):
-        inject.check_settings(intensity=intensity, mode=mode)
+        inject.check_settings(intensity=intensity, mode=mode, bank=bank)
         if not (isinstance(intensity, jax.Array) or callable(intensity)):
             # A number is static, as the rate of a Dropout is; an array is state.
             intensity = (
@@ -301,7 +301,7 @@ class AphexNoiseLayer(NoiseInjection):
     ):
         if (file_path is None) == (bank is None):
             raise ValueError(
-                "AphexNoiseLayer takes one recording: give file_path or bank."
+                "AphexNoiseLayer takes one recording: give file_path=... or bank=..."
             )
         if file_path is not None:
             bank = make_recording_bank(audio.load_track(file_path))

@@ -215,7 +215,10 @@ def _normalize_axes(axes: int | Sequence[int], rank: int) -> tuple[int, ...]:
     """Returns distinct axes in rising order, counted from the front."""
     given = (axes,) if isinstance(axes, int) else tuple(axes)
     if not all(-rank <= axis < rank for axis in given):
-        raise ValueError(f"axes={given} do not all exist in an array of rank {rank}.")
+        raise ValueError(
+            f"axes={given} do not all exist in an array of rank {rank}: name axes that "
+            "it has."
+        )
     normal = tuple(sorted({axis % rank for axis in given}))
     if not given or len(normal) < len(given):
         raise ValueError(f"axes must name different axes, at least one, not {given}.")

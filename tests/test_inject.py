@@ -367,5 +367,31 @@ def test_axes_the_inputs_lack_are_refused():
     ids=str,
 )
 def test_noise_or_intensity_never_change_the_shape_of_the_inputs(noise, intensity):
-    with pytest.raises(ValueError, match="shape"):
+    misfit = "Noise" if intensity == () or len(noise) > 3 else "An intensity"
+    with pytest.raises(ValueError, match=f"^{misfit} of shape .* does not broadcast"):
         add_noise(INPUTS, jnp.ones(noise), intensity=jnp.ones(intensity))
+
+
+def test_dimensions_the_inputs_lack_cannot_share_noise():
+    for dims in ((3,), (0, -4)):
+        with pytest.raises(ValueError, match=r"^broadcast_dims=\(.* inputs of rank 3"):
+            random_noise(KEY, INPUTS, intensity=0.3, broadcast_dims=dims)
+
+
+def test_what_is_no_bank_is_refused():
+    with pytest.raises(TypeError, match="^bank must be a NoiseBank, not ArrayImpl"):
+        random_noise(KEY, INPUTS, intensity=0.3, bank=ROWS.values)
+
+
+@every_function
+def test_an_intensity_beyond_the_dtype_is_refused(inject):
+    with pytest.raises(ValueError, match="more than float16 can hold, 65504: lower"):
+        inject(KEY, INPUTS.astype(jnp.float16), intensity=1e6)
+    inject(KEY, INPUTS.astype(jnp.float16), intensity=6e4)
+
+
+@every_function
+def test_numpy_inputs_become_what_jax_makes_of_them(inject):
+    outputs = inject(KEY, np.asarray(INPUTS, np.float64), intensity=0.3)
+    assert outputs.dtype == jnp.float32
+    np.testing.assert_array_equal(outputs, inject(KEY, INPUTS, intensity=0.3))

@@ -328,7 +328,9 @@ def test_a_schedule_without_its_collection_says_how_to_give_it(case):
 
 def test_aphex_takes_one_recording(recording_file):
     for settings in ({}, {"file_path": recording_file, "bank": RECORDING}):
-        with pytest.raises(ValueError, match="one recording: give file_path or bank"):
+        with pytest.raises(
+            ValueError, match="one recording: give file_path=... or bank="
+        ):
             linen.AphexNoiseLayer(**settings)
 
 
