@@ -3,12 +3,15 @@
 python -m experiments.cifar --reg=water
 """
 
+import contextlib
 import dataclasses
 import datetime
+import os
 import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import tyro
 from rich.console import Console
@@ -17,6 +20,7 @@ from experiments import datasets, metrics, report, runs
 from experiments.configs import DESCRIPTION, Config, UsageError, check
 from experiments.progress import progress_bar
 from experiments.training import Trainer, make_functions
+from sounddrop_jax import ensembles
 from sounddrop_jax.audio import AudioError
 
 
@@ -26,6 +30,7 @@ def main() -> None:
         Config, prog="python -m experiments.cifar", description=DESCRIPTION
     )
     try:
+        _share_cores(config.seeds)
         run(config)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -33,6 +38,21 @@ def main() -> None:
     except KeyboardInterrupt:
         print("interrupted: no result was written.", file=sys.stderr)
         sys.exit(130)
+
+
+def _share_cores(num_seeds: int) -> None:
+    """Makes devices of a CPU's cores, where nobody chose another number of them.
+
+    As many as there are cores, unless more than one in eight would run in vain, where
+    the devices do not divide the seeds.
+    """
+    num_cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
+    counts = range(min(num_cores, num_seeds), 0, -1)
+    num_devices = next((n for n in counts if -num_seeds % n <= num_seeds / 8), 1)
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        # Refused once JAX has started, as in a notebook: then it stays as it is.
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", num_devices)
 
 
 def run(config: Config) -> dict:
@@ -85,11 +105,19 @@ def run(config: Config) -> dict:
         weight_decay=config.weight_decay,
         dtype=config.dtype,
     )
+    at_once = None if config.seeds_at_once == "auto" else config.seeds_at_once
+    if at_once is None and jax.default_backend() == "cpu":
+        at_once = 1  # the fastest, see docs/performance.md
     epoch_losses, epoch_accuracies = [], []
     total_steps = config.epochs * steps_per_epoch
     start = time.perf_counter()
     with progress_bar(total_steps, console) as show:
-        trainer = Trainer(functions, seeds)
+        trainer = Trainer(
+            functions,
+            seeds,
+            seeds_at_once=at_once,
+            mesh=ensembles.make_mesh() if jax.device_count() > 1 else None,
+        )
         for progress in trainer.train(config.epochs, steps_per_epoch):
             done = progress.epoch * steps_per_epoch + progress.step
             images_per_second = (

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -54,6 +54,14 @@ class Config:
     seeds: Annotated[
         int, flag("Number of networks, trained side by side, with successive seeds.")
     ] = 1
+    seeds_at_once: Annotated[
+        int | Literal["auto"],
+        flag(
+            "Networks that a device works on at a time. Default: auto, which is one on "
+            "each core of a CPU, and as many as fit the memory of a GPU.",
+            "{auto,INT}",
+        ),
+    ] = "auto"
     seed: Annotated[
         int,
         flag("Seed of the first: of its weights, order, augmentation and noise."),
@@ -135,27 +143,29 @@ def check(config: Config) -> None:
     _check_choice("--reg", config.reg, tuple(REGULARIZERS))
     _check_choice("--dataset", config.dataset, datasets.CHOICES)
     _check_choice("--dtype", config.dtype, DTYPES)
-    for flag, count in (
+    at_once = None if config.seeds_at_once == "auto" else config.seeds_at_once
+    for name, count in (
         ("--seeds", config.seeds),
+        ("--seeds-at-once", at_once),
         ("--epochs", config.epochs),
         ("--steps-per-epoch", config.steps_per_epoch),
         ("--batch-size", config.batch_size),
     ):
         if count is not None and count < 1:
-            raise UsageError(f"{flag}={count}: give a whole number of 1 or more.")
+            raise UsageError(f"{name}={count}: give a whole number of 1 or more.")
     # Seeds are 32-bit, like JAX's own where 64-bit numbers are off.
     if not 0 <= config.seed <= 2**32 - config.seeds:
         raise UsageError(
             f"--seed={config.seed}: give a whole number from 0 to {2**32 - 1}, which "
             f"no later seed may pass either (--seeds={config.seeds})."
         )
-    for flag, value in (
+    for name, value in (
         ("--intensity", config.intensity),
         ("--learning-rate", config.learning_rate),
         ("--weight-decay", config.weight_decay),
     ):
         if value is not None and not 0 <= value < math.inf:
-            raise UsageError(f"{flag}={value}: give a finite number of 0 or more.")
+            raise UsageError(f"{name}={value}: give a finite number of 0 or more.")
     if config.rate is not None and not 0 <= config.rate < 1:
         raise UsageError(f"--rate={config.rate}: give a number of 0 or more, below 1.")
     _check_unused(config)

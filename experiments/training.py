@@ -15,10 +15,13 @@ import numpy as np
 import optax
 from flax import nnx
 from jax import lax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from experiments.augment import augment, normalize
 from experiments.datasets import Dataset
 from experiments.models import Network
+from sounddrop_jax import ensembles
 
 # How long one compiled call should run: often enough for a lively progress bar and a
 # prompt Ctrl-C, rarely enough to cost nothing.
@@ -197,35 +200,66 @@ def make_functions(
 
 
 class Trainer:
-    """Trains the networks of several seeds side by side, on all of a device's cores.
+    """Trains the networks of several seeds, on all devices of a mesh.
 
     Args:
         functions: of one seed.
         seeds: one network each; a seed's numbers do not depend on the others.
+        seeds_at_once: see `ensembles.map_seeds`; None for as many as fit the memory.
+        mesh: see `ensembles.map_seeds`; None for one device.
 
     Attributes:
+        seeds_at_once: what was asked for, or what fits.
         compile_seconds: what the compilations took.
     """
 
-    def __init__(self, functions: Functions, seeds: Sequence[int]):
+    def __init__(
+        self,
+        functions: Functions,
+        seeds: Sequence[int],
+        *,
+        seeds_at_once: int | None = None,
+        mesh: Mesh | None = None,
+    ):
+        self._num_seeds = len(seeds)
         keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
         self._constants = functions.constants
+        device, num_seeds = jax.devices()[0], len(seeds)
+        if mesh is not None:
+            # Once, and not at every call.
+            padded = ensembles.pad_seeds(keys, mesh=mesh)
+            keys = jax.device_put(padded, NamedSharding(mesh, P(ensembles.SEEDS)))
+            self._constants = jax.device_put(self._constants, NamedSharding(mesh, P()))
+            device, num_seeds = mesh.devices[0], len(keys) // mesh.size
+
+        def compile(fn, in_axes, *arguments, at_once, **settings):
+            mapped = ensembles.map_seeds(
+                fn, in_axes=in_axes, seeds_at_once=at_once, mesh=mesh
+            )
+            return jax.jit(mapped, **settings).lower(*arguments).compile()
+
+        def compile_to_fit(*arguments, **settings):
+            def compile_with(at_once):
+                return compile(*arguments, at_once=at_once, **settings)
+
+            if seeds_at_once is not None:
+                return seeds_at_once, compile_with(seeds_at_once)
+            memory = ensembles.free_memory(device)
+            return ensembles.fit_seeds_at_once(compile_with, num_seeds, memory=memory)
+
         start = time.perf_counter()
         # Each is compiled ahead of its first use, so that no timing includes it.
-        init = jax.jit(jax.vmap(functions.init)).lower(keys).compile()
-        shuffle = jax.vmap(functions.shuffle, in_axes=(0, None))
-        self._shuffle = jax.jit(shuffle).lower(keys, 0).compile()
-        self._state = init(keys)
-        train_steps = jax.vmap(
-            functions.train_steps, in_axes=(0, None, 0, None, None, None)
+        self._state = compile(functions.init, (0,), keys, at_once=None)(keys)
+        self._shuffle = compile(functions.shuffle, (0, None), keys, 0, at_once=None)
+        self.seeds_at_once, self._train_steps = compile_to_fit(
+            functions.train_steps,
+            (0, None, 0, None, None, None),
+            *(self._state, self._constants, self._shuffle(keys, 0), 0, 0, 0),
+            donate_argnums=0,
         )
-        self._train_steps = (
-            jax.jit(train_steps, donate_argnums=0)
-            .lower(self._state, self._constants, self._shuffle(keys, 0), 0, 0, 0)
-            .compile()
+        _, self._evaluate = compile_to_fit(
+            functions.evaluate, (0, None), self._state, self._constants
         )
-        evaluate = jax.vmap(functions.evaluate, in_axes=(0, None))
-        self._evaluate = jax.jit(evaluate).lower(self._state, self._constants).compile()
         self.compile_seconds = time.perf_counter() - start
 
     def train(self, num_epochs: int, steps_per_epoch: int) -> Iterator[Progress]:
@@ -250,7 +284,7 @@ class Trainer:
                 self._state, losses = self._train_steps(
                     self._state, self._constants, order, epoch, step, stop
                 )
-                sums = sums + np.asarray(losses, np.float64)
+                sums = sums + np.asarray(losses, np.float64)[: self._num_seeds]
                 elapsed = time.perf_counter() - start
                 seconds += elapsed
                 num_steps = round((stop - step) * SECONDS_PER_CALL / elapsed) or 1
@@ -258,5 +292,6 @@ class Trainer:
                 logits = None
                 if step == steps_per_epoch:
                     logits = np.asarray(self._evaluate(self._state, self._constants))
+                    logits = logits[: self._num_seeds]
                 yield Progress(epoch, step, sums / step, logits, seconds)
                 start = time.perf_counter()

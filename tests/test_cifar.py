@@ -72,6 +72,9 @@ def test_stderr_is_empty_and_stdout_has_plain_lines(finished):
     first, epoch_1, epoch_2, where, header, *rows, accuracy, scores = (
         process.stdout.splitlines()
     )
+    num_cores = len(os.sched_getaffinity(0))
+    if jax.default_backend() == "cpu":
+        assert first.endswith(f"cpu x{min(num_cores, 2)}")
     assert first.startswith("water on handwritten digits (1,437 images), 2 seeds")
     for number, line in ((1, epoch_1), (2, epoch_2)):
         assert re.fullmatch(
@@ -248,6 +251,7 @@ BAD = [
     (["--reg=dropout", "--rate=-0.1"], "--rate=-0.1: ", "below 1"),
     (["--rate=0.5"], "--rate=0.5: ", "--reg=dropout"),
     (["--seeds=0"], "--seeds=0: ", "1 or more"),
+    (["--seeds-at-once=0"], "--seeds-at-once=0: ", "1 or more"),
     (["--seed=-1"], "--seed=-1: ", "from 0"),
     (["--epochs=0"], "--epochs=0: ", "1 or more"),
     (["--steps-per-epoch=0"], "--steps-per-epoch=0: ", "1 or more"),
@@ -324,7 +328,8 @@ def test_help_teaches_every_flag(monkeypatch, capsys):
     assert exit.value.code == 0
     help = capsys.readouterr().out
     for flag in (
-        *("--reg", "--seeds", "--seed", "--epochs", "--steps-per-epoch"),
+        *("--reg", "--seeds", "--seeds-at-once", "--seed", "--epochs"),
+        "--steps-per-epoch",
         *("--batch-size", "--learning-rate", "--weight-decay", "--intensity"),
         *("--rate", "--audio", "--dataset", "--data-dir", "--out", "--dtype"),
     ):
@@ -343,7 +348,7 @@ class Interrupted:
 
     compile_seconds = 0.0
 
-    def __init__(self, functions, seeds):
+    def __init__(self, functions, seeds, **settings):
         pass
 
     def train(self, num_epochs, steps_per_epoch):
@@ -404,8 +409,8 @@ def test_flags_reach_the_training(tmp_path, monkeypatch, capsys):
         calls["layer"] = make_regularizer((4, 4, 64))
 
     class Recorder(Interrupted):
-        def __init__(self, functions, seeds):
-            calls["seeds"] = seeds
+        def __init__(self, functions, seeds, **settings):
+            calls.update(settings, seeds=seeds)
 
         def train(self, num_epochs, steps_per_epoch):
             calls.update(num_epochs=num_epochs, steps_per_epoch=steps_per_epoch)
@@ -415,7 +420,7 @@ def test_flags_reach_the_training(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cifar, "Trainer", Recorder)
     flags = ["--dataset=digits", "--reg=gaussian", "--intensity=0.3", "--seeds=3"]
     flags += ["--seed=7", "--epochs=4", "--batch-size=100", "--learning-rate=0.5"]
-    flags += ["--weight-decay=0.25", "--dtype=bfloat16"]
+    flags += ["--weight-decay=0.25", "--dtype=bfloat16", "--seeds-at-once=2"]
     for index, (flag, steps) in enumerate(
         # All 14 whole batches of 1,437 images, fewer, and never more.
         [([], 14), (["--steps-per-epoch=5"], 5), (["--steps-per-epoch=99"], 14)]
@@ -425,6 +430,7 @@ def test_flags_reach_the_training(tmp_path, monkeypatch, capsys):
         assert calls["steps_per_epoch"] == steps
     assert calls["layer"].intensity == 0.3
     assert (calls["dataset"], calls["seeds"]) == ("digits", [7, 8, 9])
+    assert calls["seeds_at_once"] == 2
     assert (calls["num_epochs"], calls["batch_size"]) == (4, 100)
     assert (calls["learning_rate"], calls["weight_decay"]) == (0.5, 0.25)
     assert calls["dtype"] == "bfloat16"

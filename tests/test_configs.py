@@ -11,8 +11,9 @@ from experiments.configs import Config, UsageError, check
 from experiments.regularizers import REGULARIZERS
 
 FLAGS = (
-    *("--reg", "--seeds", "--seed", "--epochs", "--steps-per-epoch", "--batch-size"),
-    *("--learning-rate", "--weight-decay", "--intensity", "--rate", "--audio"),
+    *("--reg", "--seeds", "--seeds-at-once", "--seed", "--epochs"),
+    *("--steps-per-epoch", "--batch-size", "--learning-rate"),
+    *("--weight-decay", "--intensity", "--rate", "--audio"),
     *("--dataset", "--data-dir", "--out", "--dtype"),
 )
 
@@ -22,6 +23,7 @@ def test_defaults_are_the_originals_and_pass():
     check(config)
     assert (config.reg, config.dataset, config.dtype) == ("water", "auto", "float32")
     assert (config.seeds, config.seed, config.epochs) == (1, 58, 10)
+    assert config.seeds_at_once == "auto"
     assert (config.steps_per_epoch, config.batch_size) == (None, 64)
     assert (config.learning_rate, config.weight_decay) == (1e-3, 0.01)
     for name in ("intensity", "rate", "audio", "data_dir", "out"):
@@ -43,6 +45,8 @@ def test_the_command_line_makes_a_config():
     arguments = [f"--{k.replace('_', '-')}={value}" for k, value in values.items()]
     assert tyro.cli(Config, args=arguments) == Config(**values)
     assert tyro.cli(Config, args=["--reg=dropout", "--rate=0.5"]).rate == 0.5
+    assert tyro.cli(Config, args=["--seeds-at-once=auto"]) == Config()
+    assert tyro.cli(Config, args=["--seeds-at-once=3"]).seeds_at_once == 3
     assert tyro.cli(Config, args=[]) == Config()
 
 
@@ -71,6 +75,8 @@ def test_strength_is_the_flag_or_the_arms_default(name):
         {"weight_decay": 0.0, "learning_rate": 0.0},
         {"steps_per_epoch": 1, "epochs": 1, "batch_size": 1},
         {"seed": 0},
+        {"seeds_at_once": 1},
+        {"seeds_at_once": 100, "seeds": 2},
         {"seed": 2**32 - 1},
         {"seed": 2**32 - 4, "seeds": 4},
         {"dtype": "bfloat16"},
@@ -88,6 +94,7 @@ BAD = [
     ({"dataset": "cifar100"}, "--dataset=cifar100", "auto, cifar10, digits"),
     ({"dtype": "float16"}, "--dtype=float16", "float32, bfloat16"),
     ({"seeds": 0}, "--seeds=0", "1 or more"),
+    ({"seeds_at_once": 0}, "--seeds-at-once=0", "1 or more"),
     ({"seeds": -3}, "--seeds=-3", "1 or more"),
     ({"epochs": 0}, "--epochs=0", "1 or more"),
     ({"epochs": -1}, "--epochs=-1", "1 or more"),

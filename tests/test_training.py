@@ -12,6 +12,7 @@ from experiments.datasets import Dataset
 from experiments.models import Network
 from experiments.regularizers import REGULARIZERS
 from experiments.training import Constants, Functions, Trainer, make_functions, stream
+from sounddrop_jax.ensembles import make_mesh
 
 SEEDS = [58, 59, 60]
 BATCH_SIZE = 16
@@ -187,6 +188,27 @@ def test_first_step_of_three_seeds_with_dropout_is_that_of_each_alone(
         np.testing.assert_allclose(trained["reports"][0].losses[index], loss, rtol=1e-5)
 
 
+@pytest.mark.parametrize("mesh", [None, make_mesh()], ids=["no mesh", "mesh"])
+@pytest.mark.parametrize("seeds_at_once", [1, 2])
+def test_seeds_that_take_turns_are_what_they_are_side_by_side(
+    arms, trained, seeds_at_once, mesh
+):
+    trainer = Trainer(
+        arms["dropout"].functions, SEEDS, seeds_at_once=seeds_at_once, mesh=mesh
+    )
+    assert trainer.seeds_at_once == seeds_at_once
+    initial = jax.tree.map(np.array, without_key(trainer._state))
+    assert_trees_equal(initial, trained["initial"])
+    report = next(trainer.train(num_epochs=1, steps_per_epoch=1))
+    np.testing.assert_allclose(report.losses, trained["reports"][0].losses, rtol=1e-5)
+    assert report.logits.shape[0] == len(SEEDS)
+    after = without_key(trainer._state)
+    for index in range(len(SEEDS)):
+        assert_same_step(
+            of_seed(after, index), of_seed(trained["after one step"], index)
+        )
+
+
 def test_first_step_of_three_seeds_with_a_bank_is_that_of_each_alone(arms, first_steps):
     functions = arms["water"].functions
     alone = [first_steps["water", seed][0] for seed in SEEDS]
@@ -253,6 +275,7 @@ def test_seconds_leave_out_evaluation_and_the_reader(arms, monkeypatch):
         return call
 
     trainer = object.__new__(Trainer)
+    trainer._num_seeds = 1
     trainer._constants = None
     trainer._state = training.TrainState(None, None, None, jax.random.key(0))
     trainer._shuffle = lasting(0, None)

@@ -1,0 +1,188 @@
+"""Ensembles: a result is its seed's own, whatever the number, chunk or device."""
+
+import os
+import subprocess
+import sys
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from sounddrop_jax.ensembles import (
+    SEEDS,
+    fit_seeds_at_once,
+    free_memory,
+    make_mesh,
+    map_seeds,
+    pad_seeds,
+    required_memory,
+)
+
+on_four_devices = pytest.mark.skipif(
+    jax.device_count() != 4, reason="runs in a process that has four devices"
+)
+KEYS = jax.random.split(jax.random.key(0), 7)
+SCALE = jnp.linspace(0.1, 1.0, 5)
+SIZES = [1, 3, None]
+
+
+@pytest.mark.skipif(jax.device_count() == 4, reason="this is that process")
+def test_all_of_these_pass_on_four_devices_too():
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    flags = {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "PYTEST_ADDOPTS": "",
+    }
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, **flags}
+    )
+    assert done.returncode == 0, done.stdout
+    assert "1 skipped" in done.stdout
+
+
+def train(key, scale, num_steps):
+    """A seed's work: a loop with a state, and results of more than one kind."""
+
+    def step(_, state):
+        state, key = state
+        key, noise_key = jax.random.split(key)
+        noise = jax.random.normal(noise_key, state.shape)
+        return state - 0.1 * (state + scale * noise), key
+
+    state, _ = jax.lax.fori_loop(0, num_steps, step, (jnp.ones(5), key))
+    return {"state": state, "best": state.argmax()}
+
+
+def loop(keys):
+    results = [train(key, SCALE, 10) for key in keys]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
+
+
+def meshes():
+    counts = [n for n in (1, 2, 4) if n <= jax.device_count()]
+    return [None, *(make_mesh(devices=jax.devices()[:n]) for n in counts)]
+
+
+@pytest.mark.parametrize("mesh", meshes(), ids=lambda m: f"{m and m.size} devices")
+@pytest.mark.parametrize("seeds_at_once", SIZES)
+@pytest.mark.parametrize("num_seeds", [1, 7])
+def test_a_seed_is_what_it_is_alone(num_seeds, seeds_at_once, mesh):
+    mapped = map_seeds(
+        train, in_axes=(0, None, None), seeds_at_once=seeds_at_once, mesh=mesh
+    )
+    keys = KEYS[:num_seeds]
+    results = jax.jit(mapped)(keys, SCALE, 10)
+    # Ten steps of a map that contracts: a few roundings of numbers of order 1.
+    chex.assert_trees_all_close(results, loop(keys), atol=1e-6)
+
+
+def test_arguments_with_and_without_seeds_stand_anywhere():
+    def total(shared, own, other):
+        return shared["a"] + 10 * own[0] + 100 * own[1] + 1000 * other
+
+    mapped = map_seeds(total, in_axes=(None, 0, 0), seeds_at_once=2)
+    own = (jnp.arange(3), jnp.arange(3, 6))
+    results = mapped({"a": jnp.int32(7)}, own, jnp.arange(6, 9))
+    np.testing.assert_array_equal(results, [6307, 7417, 8527])
+
+
+def test_it_is_compiled_once_for_any_key():
+    num_traces = 0
+
+    def draw(key):
+        nonlocal num_traces
+        num_traces += 1
+        return jax.random.normal(key)
+
+    mapped = jax.jit(map_seeds(draw, seeds_at_once=1))
+    mapped(KEYS)
+    before = num_traces
+    mapped(jax.random.split(jax.random.key(1), 7))
+    assert num_traces == before >= 1
+
+
+@on_four_devices
+def test_devices_share_the_seeds():
+    mesh = make_mesh()
+    keys = jax.device_put(pad_seeds(KEYS, mesh=mesh), NamedSharding(mesh, P(SEEDS)))
+    results = jax.jit(map_seeds(jax.random.normal, mesh=mesh))(keys)
+    assert results.shape == (8,)
+    shards = results.addressable_shards
+    assert [shard.data.shape for shard in shards] == [(2,)] * 4
+    assert {shard.device for shard in shards} == set(jax.devices())
+
+
+@on_four_devices
+@pytest.mark.parametrize("num_seeds", [1, 3, 4, 5, 8])
+def test_padding_repeats_the_last_seed(num_seeds):
+    numbers = jnp.arange(num_seeds)
+    padded = pad_seeds({"a": numbers, "b": numbers[:, None]}, mesh=make_mesh())
+    assert len(padded["a"]) % 4 == 0
+    assert len(padded["a"]) - num_seeds < 4
+    np.testing.assert_array_equal(padded["a"][:num_seeds], numbers)
+    assert (padded["a"][num_seeds:] == num_seeds - 1).all()
+    np.testing.assert_array_equal(padded["b"][:, 0], padded["a"])
+
+
+def compile_with(seeds_at_once):
+    def norm(key):
+        return jnp.linalg.norm(jax.random.normal(key, (10_000,)).reshape(100, 100))
+
+    mapped = map_seeds(norm, seeds_at_once=seeds_at_once)
+    return jax.jit(mapped).lower(jax.random.split(KEYS[0], 16)).compile()
+
+
+def test_as_many_seeds_as_fit_are_found():
+    needs = {n: required_memory(compile_with(n)) for n in (1, 2, 4, 8, 16)}
+    assert list(needs.values()) == sorted(needs.values())
+    assert needs[16] > 4 * needs[1]
+    for memory, fitting in ((None, [16]), (needs[16], [16]), (0, [1])):
+        assert fit_seeds_at_once(compile_with, 16, memory=memory)[0] in fitting
+    found, program = fit_seeds_at_once(compile_with, 16, memory=needs[4])
+    assert 1 < found < 16
+    assert required_memory(program) <= needs[4]
+
+
+class Device:
+    def __init__(self, stats):
+        self.memory_stats = lambda: stats
+
+
+def test_free_memory_is_what_is_not_in_use():
+    assert free_memory(Device({"bytes_limit": 100, "bytes_in_use": 30})) == 70
+    assert free_memory(Device({"bytes_limit": 100})) == 100
+    assert free_memory(Device({"bytes_in_use": 30})) is None
+    assert free_memory(Device(None)) is None
+
+
+@pytest.mark.parametrize("seeds_at_once", [0, -1])
+def test_fewer_than_one_seed_at_once_are_refused(seeds_at_once):
+    with pytest.raises(ValueError, match=f"must be 1 or more, not {seeds_at_once}"):
+        map_seeds(train, seeds_at_once=seeds_at_once)
+
+
+@pytest.mark.parametrize("in_axes", [(), (None,), (1,), (0, -1)])
+def test_axes_that_are_none_are_refused(in_axes):
+    with pytest.raises(ValueError, match="in_axes holds 0 for an argument with"):
+        map_seeds(train, in_axes=in_axes)
+
+
+@pytest.mark.parametrize("mesh", [None, make_mesh()], ids=["no mesh", "mesh"])
+@pytest.mark.parametrize(
+    ("arguments", "lengths"),
+    [
+        ((jnp.zeros(3), jnp.zeros(4)), r"\[3, 4\]"),
+        ((jnp.zeros(0), jnp.zeros(0)), r"\[0\]"),
+        ((jnp.zeros(3), jnp.float32(1)), r"\[0, 3\]"),
+    ],
+)
+def test_arguments_without_a_common_number_of_seeds_are_refused(
+    arguments, lengths, mesh
+):
+    with pytest.raises(ValueError, match=f"the lengths are {lengths}"):
+        map_seeds(jnp.add, in_axes=(0, 0), mesh=mesh)(*arguments)
