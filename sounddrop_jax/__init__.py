@@ -3,6 +3,7 @@
 from sounddrop_jax import audio as audio
 from sounddrop_jax import banks as banks
 from sounddrop_jax import convolution as convolution
+from sounddrop_jax import ensembles as ensembles
 from sounddrop_jax import inject as inject
 from sounddrop_jax import linen as linen
 from sounddrop_jax import spectra as spectra
