@@ -45,12 +45,21 @@ class _Constant:
     def __hash__(self) -> int:
         return id(self.values)
 
-    # What an nnx.Variable hands on: `variable[...]`, `variable.shape`.
+    # What a variable hands on to its value: `variable[...]`, `variable.shape`, and what
+    # makes `jnp.asarray(variable)` an array.
     def __getitem__(self, index):
         return self.values if index is Ellipsis else self.values[index]
 
     def __getattr__(self, name: str):
-        return getattr(self.__dict__["values"], name)
+        if name.startswith("__"):  # such as __deepcopy__, which would copy the array
+            raise AttributeError(name)
+        return getattr(self.values, name)
+
+    def __jax_array__(self) -> jax.Array:
+        return self.values
+
+    def __array__(self, *args, **kwargs) -> np.ndarray:
+        return np.asarray(self.values, *args, **kwargs)
 
     def __repr__(self) -> str:
         return f"{self.values.dtype}{list(self.values.shape)}"

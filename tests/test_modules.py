@@ -1,5 +1,6 @@
 """One battery for all NNX layers: keys, modes, transformations and state."""
 
+import copy
 import inspect
 import math
 from typing import Any
@@ -530,6 +531,21 @@ def test_a_bank_is_a_variable_in_which_transformations_see_no_array(case):
         assert layer.bank[...] is case.settings["bank"].values
         assert layer.bank.shape == case.settings["bank"].values.shape
         assert f"float32{list(layer.bank.shape)}" in repr(layer)
+
+
+def test_a_bank_reads_as_an_array():
+    bank = CASES["row bank"].make().bank
+    for array in (jnp.asarray(bank), np.asarray(bank), bank[...], bank.get_value()[:]):
+        np.testing.assert_array_equal(array, ROWS.values)
+    assert (bank.shape, bank.dtype, bank.ndim) == (ROWS.values.shape, "float32", 3)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, nnx.clone])
+def test_a_copy_of_a_layer_adds_the_same_noise(case, copied):
+    layer = case.make()
+    twin = copied(layer)
+    np.testing.assert_array_equal(twin(INPUTS, rngs=KEY), layer(INPUTS, rngs=KEY))
+    assert jax.tree.leaves(nnx.state(twin)) == jax.tree.leaves(nnx.state(layer)) == []
 
 
 def test_layers_share_the_memory_of_a_bank_and_nothing_else():
