@@ -86,6 +86,11 @@ def _make_recording(shape: Shape) -> NoiseBank:
     return NoiseBank(values)
 
 
+def _make_recording_in_parts(shape: Shape) -> NoiseBank:
+    """A recording cut into as many parts as there are channels, one for each."""
+    return NoiseBank(_make_recording(shape).values.reshape(shape[-1], -1).T)
+
+
 def _noise(make_layer: Callable[..., NoiseInjection], **settings: Any):
     # Made where it is called, so that the bank is an argument and no constant of what
     # is compiled: those of the largest maps are hundreds of MiB.
@@ -111,6 +116,9 @@ CONTESTANTS = {
         5,
     ),
     "recording": Contestant(_make_recording, _noise(AphexNoiseLayer), 5),
+    "recording, in parts": Contestant(
+        _make_recording_in_parts, _noise(AphexNoiseLayer), 5
+    ),
     "white, fresh": Contestant(_no_bank, _noise(GaussianNoiseLayer), 4),
     "rows, fresh": Contestant(_no_bank, _noise(WaterNoiseLayer), 4),
     "plane, fresh": Contestant(

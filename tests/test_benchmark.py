@@ -49,7 +49,7 @@ def test_noise_is_added_and_its_gradient_passed_on(name):
 
 @pytest.mark.parametrize("shape", [(64, 16, 16, 16), (64, 64, 64, 64)])
 def test_a_bank_holds_two_windows_at_least(shape):
-    for name in ("rows, bank", "plane, bank", "recording"):
+    for name in ("rows, bank", "plane, bank", "recording", "recording, in parts"):
         make_bank = functools.partial(CONTESTANTS[name].make_bank, shape)
         bank = jax.eval_shape(make_bank)
         assert 2**22 <= bank.values.size

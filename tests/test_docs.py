@@ -163,7 +163,7 @@ def test_a_bank_costs_a_fifth_of_dropout():
     assert len(cases) == 4  # alone, and eight seeds side by side
     for case in cases:
         rows = {row["layer"]: row for row in case["layers"]}
-        for name in ("rows, bank", "plane, bank"):
+        for name in ("rows, bank", "plane, bank", "recording, in parts"):
             assert rows[name]["to_dropout"][1] <= 0.2
             assert rows[name]["to_copy"][1] <= 2.5
 
