@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import math
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import runs
-from experiments.configs import UsageError, flag
+from experiments.configs import UsageError, exit_codes, flag
 from experiments.progress import progress_bar
 from sounddrop_jax import (
     AphexNoiseLayer,
@@ -281,9 +280,8 @@ def run_layer(config: LayerConfig) -> dict:
     shapes = SHAPES
     if jax.default_backend() != "cpu":
         shapes += LARGE_SHAPES
-    cases = [(shape, seeds) for shape in shapes for seeds in NUM_SEEDS]
     # Eight of the largest would not fit everywhere, and say nothing new.
-    cases = [(shape, n) for shape, n in cases if n == 1 or shape in SHAPES]
+    cases = [(s, n) for s in shapes for n in NUM_SEEDS if n == 1 or s in SHAPES]
     result: dict[str, Any] = {
         "environment": runs.environment(),
         "date": time.strftime("%Y-%m-%d"),
@@ -323,14 +321,8 @@ def main() -> None:
     config = tyro.extras.subcommand_cli_from_dict(
         {"layer": LayerConfig}, prog="python -m experiments.benchmark"
     )
-    try:
+    with exit_codes(interrupted="nothing was written."):
         run_layer(config)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written.", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import tyro
 from rich.console import Console
 
 from experiments import datasets, metrics, report, runs
-from experiments.configs import DESCRIPTION, Config, UsageError, check
+from experiments.configs import DESCRIPTION, Config, UsageError, check, exit_codes
 from experiments.progress import progress_bar
 from experiments.training import Trainer, make_functions
 from sounddrop_jax import ensembles
@@ -29,15 +29,9 @@ def main() -> None:
     config = tyro.cli(
         Config, prog="python -m experiments.cifar", description=DESCRIPTION
     )
-    try:
+    with exit_codes(interrupted="no result was written."):
         _share_cores(config.seeds)
         run(config)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted: no result was written.", file=sys.stderr)
-        sys.exit(130)
 
 
 def _share_cores(num_seeds: int) -> None:
@@ -105,7 +99,7 @@ def run(config: Config) -> dict:
         weight_decay=config.weight_decay,
         dtype=config.dtype,
     )
-    at_once = None if config.seeds_at_once == "auto" else config.seeds_at_once
+    at_once = config.at_once
     if at_once is None and jax.default_backend() == "cpu":
         at_once = 1  # the fastest, see docs/performance.md
     epoch_losses, epoch_accuracies = [], []

@@ -1,8 +1,10 @@
 """The configuration of a run: one dataclass makes flags, help and defaults."""
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +18,23 @@ DTYPES = ("float32", "bfloat16")
 
 class UsageError(Exception):
     """Bad input: one line that names the flag, the value and the remedy."""
+
+
+@contextlib.contextmanager
+def exit_codes(*, interrupted: str) -> Iterator[None]:
+    """Ends a command with one line: 2 after bad input, 130 after Ctrl-C.
+
+    Args:
+        interrupted: what is left behind by a command that was interrupted.
+    """
+    try:
+        yield
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"interrupted: {interrupted}", file=sys.stderr)
+        sys.exit(130)
 
 
 def flag(help: str, metavar: str | None = None) -> Any:
@@ -127,6 +146,11 @@ class Config:
         return REGULARIZERS[self.reg]
 
     @property
+    def at_once(self) -> int | None:
+        """The number that `seeds_at_once` asks for, or None for auto."""
+        return None if self.seeds_at_once == "auto" else self.seeds_at_once
+
+    @property
     def strength(self) -> float:
         """The intensity or rate: what the flag says, or the arm's default."""
         given = {"intensity": self.intensity, "rate": self.rate, None: None}
@@ -143,10 +167,9 @@ def check(config: Config) -> None:
     _check_choice("--reg", config.reg, tuple(REGULARIZERS))
     _check_choice("--dataset", config.dataset, datasets.CHOICES)
     _check_choice("--dtype", config.dtype, DTYPES)
-    at_once = None if config.seeds_at_once == "auto" else config.seeds_at_once
     for name, count in (
         ("--seeds", config.seeds),
-        ("--seeds-at-once", at_once),
+        ("--seeds-at-once", config.at_once),
         ("--epochs", config.epochs),
         ("--steps-per-epoch", config.steps_per_epoch),
         ("--batch-size", config.batch_size),

@@ -1,9 +1,5 @@
 """Ensembles: a result is its seed's own, whatever the number, chunk or device."""
 
-import os
-import subprocess
-import sys
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -21,28 +17,16 @@ from sounddrop_jax.ensembles import (
     pad_seeds,
     required_memory,
 )
+from tests.devices import check_on_four_devices, elsewhere, on_four_devices
 
-on_four_devices = pytest.mark.skipif(
-    jax.device_count() != 4, reason="runs in a process that has four devices"
-)
 KEYS = jax.random.split(jax.random.key(0), 7)
 SCALE = jnp.linspace(0.1, 1.0, 5)
 SIZES = [1, 3, None]
 
 
-@pytest.mark.skipif(jax.device_count() == 4, reason="this is that process")
+@elsewhere
 def test_all_of_these_pass_on_four_devices_too():
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-    flags = {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-        "PYTEST_ADDOPTS": "",
-    }
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, **flags}
-    )
-    assert done.returncode == 0, done.stdout
-    assert "1 skipped" in done.stdout
+    check_on_four_devices(__file__)
 
 
 def train(key, scale, num_steps):

@@ -1,9 +1,6 @@
 """Noise on several devices: the tests run in a process of their own that has four."""
 
 import itertools
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,27 +9,15 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from tests.devices import check_on_four_devices, elsewhere, on_four_devices
 from tests.layers import KEY, differ
 
-on_four_devices = pytest.mark.skipif(
-    jax.device_count() != 4, reason="runs in a process that has four devices"
-)
 SHAPE = (8, 5, 6, 3)
 
 
-@pytest.mark.skipif(jax.device_count() == 4, reason="this is that process")
+@elsewhere
 def test_the_others_pass_on_four_devices():
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-    flags = {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-        "PYTEST_ADDOPTS": "",
-    }
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, **flags}
-    )
-    assert done.returncode == 0, done.stdout
-    assert "1 skipped" in done.stdout
+    check_on_four_devices(__file__)
 
 
 def shard(axis_type, spec) -> jax.Array:
