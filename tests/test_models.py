@@ -1,5 +1,7 @@
 """The network against a reference in float64 NumPy, and PyTorch's initial weights."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -195,11 +197,44 @@ def test_evaluation_uses_the_running_statistics_and_leaves_them():
 def test_norm_divides_by_the_root_of_variance_plus_1e_5(network):
     # Maps whose variance is about epsilon: another epsilon would be far off.
     maps = 3e-3 * np.random.default_rng(0).standard_normal((8, 4, 4, 16))
-    normalized = nnx.clone(network.blocks[0].norm)(jnp.asarray(maps, jnp.float32))
+    pooled = nnx.clone(network.blocks[0].norm)(jnp.asarray(maps, jnp.float32))
     axes = (0, 1, 2)
-    expected = (maps - maps.mean(axes)) / np.sqrt(maps.var(axes) + 1e-5)
+    normalized = (maps - maps.mean(axes)) / np.sqrt(maps.var(axes) + 1e-5)
+    expected = normalized.reshape(8, 2, 2, 2, 2, 16).max((2, 4))
     # The variance is a difference of mean squares, here of like sizes.
-    np.testing.assert_allclose(normalized, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(pooled, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("train", [True, False], ids=["training", "evaluation"])
+def test_pooling_first_is_flax_norm_and_max_pool(train):
+    rng = np.random.default_rng(0)
+    # Scales of both signs; ties, as ReLU makes them.
+    scale, bias = jnp.asarray([1.5, -0.5, 0.3, -2.0]), jnp.asarray([0.1, -1, 2, 0.5])
+    mean, var = (
+        jnp.asarray(rng.uniform(0.5, 2, 4).astype(np.float32)) for _ in range(2)
+    )
+    maps = nnx.relu(jnp.asarray(rng.standard_normal((5, 6, 8, 4)), jnp.float32))
+    cotangent = jnp.asarray(rng.standard_normal((5, 3, 4, 4)), jnp.float32)
+
+    def run(norm, pool):
+        norm.scale[...], norm.bias[...] = scale, bias
+        norm.mean[...], norm.var[...] = mean, var
+        norm = nnx.view(norm, use_running_average=not train)
+        graph, params, stats = nnx.split(norm, nnx.Param, nnx.BatchStat)
+
+        def outputs(params, maps):
+            norm = nnx.merge(graph, params, stats, copy=True)
+            return pool(norm(maps)), nnx.to_pure_dict(nnx.state(norm, nnx.BatchStat))
+
+        values, pull_back, updated = jax.vjp(outputs, params, maps, has_aux=True)
+        params_gradient, maps_gradient = pull_back(cotangent)
+        return values, nnx.to_pure_dict(params_gradient), maps_gradient, updated
+
+    ours = run(models.NormPool(4), lambda maps: maps)
+    flax_norm = nnx.BatchNorm(4, momentum=0.9, epsilon=1e-5, rngs=nnx.Rngs(0))
+    theirs = run(flax_norm, models.max_pool)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+    jax.tree.map(close, ours, theirs)
 
 
 def test_every_gradient_is_the_slope_of_the_reference(network):
