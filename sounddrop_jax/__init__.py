@@ -7,6 +7,7 @@ from sounddrop_jax import ensembles as ensembles
 from sounddrop_jax import inject as inject
 from sounddrop_jax import linen as linen
 from sounddrop_jax import spectra as spectra
+from sounddrop_jax import statistics as statistics
 from sounddrop_jax.banks import NoiseBank as NoiseBank
 from sounddrop_jax.banks import make_power_law_bank as make_power_law_bank
 from sounddrop_jax.banks import make_recording_bank as make_recording_bank

@@ -1,0 +1,706 @@
+"""Paired statistics: against SciPy, by hand, and on data whose answer is known."""
+
+import functools
+import itertools
+import math
+import re
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from sounddrop_jax.statistics import (
+    METHODS,
+    compare_pairs,
+    holm,
+    improvement_probability,
+    mean_interval,
+    sign_flip_test,
+    smallest_detectable_effect,
+)
+
+every_method = pytest.mark.parametrize("method", METHODS)
+
+# All of mean zero.
+DRAWS = {
+    "normal": lambda rng, shape: rng.standard_normal(shape),
+    "exponential": lambda rng, shape: rng.exponential(size=shape) - 1,
+    "Laplace": lambda rng, shape: rng.laplace(size=shape),
+}
+
+
+def against_zero(function, differences, **options):
+    return function(differences, np.zeros_like(differences), **options)
+
+
+def standard_error(share, num_draws):
+    return math.sqrt(share * (1 - share) / num_draws)
+
+
+# The interval for the mean: how often it holds the true one
+
+
+@functools.cache
+def coverage(distribution, num_seeds, method) -> tuple[float, float]:
+    """The share of simulated intervals that hold the mean, and its standard error."""
+    # BCa by SciPy is slow, and the studentized interval closest to the limit at 8.
+    num_chunks = {"studentized": 64 if num_seeds == 8 else 24, "bca": 8, "t": 64}[
+        method
+    ]
+    hits = 0
+    for chunk in range(num_chunks):  # each with resamples of its own
+        rng = np.random.default_rng([chunk, num_seeds])
+        differences = DRAWS[distribution](rng, (num_seeds, 640))
+        low, high, made_by = against_zero(
+            mean_interval, differences, method=method, num_resamples=999, seed=chunk
+        )
+        assert (made_by == method).all()
+        hits += ((low <= 0) & (high >= 0)).sum()
+    share = hits / (640 * num_chunks)
+    return share, standard_error(share, 640 * num_chunks)
+
+
+@pytest.mark.parametrize("num_seeds", [8, 16, 64])
+@pytest.mark.parametrize("distribution", ["normal", "exponential"])
+def test_95_percent_intervals_hold_the_mean_in_93_to_97_percent(
+    distribution, num_seeds
+):
+    share, error = coverage(distribution, num_seeds, "studentized")
+    assert error < 0.002
+    assert 0.93 < share < 0.97
+
+
+ROWS = re.findall(
+    r"\| (\w+) \| (\d+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", mean_interval.__doc__
+)
+
+
+def test_the_documented_coverage_has_every_distribution():
+    expected = itertools.product(DRAWS, ["8", "16", "64"])
+    assert [row[:2] for row in ROWS] == list(expected)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: " ".join(row[:2]))
+def test_coverage_is_what_the_documentation_says(row):
+    distribution, num_seeds, *documented = row
+    for method, percent in zip(METHODS, documented, strict=True):
+        share, error = coverage(distribution, int(num_seeds), method)
+        rounding = 0.005 if "." not in percent else 0.0005
+        # 4 standard errors of a difference, since the figures were simulated too.
+        assert abs(share - float(percent) / 100) < 4 * math.sqrt(2) * error + rounding
+
+
+@pytest.mark.parametrize(
+    ("distribution", "percent"), [("normal", 95), ("exponential", 88)]
+)
+def test_coverage_of_four_seeds_is_what_the_documentation_says(distribution, percent):
+    assert f"{percent} % of {distribution}" in mean_interval.__doc__
+    share, error = coverage(distribution, 4, "t")
+    assert abs(share - percent / 100) < 0.005 + 4 * error
+
+
+# The interval for the mean: against other implementations
+
+
+def test_t_and_bca_are_those_of_scipy():
+    differences = np.random.default_rng(0).gamma(2, size=12)
+    expected = stats.ttest_1samp(differences, 0).confidence_interval(0.9)
+    result = against_zero(mean_interval, differences, method="t", confidence=0.9)
+    np.testing.assert_allclose(result[:2], expected, rtol=1e-12)
+
+    expected = stats.bootstrap(
+        (differences,), np.mean, n_resamples=999, rng=np.random.default_rng(7)
+    ).confidence_interval
+    result = against_zero(
+        mean_interval, differences, method="bca", num_resamples=999, seed=7
+    )
+    np.testing.assert_allclose(result[:2], expected, rtol=1e-10)
+
+
+def test_studentized_interval_agrees_with_one_resampled_value_by_value():
+    differences = np.random.default_rng(1).gamma(2, size=10)
+    rng = np.random.default_rng(2)
+    mean, error = differences.mean(), stats.sem(differences)
+    resamples = rng.choice(differences, (20_000, 10))
+    ratios = (resamples.mean(axis=1) - mean) / stats.sem(resamples, axis=1)
+    low, high = mean - np.quantile(ratios, [0.975, 0.025]) * error
+    result = against_zero(mean_interval, differences, num_resamples=19_999)
+    # Quantiles of 20,000 ratios come out alike to about 2 %.
+    np.testing.assert_allclose(result.low - mean, low - mean, rtol=0.06)
+    np.testing.assert_allclose(result.high - mean, high - mean, rtol=0.06)
+    assert result.method == "studentized"
+
+
+@every_method
+def test_the_interval_widens_with_the_confidence(method):
+    differences = np.random.default_rng(0).normal(size=16)
+    widths = [
+        np.subtract(*result[1::-1])
+        for result in (
+            against_zero(mean_interval, differences, method=method, confidence=c)
+            for c in (0.5, 0.8, 0.9, 0.95, 0.99)
+        )
+    ]
+    assert (np.diff(widths) > 0).all()
+
+
+def test_as_few_resamples_as_the_confidence_needs_are_enough():
+    differences = np.random.default_rng(0).normal(size=16)
+    for confidence, fewest in [(0.9, 19), (0.95, 39), (0.99, 199)]:
+        against_zero(
+            mean_interval, differences, confidence=confidence, num_resamples=fewest
+        )
+        with pytest.raises(ValueError, match=f"take at least {fewest}"):
+            against_zero(
+                mean_interval,
+                differences,
+                confidence=confidence,
+                num_resamples=fewest - 1,
+            )
+
+
+@every_method
+def test_conditions_are_compared_one_by_one(method):
+    rng = np.random.default_rng(0)
+    scores, baseline = rng.normal(size=(2, 9, 5, 40))  # more than one block
+    options = {"method": method, "num_resamples": 199}
+    together = mean_interval(scores, baseline, **options)
+    assert together.low.shape == (5, 40)
+    for place in [(0, 0), (4, 39)]:
+        pair = scores[:, *place], baseline[:, *place]
+        low, high, made_by = mean_interval(*pair, **options)
+        np.testing.assert_allclose(together.low[place], low, rtol=1e-9)
+        np.testing.assert_allclose(together.high[place], high, rtol=1e-9)
+        assert together.method[place] == made_by
+        p_value = sign_flip_test(*pair)
+        assert sign_flip_test(scores, baseline)[place] == p_value
+        improvement = improvement_probability(*pair)
+        for one, all_of_them in zip(
+            improvement, improvement_probability(scores, baseline), strict=True
+        ):
+            assert all_of_them[place] == one
+
+
+def test_no_conditions_give_empty_results():
+    nothing = np.zeros((8, 0))
+    for method in METHODS:
+        assert mean_interval(nothing, nothing, method=method).low.shape == (0,)
+    assert sign_flip_test(nothing, nothing).shape == (0,)
+
+
+# The interval for the mean: what cannot be resampled
+
+
+@every_method
+@pytest.mark.parametrize("num_seeds", [2, 8])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_equal_differences_give_a_point_and_say_so(method, num_seeds, dtype):
+    # Equal on paper, not in binary.
+    correct = np.array([2131, 7213, 4444, 9001, 1234, 5678, 3333, 8765])[:num_seeds]
+    scores, baseline = (
+        ((correct + 30) / 1e4).astype(dtype),
+        (correct / 1e4).astype(dtype),
+    )
+    assert np.ptp(scores.astype(float) - baseline) > 0
+    low, high, made_by = mean_interval(scores, baseline, method=method)
+    assert low == high == pytest.approx(0.003, abs=1e-6)
+    assert made_by == "none"
+    assert sign_flip_test(scores, baseline) == 2 ** (1 - num_seeds)
+
+
+@every_method
+def test_equal_arms_are_no_evidence(method):
+    result = compare_pairs([0.7] * 8, [0.7] * 8, method=method)
+    assert result.low == result.high == result.mean_difference == 0
+    assert result.std_difference == 0
+    assert result.p_value == 1
+    assert result.improvement == 0.5
+    assert result.interval_method == "none"
+    assert all(np.isfinite(value) for value in result if isinstance(value, float))
+
+
+@every_method
+def test_one_constant_condition_leaves_the_others_alone(method):
+    scores = np.random.default_rng(0).normal(size=(9, 3))
+    scores[:, 1] = 2
+    options = {"method": method, "num_resamples": 199}
+    together = against_zero(mean_interval, scores, **options)
+    without = against_zero(mean_interval, scores[:, [0, 2]], **options)
+    assert together.method.tolist() == [method, "none", method]
+    assert together.low[1] == together.high[1] == 2
+    np.testing.assert_allclose(together.low[[0, 2]], without.low, rtol=1e-9)
+    np.testing.assert_allclose(together.high[[0, 2]], without.high, rtol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_studentized_gives_way_to_t_where_it_is_useless(dtype):
+    baseline = np.arange(7000, 7008) / 10_000
+    spread = [3, 4, 5, 6, 7, 8, 9, 11]
+    mostly_equal = [3, 3, 3, 3, 3, 3, 3, 11]
+    for steps, num_seeds, expected in [
+        (spread, 8, "studentized"),
+        (spread, 7, "t"),
+        (mostly_equal, 8, "t"),
+    ]:
+        arms = (baseline + np.array(steps) / 10_000)[:num_seeds], baseline[:num_seeds]
+        arms = [arm.astype(dtype) for arm in arms]
+        interval = mean_interval(*arms)
+        assert interval.method == expected
+        if expected == "t":
+            assert interval == mean_interval(*arms, method="t")
+
+
+def test_bca_gives_way_to_t_where_it_is_undefined():
+    # Of three resamples of two pairs all can lie above the mean.
+    scores, options = [0.0, 1.0], {"confidence": 0.5, "num_resamples": 3}
+    made_by = [
+        str(
+            mean_interval(scores, [0.0, 0.0], method="bca", seed=seed, **options).method
+        )
+        for seed in range(100)
+    ]
+    assert set(made_by) == {"bca", "t"}
+    undefined = made_by.index("t")
+    bca = mean_interval(scores, [0, 0], method="bca", seed=undefined, **options)
+    assert bca == mean_interval(scores, [0, 0], method="t", confidence=0.5)
+
+
+@every_method
+@pytest.mark.parametrize("scale", [1e-150, 1e150])
+def test_the_unit_of_the_scores_does_not_matter(method, scale):
+    differences = np.random.default_rng(0).normal(size=10)
+    options = {"method": method, "num_resamples": 199}
+    expected = against_zero(mean_interval, differences, **options)
+    result = against_zero(mean_interval, differences * scale, **options)
+    np.testing.assert_allclose(np.array(result[:2]) / scale, expected[:2], rtol=1e-9)
+    assert result.method == method
+
+
+# The sign-flip test
+
+
+@pytest.mark.parametrize(
+    ("differences", "expected"),
+    [
+        ([1, 2], 2 / 4),
+        ([3, 1, 2], 2 / 8),
+        ([3, -1, 2], 4 / 8),  # 6 and 4, with either sign
+        ([1, 2, -3], 1),
+        ([1, 1, 1, 1], 2 / 16),
+        ([4, 3, 2, -1], 4 / 16),  # 10 and 8
+        ([1, 0, 0, 0], 1),
+        ([-1, -2, -3, -4, -5], 2 / 32),
+        ([5, 4, 3, -2, 1], 6 / 32),  # 15, 13 and 11
+        ([0, 0, 0], 1),
+    ],
+)
+def test_p_values_counted_by_hand(differences, expected):
+    assert against_zero(sign_flip_test, np.array(differences)) == expected
+
+
+@pytest.mark.parametrize("num_seeds", [2, 7, 10])
+def test_exact_p_values_are_those_of_scipy(num_seeds):
+    rng = np.random.default_rng(num_seeds)
+    for differences in rng.normal(0.5, size=(10, num_seeds)):
+        expected = stats.permutation_test(
+            (differences,), np.mean, permutation_type="samples", n_resamples=np.inf
+        ).pvalue
+        p_value = against_zero(sign_flip_test, differences)
+        np.testing.assert_allclose(p_value, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_differences_equal_but_for_rounding_tie(dtype):
+    baseline = np.array([7213, 7250, 7199, 7300, 7121]) / 10_000
+    steps = np.array([3, 3, 3, -3, 3])
+    scores = (baseline + steps / 10_000).astype(dtype)
+    # |sum| of 15 with 2 of 32 choices of signs, and of 9 with 10.
+    assert sign_flip_test(scores, baseline.astype(dtype)) == 12 / 32
+
+
+def test_signs_drawn_at_random_come_close_to_all_of_them():
+    differences = np.random.default_rng(0).normal(0.4, size=(16, 20))
+    exact = against_zero(sign_flip_test, differences, num_flips=2**16)
+    drawn = against_zero(sign_flip_test, differences, num_flips=2**13)
+    error = np.sqrt(exact * (1 - exact) / 2**13)
+    assert (np.abs(drawn - exact) < 5 * error + 2**-13).all()
+    assert (drawn != exact).any()
+
+
+def test_no_p_value_is_below_one_of_the_flips():
+    p_value = against_zero(sign_flip_test, np.ones(64), num_flips=500)
+    assert p_value == 1 / 500
+
+
+def draw_symmetric(distribution, rng, shape):
+    if distribution != "unequal":
+        return DRAWS[distribution](rng, shape)
+    # Symmetric is enough: pairs need not be distributed alike.
+    scale = 2.0 ** np.arange(shape[0])
+    return scale[:, None] * DRAWS["normal"](rng, shape)
+
+
+symmetric = pytest.mark.parametrize("distribution", ["normal", "Laplace", "unequal"])
+
+
+@symmetric
+@pytest.mark.parametrize(
+    ("num_seeds", "level"), [(5, 0), (6, 2 / 64), (8, 12 / 256), (10, 50 / 1024)]
+)
+def test_false_positives_are_what_all_flips_promise(distribution, num_seeds, level):
+    shape = (num_seeds, 20_000)
+    differences = draw_symmetric(distribution, np.random.default_rng(0), shape)
+    share = (against_zero(sign_flip_test, differences) <= 0.05).mean()
+    assert level <= 0.05
+    assert abs(share - level) <= 4 * standard_error(level, 20_000)
+
+
+@symmetric
+@pytest.mark.parametrize("num_seeds", [16, 64])
+def test_false_positives_of_drawn_flips_stay_below_the_level(distribution, num_seeds):
+    p_values = []
+    for seed in range(40):
+        rng = np.random.default_rng([seed, num_seeds])
+        differences = draw_symmetric(distribution, rng, (num_seeds, 500))
+        p_values.append(
+            against_zero(sign_flip_test, differences, num_flips=999, seed=seed)
+        )
+    share = (np.array(p_values) <= 0.05).mean()
+    # The observed signs and 48 of the 998 others. The flips are draws too, 40 times.
+    level = 49 / 999
+    error = math.hypot(standard_error(level, 20_000), standard_error(level, 999 * 40))
+    assert abs(share - level) < 4 * error
+
+
+def test_skewed_differences_are_rejected_more_often():
+    differences = DRAWS["exponential"](np.random.default_rng(0), (8, 20_000))
+    share = (against_zero(sign_flip_test, differences) <= 0.05).mean()
+    assert "in 9 to 10 % of cases" in sign_flip_test.__doc__
+    assert 0.09 < share < 0.10
+
+
+# The probability of improvement
+
+
+def test_improvement_counts_wins_and_half_of_the_ties():
+    result = improvement_probability([3, 4, 5, 6, 1], [1, 4, 2, 7, 0])
+    assert result.probability == 3.5 / 5
+    assert improvement_probability([1, 2], [3, 4]).probability == 0
+    assert improvement_probability([1, 2], [1, 2]).probability == 0.5
+
+
+def test_the_interval_of_improvement_is_that_of_scipy_without_ties():
+    for wins in range(7):
+        scores = np.where(np.arange(6) < wins, 1, -1)
+        result = against_zero(improvement_probability, scores, confidence=0.9)
+        expected = stats.binomtest(wins, 6).proportion_ci(0.9, method="exact")
+        np.testing.assert_allclose(result[1:], expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("num_seeds", [2, 5, 8, 16])
+def test_the_interval_of_improvement_holds_the_truth_ties_or_not(num_seeds):
+    counts = [
+        (wins, ties)
+        for wins in range(num_seeds + 1)
+        for ties in range(num_seeds + 1 - wins)
+    ]
+    outcomes = np.array(
+        [[1] * w + [0] * t + [-1] * (num_seeds - w - t) for w, t in counts]
+    )
+    _, low, high = against_zero(improvement_probability, outcomes.T)
+    least = 1.0
+    for lose, tie in itertools.product(np.linspace(0, 1, 41), np.linspace(0, 1, 9)):
+        if lose + tie > 1:
+            continue
+        win = max(1 - lose - tie, 0.0)
+        truth = win + tie / 2
+        trials = [(w, t, num_seeds - w - t) for w, t in counts]
+        weights = stats.multinomial.pmf(trials, num_seeds, [win, tie, 1 - win - tie])
+        # An end that equals the truth holds it, whatever the last bit.
+        holds = (low <= truth + 1e-12) & (truth <= high + 1e-12)
+        least = min(least, (weights * holds).sum())
+    assert least >= 0.95 - 1e-9
+    assert least < 0.99  # nor is it wider than it must be
+
+
+# Holm's correction
+
+
+@pytest.mark.parametrize(
+    ("p_values", "expected"),
+    [
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),
+        ([0.01, 0.02, 0.03, 0.04, 0.05], [0.05, 0.08, 0.09, 0.09, 0.09]),  # R p.adjust
+        ([0.9, 0.8], [1, 1]),
+        ([0.03], [0.03]),
+        ([0.02, 0.02], [0.04, 0.04]),
+        ([0, 1], [0, 1]),
+    ],
+)
+def test_holm_gives_known_values(p_values, expected):
+    np.testing.assert_allclose(holm(p_values), expected, rtol=1e-12)
+
+
+def test_holm_corrects_each_family_by_itself():
+    families = np.random.default_rng(0).uniform(0, 0.2, size=(6, 2, 3))
+    adjusted = holm(families)
+    for place in np.ndindex(2, 3):
+        np.testing.assert_array_equal(adjusted[:, *place], holm(families[:, *place]))
+
+
+@pytest.mark.parametrize("num_effects", [0, 2])
+def test_arms_that_share_a_control_give_few_false_positives(num_effects):
+    rng = np.random.default_rng(num_effects)
+    control = rng.normal(size=(10, 1, 4000))
+    arms = rng.normal(size=(10, 5, 4000))
+    arms[:, :num_effects] += 3
+    p_values = sign_flip_test(arms, np.broadcast_to(control, arms.shape))
+    error = standard_error(0.05, 4000)
+    any_false = (holm(p_values)[num_effects:] <= 0.05).any(axis=0).mean()
+    assert any_false < 0.05 + 3 * error
+    # Which without the correction there would be.
+    assert (p_values[num_effects:] <= 0.05).any(axis=0).mean() > 0.05 + 5 * error
+    assert (holm(p_values)[:num_effects] <= 0.05).mean(axis=-1).min(initial=1) > 0.8
+
+
+# The smallest detectable effect
+
+
+@pytest.mark.parametrize(
+    ("num_seeds", "effect"),
+    [(199, 0.2), (90, 0.3), (34, 0.5), (15, 0.8)],
+)
+def test_published_sample_sizes(num_seeds, effect):
+    # So many pairs find the effect with power 0.8 at 0.05, and one less does not:
+    # G*Power 3.1, t test for the difference between two dependent means.
+    assert smallest_detectable_effect(num_seeds, 1.0) <= effect
+    assert smallest_detectable_effect(num_seeds - 1, 1.0) > effect
+
+
+def power(num_seeds, num_comparisons):
+    effect = smallest_detectable_effect(num_seeds, 2.0, num_comparisons=num_comparisons)
+    rng = np.random.default_rng(num_seeds)
+    differences = rng.normal(effect, 2.0, size=(num_seeds, 5000))
+    # Enough to reach the level, and to enumerate up to 12 seeds.
+    p_values = against_zero(sign_flip_test, differences, num_flips=2**12)
+    return (p_values <= 0.05 / num_comparisons).mean()
+
+
+@pytest.mark.parametrize(
+    ("num_seeds", "num_comparisons"),
+    [(7, 1), (8, 1), (10, 5), (12, 10), (16, 1), (64, 5)],
+)
+def test_power_at_the_smallest_effect_is_close_to_80_percent(
+    num_seeds, num_comparisons
+):
+    error = standard_error(0.8, 5000)
+    share = power(num_seeds, num_comparisons)
+    assert 0.76 - 2 * error < share < 0.80 + 3 * error
+
+
+@pytest.mark.parametrize(
+    ("num_seeds", "num_comparisons"), [(6, 1), (8, 3), (8, 6), (9, 10)]
+)
+def test_power_is_lower_where_nearly_all_signs_must_agree(num_seeds, num_comparisons):
+    assert 0.65 - 0.015 < power(num_seeds, num_comparisons) < 0.75 + 0.015
+
+
+def test_power_of_the_t_test_at_the_smallest_effect():
+    # Half of a level of 0.1 by either tail, and a power that both make up.
+    effect = smallest_detectable_effect(64, 1.0, alpha=0.5, power=0.55)
+    differences = np.random.default_rng(0).normal(effect, size=(64, 100_000))
+    share = (stats.ttest_1samp(differences, 0).pvalue <= 0.5).mean()
+    assert abs(share - 0.55) < 4 * standard_error(0.55, 100_000)
+
+
+def test_too_few_seeds_find_no_effect_however_large():
+    assert smallest_detectable_effect(5, 1.0) == math.inf
+    assert math.isfinite(smallest_detectable_effect(6, 1.0))
+    assert smallest_detectable_effect(8, 1.0, num_comparisons=7) == math.inf
+    assert math.isfinite(smallest_detectable_effect(8, 1.0, num_comparisons=6))
+    assert against_zero(sign_flip_test, np.full(5, 1e9)) > 0.05
+    assert against_zero(sign_flip_test, np.full(6, 1e-9)) < 0.05
+
+
+def test_the_effect_shrinks_with_seeds_and_grows_with_what_is_asked():
+    seeds = [smallest_detectable_effect(n, 1.0) for n in (6, 8, 16, 64, 500, 5000)]
+    assert (np.diff(seeds) < 0).all()
+    family = [
+        smallest_detectable_effect(16, 1.0, num_comparisons=m) for m in (1, 5, 50)
+    ]
+    assert (np.diff(family) > 0).all()
+    assert family[1] == smallest_detectable_effect(16, 1.0, alpha=0.01)
+    powers = [smallest_detectable_effect(16, 1.0, power=p) for p in (0.5, 0.8, 0.99)]
+    assert (np.diff(powers) > 0).all()
+    assert smallest_detectable_effect(16, 3.0) == pytest.approx(3 * family[0])
+    assert smallest_detectable_effect(16, 0.0) == 0
+
+
+# Both arms
+
+
+def test_a_comparison_says_what_its_parts_say():
+    rng = np.random.default_rng(0)
+    scores, baseline = rng.normal([[1.0], [0.5]], size=(2, 16))
+    for options in [{}, {"method": "bca", "confidence": 0.9, "seed": 3}]:
+        result = compare_pairs(scores, baseline, **options)
+        assert result.num_seeds == 16
+        differences = scores - baseline
+        assert result.mean_difference == pytest.approx(differences.mean())
+        assert result.std_difference == pytest.approx(np.std(differences, ddof=1))
+        interval = mean_interval(scores, baseline, **options)
+        assert (result.low, result.high, result.interval_method) == interval
+        seed, confidence = options.get("seed", 0), options.get("confidence", 0.95)
+        assert result.p_value == sign_flip_test(scores, baseline, seed=seed)
+        improvement = improvement_probability(scores, baseline, confidence=confidence)
+        assert result[7:] == improvement
+        assert {type(value) for value in result} == {int, float, str}
+
+
+def test_the_seed_decides_all_randomness():
+    rng = np.random.default_rng(0)
+    scores, baseline = rng.normal(size=(2, 20))
+    first = compare_pairs(scores, baseline, seed=1)
+    assert compare_pairs(scores, baseline, seed=1) == first
+    other = compare_pairs(scores, baseline, seed=2)
+    assert first.low != other.low and first.p_value != other.p_value
+    # Other resamples give nearly the same interval.
+    width = first.high - first.low
+    assert abs(first.low - other.low) + abs(first.high - other.high) < 0.05 * width
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int32, bool])
+def test_scores_of_other_types_are_taken(dtype):
+    scores = jnp.array([1, 0, 1, 1, 1, 1], dtype)
+    result = compare_pairs(scores, jnp.zeros(6, dtype))
+    assert result.mean_difference == pytest.approx(5 / 6)
+    assert result.p_value == 2 / 32
+
+
+ints = st.integers(-50, 50)
+pairs = st.lists(st.tuples(ints, ints), min_size=2, max_size=10).map(
+    lambda found: np.array(found, float).T
+)
+
+
+@every_method
+@settings(max_examples=40, deadline=None)
+@given(arms=pairs)
+def test_exchanged_arms_give_the_opposite(method, arms):
+    scores, baseline = arms
+    there = mean_interval(scores, baseline, method=method, num_resamples=199)
+    back = mean_interval(baseline, scores, method=method, num_resamples=199)
+    assert there.method == back.method
+    np.testing.assert_allclose(there.low, -back.high, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(there.high, -back.low, rtol=1e-9, atol=1e-9)
+    assert sign_flip_test(scores, baseline) == sign_flip_test(baseline, scores)
+    there = improvement_probability(scores, baseline)
+    back = improvement_probability(baseline, scores)
+    np.testing.assert_allclose(there, 1 - np.array(back)[[0, 2, 1]], atol=1e-12)
+
+
+@every_method
+@settings(max_examples=40, deadline=None)
+@given(arms=pairs, shift=st.integers(-1000, 1000))
+def test_a_shift_of_one_arm_shifts_the_interval(method, arms, shift):
+    scores, baseline = arms
+    result = mean_interval(scores, baseline, method=method, num_resamples=199)
+    moved = mean_interval(scores + shift, baseline, method=method, num_resamples=199)
+    assert moved.method == result.method
+    np.testing.assert_allclose(moved.low, result.low + shift, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(moved.high, result.high + shift, rtol=1e-9, atol=1e-9)
+    both = sign_flip_test(scores + shift, baseline + shift)
+    assert both == sign_flip_test(scores, baseline)
+
+
+@settings(max_examples=40, deadline=None)
+@given(arms=pairs, data=st.data())
+def test_the_order_of_the_seeds_does_not_matter(arms, data):
+    order = data.draw(st.permutations(range(arms.shape[1])))
+    scores, baseline = arms
+    again = scores[order], baseline[order]
+    assert sign_flip_test(*again) == sign_flip_test(scores, baseline)
+    assert improvement_probability(*again) == improvement_probability(scores, baseline)
+    result = mean_interval(scores, baseline, method="t")
+    moved = mean_interval(*again, method="t")
+    np.testing.assert_allclose(moved[:2], result[:2], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["studentized", "bca"])
+def test_the_order_of_the_seeds_hardly_matters_to_a_bootstrap(method):
+    differences = np.random.default_rng(0).gamma(3, size=16)
+    result = against_zero(mean_interval, differences, method=method)
+    moved = against_zero(mean_interval, differences[::-1], method=method)
+    width = result.high - result.low
+    assert np.abs(np.subtract(result[:2], moved[:2])).max() < 0.05 * width
+
+
+# What is refused
+
+
+PAIRED = [compare_pairs, mean_interval, sign_flip_test, improvement_probability]
+
+
+@pytest.mark.parametrize("function", PAIRED)
+@pytest.mark.parametrize(
+    ("scores", "baseline", "message"),
+    [
+        ([1, math.nan, 3, math.inf], [1, 2, 3, 4], "scores hold .* at 1, 3; run"),
+        ([1, 2, 3], [1, 2, -math.inf], "baseline hold .* at 2; run"),
+        ([1, 2, 3], [1, 2], r"scores have \(3,\) and baseline \(2,\); keep"),
+        ([1], [2], r"2 seeds or more .* shape \(1,\); run more"),
+        ([], [], r"2 seeds or more .* shape \(0,\); run more"),
+    ],
+)
+def test_pairs_that_cannot_be_compared_are_refused(function, scores, baseline, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        function(scores, baseline)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_places_of_nan_are_named_in_conditions_too():
+    scores = np.ones((8, 3))
+    scores[5, 2] = scores[3, 0] = math.nan
+    with pytest.raises(ValueError, match=r"at \(3, 0\), \(5, 2\); run"):
+        against_zero(sign_flip_test, scores)
+    with pytest.raises(ValueError, match=r"at 0, 1, 2, 3, 4, 5, 6, 7, 4 more; run"):
+        sign_flip_test(np.full(12, math.nan), np.zeros(12))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: sign_flip_test(1.0, 2.0), r"shape \(\)"),
+        (lambda: compare_pairs(np.ones((4, 2)), np.ones((4, 2))), r"shape \(4, 2\)"),
+        (lambda: mean_interval([1, 2], [0, 0], method="BCa"), "not 'BCa'"),
+        (lambda: mean_interval([1, 2], [0, 0], confidence=95), "not 95"),
+        (lambda: improvement_probability([1, 2], [0, 0], confidence=0), "not 0"),
+        (lambda: sign_flip_test([1, 2], [0, 0], num_flips=1), "2 or more, not 1"),
+        (lambda: holm([]), r"at least one, but has shape \(0,\)"),
+        (lambda: holm(0.5), r"at least one, but has shape \(\)"),
+        (lambda: holm([0.5, math.nan, 1.5]), "those at 1, 2 do not"),
+        (lambda: holm([-0.1]), "those at 0 do not"),
+        (lambda: smallest_detectable_effect(1, 1.0), "num_seeds .* not 1"),
+        (lambda: smallest_detectable_effect(8, -1.0), "not -1.0"),
+        (lambda: smallest_detectable_effect(8, math.nan), "not nan"),
+        (lambda: smallest_detectable_effect(8, 1.0, num_comparisons=0), "not 0"),
+        (lambda: smallest_detectable_effect(8, 1.0, alpha=0.0), "alpha=0.0"),
+        (lambda: smallest_detectable_effect(8, 1.0, power=1.0), "power=1.0"),
+        (lambda: smallest_detectable_effect(8, 1.0, alpha=0.9), "alpha=0.9"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(call, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_scipy_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.stats", None)
+    with pytest.raises(ImportError, match=r"install 'sounddrop_jax\[statistics\]'"):
+        mean_interval([1.0, 2.0], [0.0, 0.0])
+    assert sign_flip_test([1.0, 2.0], [0.0, 0.0]) == 0.5  # needs NumPy only
