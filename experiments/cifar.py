@@ -6,21 +6,23 @@ python -m experiments.cifar --reg=water
 import contextlib
 import dataclasses
 import datetime
+import io
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import tyro
 from rich.console import Console
 
-from experiments import datasets, metrics, report, runs
+from experiments import datasets, metrics, processes, report, runs
 from experiments.configs import DESCRIPTION, Config, UsageError, check, exit_codes
 from experiments.progress import progress_bar
 from experiments.training import Trainer, make_functions
-from sounddrop_jax import ensembles
 from sounddrop_jax.audio import AudioError
 
 
@@ -29,46 +31,69 @@ def main() -> None:
     config = tyro.cli(
         Config, prog="python -m experiments.cifar", description=DESCRIPTION
     )
-    with exit_codes(interrupted="no result was written."):
-        _share_cores(config.seeds)
-        run(config)
+    with processes.leave_the_others(), exit_codes(interrupted="no result was written."):
+        _keep_programs()
+        if config.distributed:
+            processes.join()
+        processes.share_cores(config.seeds)
+        try:
+            run(config)
+        except KeyboardInterrupt:
+            if processes.is_first():
+                raise
+            sys.exit(130)
 
 
-def _share_cores(num_seeds: int) -> None:
-    """Makes devices of a CPU's cores, where nobody chose another number of them.
+def _keep_programs() -> None:
+    """Keeps compiled programs for the next run, in the user's folder of caches.
 
-    As many as there are cores, unless more than one in eight would run in vain, where
-    the devices do not divide the seeds.
+    JAX_COMPILATION_CACHE_DIR names another folder; empty, it keeps nothing.
     """
-    num_cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
-    counts = range(min(num_cores, num_seeds), 0, -1)
-    num_devices = next((n for n in counts if -num_seeds % n <= num_seeds / 8), 1)
-    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        # Refused once JAX has started, as in a notebook: then it stays as it is.
-        with contextlib.suppress(RuntimeError):
-            jax.config.update("jax_num_cpu_devices", num_devices)
+    chosen = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if chosen is None:
+        try:
+            caches = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+            chosen = str(Path(caches, "sounddrop_jax", "programs"))
+            os.makedirs(chosen, exist_ok=True)
+            if not os.access(chosen, os.W_OK | os.X_OK):
+                chosen = None
+        # Without a home, or a place there, every run compiles for itself.
+        except (OSError, RuntimeError):
+            chosen = None
+    jax.config.update("jax_compilation_cache_dir", chosen or None)
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        # The many small programs of a start, too: together they take seconds.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def run(config: Config) -> dict:
-    """Trains and evaluates, and writes the five files that `runs` and `report` make.
+class Plan(NamedTuple):
+    """What flags and files come to.
 
-    Returns:
-        The result, as in result.json.
-
-    Raises:
-        UsageError: if a flag is at fault; nothing was written then.
+    Attributes:
+        config: with a folder.
+        dataset: of type `Dataset`.
+        make_regularizer: see `models.Network`.
+        steps_per_epoch: as many as there are to do.
     """
+
+    config: Config
+    dataset: datasets.Dataset
+    make_regularizer: Callable[..., Any]
+    steps_per_epoch: int
+
+
+def _prepare(config: Config, is_first: bool) -> Plan:
     check(config)
     if config.out is None:
         name = f"{config.reg}-{time.strftime('%Y%m%d-%H%M%S')}"
         config = dataclasses.replace(config, out=Path("runs", name))
-    assert config.out is not None
     try:
         make_regularizer = config.arm.prepare(config.strength, config.audio)
     except AudioError as error:
         raise UsageError(f"--audio={error}") from None  # which begins with the file
     try:
-        dataset = datasets.load(config.dataset, config.data_dir)
+        with contextlib.redirect_stderr(sys.stderr if is_first else io.StringIO()):
+            dataset = datasets.load(config.dataset, config.data_dir)
     except datasets.DatasetError as error:
         raise UsageError(str(error)) from None
     num_batches = len(dataset.train_labels) // config.batch_size
@@ -78,11 +103,34 @@ def run(config: Config) -> dict:
             f"{len(dataset.train_labels)} images; give at most that many."
         )
     steps_per_epoch = min(config.steps_per_epoch or num_batches, num_batches)
-    runs.claim_folder(config.out)
+    return Plan(config, dataset, make_regularizer, steps_per_epoch)
 
+
+def run(config: Config) -> dict:
+    """Trains and evaluates, and writes the five files that `runs` and `report` make.
+
+    Of several processes the first writes and prints.
+
+    Returns:
+        The result, as in result.json.
+
+    Raises:
+        UsageError: if a flag is at fault; nothing was written then.
+    """
+    is_first = processes.is_first()
+    plan = processes.together(lambda: _prepare(config, is_first), config.seeds)
+    config, dataset = plan.config, plan.dataset
+    out = config.out
+    assert out is not None
     result = runs.describe(config, dataset)
+    processes.check_alike(
+        [result["config"] | {"out": None}, result["dataset"]], config.seeds
+    )
+    processes.together(
+        lambda: runs.claim_folder(out) if is_first else None, config.seeds
+    )
     seeds = list(range(config.seed, config.seed + config.seeds))
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, quiet=not is_first)
     console.print(
         f"{config.reg} on {dataset.title} ({len(dataset.train_labels):,} images), "
         f"{config.seeds} seed{'s' if config.seeds > 1 else ''} from {config.seed}, "
@@ -93,7 +141,7 @@ def run(config: Config) -> dict:
 
     functions = make_functions(
         dataset,
-        make_regularizer,
+        plan.make_regularizer,
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
@@ -103,17 +151,17 @@ def run(config: Config) -> dict:
     if at_once is None and jax.default_backend() == "cpu":
         at_once = 1  # the fastest, see docs/performance.md
     epoch_losses, epoch_accuracies = [], []
-    total_steps = config.epochs * steps_per_epoch
+    total_steps = config.epochs * plan.steps_per_epoch
     start = time.perf_counter()
     with progress_bar(total_steps, console) as show:
         trainer = Trainer(
             functions,
             seeds,
             seeds_at_once=at_once,
-            mesh=ensembles.make_mesh() if jax.device_count() > 1 else None,
+            mesh=processes.make_mesh(config.seeds),
         )
-        for progress in trainer.train(config.epochs, steps_per_epoch):
-            done = progress.epoch * steps_per_epoch + progress.step
+        for progress in trainer.train(config.epochs, plan.steps_per_epoch):
+            done = progress.epoch * plan.steps_per_epoch + progress.step
             images_per_second = (
                 done * config.batch_size * config.seeds / progress.seconds
             )
@@ -128,15 +176,14 @@ def run(config: Config) -> dict:
             accuracies = metrics.accuracy(logits, dataset.test_labels)
             epoch_losses.append(progress.losses)
             epoch_accuracies.append(accuracies)
-            runs.append_metrics(
-                config.out,
-                {
-                    "epoch": progress.epoch + 1,
-                    "train_loss": progress.losses.tolist(),
-                    "test_accuracy": accuracies.tolist(),
-                    "seconds": progress.seconds,
-                },
-            )
+            record = {
+                "epoch": progress.epoch + 1,
+                "train_loss": progress.losses.tolist(),
+                "test_accuracy": accuracies.tolist(),
+                "seconds": progress.seconds,
+            }
+            if is_first:
+                runs.append_metrics(out, record)
             elapsed = time.perf_counter() - start - trainer.compile_seconds
             left = datetime.timedelta(
                 seconds=round(elapsed * (total_steps - done) / done)
@@ -170,11 +217,12 @@ def run(config: Config) -> dict:
         "train": round(progress.seconds, 3),
     }
     result["images_per_second"] = round(images_per_second, 1)
-    runs.save_predictions(config.out, logits, dataset.test_labels, seeds)
-    report.plot_losses(result, config.out / "loss.png")
-    report.plot_confusion(result, config.out / "confusion.png")
-    runs.save_result(config.out, result)
-    console.print(f"Results: {config.out}")
+    if is_first:
+        runs.save_predictions(out, logits, dataset.test_labels, seeds)
+        report.plot_losses(result, out / "loss.png")
+        report.plot_confusion(result, out / "confusion.png")
+        runs.save_result(out, result)
+    console.print(f"Results: {out}")
     for line in runs.seed_table(result) + runs.closing_lines(result):
         console.print(line)
     return result

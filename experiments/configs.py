@@ -139,6 +139,16 @@ class Config:
             _choices(DTYPES),
         ),
     ] = "float32"
+    distributed: Annotated[
+        bool,
+        tyro.conf.FlagCreatePairsOff,
+        flag(
+            "One run of several processes, each started with this same command: SLURM, "
+            "Open MPI, Kubernetes and TPU pods are found; by hand, give each "
+            "JAX_COORDINATOR_ADDRESS=HOST:PORT of the first, JAX_NUM_PROCESSES and its "
+            "JAX_PROCESS_ID, from 0.",
+        ),
+    ] = False
 
     @property
     def arm(self) -> Arm:

@@ -13,7 +13,7 @@ def progress_bar(total: int, console: Console) -> Iterator[Callable[[int, str], 
 
     Args:
         total: number of steps of the whole run.
-        console: where to draw; nothing is drawn if it is not a terminal.
+        console: where to draw; nothing is drawn if it is quiet or no terminal.
 
     Yields:
         A function of the steps done so far and a short text beside the bar.
@@ -26,7 +26,10 @@ def progress_bar(total: int, console: Console) -> Iterator[Callable[[int, str], 
         TextColumn("left"),
     )
     with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
+        *columns,
+        console=console,
+        transient=True,
+        disable=console.quiet or not console.is_terminal,
     ) as bar:
         task = bar.add_task("compiling", total=total)
 

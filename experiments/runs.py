@@ -120,6 +120,7 @@ def environment() -> dict:
         "jax": jax.__version__,
         "flax": flax.__version__,
         "device": f"{device.device_kind} x{jax.device_count()}",
+        "processes": jax.process_count(),
         "cores": os.cpu_count(),
         "commit": commit(),
     }

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from flax import nnx
 from jax import lax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from experiments.augment import augment, normalize
@@ -134,8 +134,20 @@ def make_functions(
             rngs=nnx.Rngs(params=stream(key, "init")),
         )
 
-    network = make_network(jax.random.key(0))
+    # As one program, which compiles faster than every operation for itself.
+    network = nnx.jit(make_network)(jax.random.key(0))
     _, _, layers = nnx.state(network, nnx.Param, nnx.BatchStat, ...)
+
+    # Banks are constants of a program unless they are given to it as arguments; as such
+    # they need not be compiled, nor be kept with the compiled program.
+    def is_variable(node):
+        return isinstance(node, nnx.Variable)
+
+    layers = jax.tree.map(
+        lambda node: node.replace(node[...]) if is_variable(node) else node,
+        layers,
+        is_leaf=is_variable,
+    )
     train_graph, eval_graph = (
         nnx.graphdef(nnx.view(network, deterministic=mode, use_running_average=mode))
         for mode in (False, True)
@@ -202,6 +214,9 @@ def make_functions(
 class Trainer:
     """Trains the networks of several seeds, on all devices of a mesh.
 
+    If these are of several processes, each makes a trainer and trains it, and what one
+    reports, all report.
+
     Args:
         functions: of one seed.
         seeds: one network each; a seed's numbers do not depend on the others.
@@ -222,15 +237,16 @@ class Trainer:
         mesh: Mesh | None = None,
     ):
         self._num_seeds = len(seeds)
+        self._mesh = mesh
         keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
         self._constants = functions.constants
         device, num_seeds = jax.devices()[0], len(seeds)
         if mesh is not None:
             # Once, and not at every call.
             padded = ensembles.pad_seeds(keys, mesh=mesh)
-            keys = jax.device_put(padded, NamedSharding(mesh, P(ensembles.SEEDS)))
-            self._constants = jax.device_put(self._constants, NamedSharding(mesh, P()))
-            device, num_seeds = mesh.devices[0], len(keys) // mesh.size
+            keys = ensembles.place(padded, mesh=mesh, spec=P(ensembles.SEEDS))
+            self._constants = ensembles.place(self._constants, mesh=mesh, spec=P())
+            device, num_seeds = mesh.local_devices[0], len(keys) // mesh.size
 
         def compile(fn, in_axes, *arguments, at_once, **settings):
             mapped = ensembles.map_seeds(
@@ -245,7 +261,9 @@ class Trainer:
             if seeds_at_once is not None:
                 return seeds_at_once, compile_with(seeds_at_once)
             memory = ensembles.free_memory(device)
-            return ensembles.fit_seeds_at_once(compile_with, num_seeds, memory=memory)
+            return ensembles.fit_seeds_at_once(
+                compile_with, num_seeds, memory=memory, mesh=mesh
+            )
 
         start = time.perf_counter()
         # Each is compiled ahead of its first use, so that no timing includes it.
@@ -284,14 +302,18 @@ class Trainer:
                 self._state, losses = self._train_steps(
                     self._state, self._constants, order, epoch, step, stop
                 )
-                sums = sums + np.asarray(losses, np.float64)[: self._num_seeds]
+                losses = ensembles.gather(losses).astype(np.float64)
+                sums = sums + losses[: self._num_seeds]
                 elapsed = time.perf_counter() - start
+                if self._mesh is not None:
+                    # All processes do the same steps, by the slowest clock.
+                    elapsed = float(ensembles.exchange(elapsed, mesh=self._mesh).max())
                 seconds += elapsed
                 num_steps = round((stop - step) * SECONDS_PER_CALL / elapsed) or 1
                 step = stop
                 logits = None
                 if step == steps_per_epoch:
-                    logits = np.asarray(self._evaluate(self._state, self._constants))
-                    logits = logits[: self._num_seeds]
+                    logits = self._evaluate(self._state, self._constants)
+                    logits = ensembles.gather(logits)[: self._num_seeds]
                 yield Progress(epoch, step, sums / step, logits, seconds)
                 start = time.perf_counter()

@@ -1,8 +1,8 @@
 """Ensembles: one pure function of a seed, run for many seeds on many devices.
 
 Seeds are mapped over by `jax.vmap`, in chunks that fit the memory; chunks follow one
-another in a compiled loop; and devices share the seeds. Nothing here knows a dataset
-or a network.
+another in a compiled loop; and devices share the seeds, those of all processes where
+`jax.distributed.initialize` joined several. Nothing here knows a dataset or a network.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jax.typing import ArrayLike
 
 SEEDS = "seeds"
 """The name of the axis of a mesh over which devices share the seeds."""
@@ -23,9 +24,10 @@ def make_mesh(*, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Makes the mesh over which `map_seeds` shares seeds.
 
     Args:
-        devices: by default all there are. A CPU is one device, whatever its cores,
-            unless `jax.config.update("jax_num_cpu_devices", num_cores)` came before
-            everything else.
+        devices: by default all there are, in all processes; of several processes each
+            needs one here. A CPU is one device, whatever its cores, unless
+            `jax.config.update("jax_num_cpu_devices", num_cores)` came before everything
+            else.
 
     Returns:
         A mesh whose one axis is `SEEDS`.
@@ -61,7 +63,8 @@ def map_seeds(
 
     Returns:
         A function of the same arguments, all positional, whose results have a leading
-        axis of seeds.
+        axis of seeds. With devices of several processes it runs under `jax.jit`, on
+        arguments that `place` put there; `gather` brings its results back.
 
     Raises:
         ValueError: if `seeds_at_once` is below 1, `in_axes` names no argument, or, at
@@ -150,8 +153,97 @@ def pad_seeds(tree: Any, *, mesh: Mesh) -> Any:
     )
 
 
+def place(tree: Any, *, mesh: Mesh, spec: P) -> Any:
+    """Puts arrays onto the devices of a mesh, in every process its own part.
+
+    Args:
+        tree: arrays, the same in every process; nothing compares them.
+        mesh: from `make_mesh`.
+        spec: `P(SEEDS)` shares the leading axis out, which the devices must divide (see
+            `pad_seeds`); `P()` gives every device all of it.
+
+    Returns:
+        The same tree of arrays, for `map_seeds` in `jax.jit`.
+
+    Example:
+        >>> import jax
+        >>> from jax.sharding import PartitionSpec as P
+        >>> mesh = make_mesh()
+        >>> keys = pad_seeds(jax.random.split(jax.random.key(0), 6), mesh=mesh)
+        >>> keys = place(keys, mesh=mesh, spec=P(SEEDS))
+        >>> gather(jax.jit(map_seeds(jax.random.normal, mesh=mesh))(keys)).shape
+        (6,)
+    """
+    sharding = NamedSharding(mesh, spec)
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    # Not device_put, which would send the arrays around to see if they are the same.
+    def place_leaf(leaf):
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        leaf = leaf if is_key else np.asarray(leaf)
+        return jax.make_array_from_callback(leaf.shape, sharding, leaf.__getitem__)
+
+    return jax.tree.map(place_leaf, tree)
+
+
+def gather(tree: Any) -> Any:
+    """Brings results to the host, in every process those of all.
+
+    Args:
+        tree: arrays of numbers. If they are spread over processes, all must call this.
+
+    Returns:
+        The same tree of NumPy arrays.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> gather({"losses": jnp.ones(2)})
+        {'losses': array([1., 1.], dtype=float32)}
+    """
+
+    def gather_leaf(leaf):
+        if leaf.is_fully_addressable:
+            return np.asarray(leaf)
+        from jax.experimental import multihost_utils  # which loads much more
+
+        return multihost_utils.process_allgather(leaf, tiled=True)
+
+    return jax.tree.map(gather_leaf, tree)
+
+
+def exchange(value: ArrayLike, *, mesh: Mesh) -> np.ndarray:
+    """Tells every process what each of them has to say; all must call this.
+
+    What depends on a clock or on the memory of a machine differs between processes,
+    and they must agree on it before they compile or run anything by it.
+
+    Args:
+        value: of the same shape and type in every process; 32 bits of it are sent.
+        mesh: from `make_mesh`.
+
+    Returns:
+        `[mesh.size, *value.shape]`: for each device what its process said.
+
+    Example:
+        >>> exchange(7, mesh=make_mesh()).min()  # the smallest of all processes
+        np.int64(7)
+    """
+    value = np.asarray(value)
+    shape = (mesh.size, *value.shape)
+    sharding = NamedSharding(mesh, P(SEEDS))
+    if sharding.is_fully_addressable:
+        return np.broadcast_to(value, shape)
+    value = value.astype(jax.dtypes.canonicalize_dtype(value.dtype))
+    return gather(jax.make_array_from_callback(shape, sharding, lambda _: value[None]))
+
+
 def fit_seeds_at_once(
-    compile_with: Callable[[int], Any], num_seeds: int, *, memory: int | None
+    compile_with: Callable[[int], Any],
+    num_seeds: int,
+    *,
+    memory: int | None,
+    mesh: Mesh | None = None,
 ) -> tuple[int, Any]:
     """Finds how many seeds fit the memory side by side, by asking the compiler.
 
@@ -159,9 +251,10 @@ def fit_seeds_at_once(
         compile_with: from `seeds_at_once` to a program, a `jax.stages.Compiled`.
         num_seeds: that a device has; all of them are tried first.
         memory: in bytes; None for no limit. See `free_memory`.
+        mesh: from `make_mesh`, if several processes compile this program: they agree.
 
     Returns:
-        seeds_at_once: as many as fit, and 1 if none does.
+        seeds_at_once: as many as fit, in every process, and 1 if none does.
         program: compiled for that.
 
     Example:
@@ -182,10 +275,15 @@ def fit_seeds_at_once(
     while True:
         program = compile_with(seeds_at_once)
         needed = required_memory(program)
-        if memory is None or needed <= memory or seeds_at_once == 1:
+        fitting = seeds_at_once
+        if memory is not None and needed > memory:
+            # In proportion, which errs on the side of fewer: not all grows with them.
+            fitting = max(1, min(fitting - 1, fitting * memory // needed))
+        if mesh is not None:
+            fitting = int(exchange(fitting, mesh=mesh).min())
+        if fitting == seeds_at_once:
             return seeds_at_once, program
-        # In proportion, which errs on the side of fewer: not all of it grows with them.
-        seeds_at_once = max(1, min(seeds_at_once - 1, seeds_at_once * memory // needed))
+        seeds_at_once = fitting
 
 
 def required_memory(program: Any) -> int:

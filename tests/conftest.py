@@ -1,11 +1,17 @@
 """Fixtures that several test files share."""
 
 import dataclasses
+import os
 
+import jax
 import pytest
 import soundfile
 
 from tests.layers import CASES, TRACK
+
+# Commands under test keep no compiled programs in the user's folder of caches.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = ""
+jax.config.update("jax_compilation_cache_dir", None)
 
 
 @pytest.fixture(scope="session")

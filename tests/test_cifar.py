@@ -38,17 +38,28 @@ def call_main(monkeypatch, *flags) -> None:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
-    """A folder, and what the command that filled it through a pipe said."""
-    out = tmp_path_factory.mktemp("cifar") / "deep" / "run"
+def programs(tmp_path_factory) -> Path:
+    """The folder in which runs keep their compiled programs."""
+    return tmp_path_factory.mktemp("programs")
+
+
+def call(out: Path, programs: Path) -> subprocess.CompletedProcess:
     environment = {k: v for k, v in os.environ.items() if k != "FORCE_COLOR"}
+    environment["JAX_COMPILATION_CACHE_DIR"] = str(programs)
     command = [sys.executable, "-W", "error", "-m", "experiments.cifar", *FLAGS]
     command += ["--seeds=2", f"--out={out}"]
     process = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True
     )
     assert process.returncode == 0, process.stderr
-    return out, process
+    return process
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, programs) -> tuple[Path, subprocess.CompletedProcess]:
+    """A folder, and what the command that filled it through a pipe said."""
+    out = tmp_path_factory.mktemp("cifar") / "deep" / "run"
+    return out, call(out, programs)
 
 
 @pytest.fixture(scope="session")
@@ -171,6 +182,50 @@ def test_the_same_command_gives_the_same_numbers(
     # The last lines, word for word.
     expected = finished[1].stdout.splitlines()[-5:]
     assert capsys.readouterr().out.splitlines()[-5:] == expected
+
+
+def test_a_second_run_compiles_nothing_that_the_first_has_kept(
+    finished, result, programs, tmp_path
+):
+    kept = {path.name for path in programs.iterdir()}
+    assert kept
+    # Without the noise banks, 50 MB of them.
+    assert sum(path.stat().st_size for path in programs.iterdir()) < 5e6
+    process = call(tmp_path / "again", programs)
+    assert process.stderr == ""
+    assert {path.name for path in programs.iterdir()} == kept
+    again = json.loads((tmp_path / "again" / "result.json").read_text())
+    assert again["runs"] == result["runs"]
+    assert again["seconds"]["compile"] < result["seconds"]["compile"] / 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"XDG_CACHE_HOME": "HERE/caches"}, "HERE/caches/sounddrop_jax/programs"),
+        ({"HOME": "HERE"}, "HERE/.cache/sounddrop_jax/programs"),
+        ({"HOME": "HERE", "XDG_CACHE_HOME": ""}, "HERE/.cache/sounddrop_jax/programs"),
+        ({"XDG_CACHE_HOME": "HERE/file"}, None),  # no folder can be made there
+        ({"HOME": "HERE", "JAX_COMPILATION_CACHE_DIR": "HERE/mine"}, "HERE/mine"),
+        ({"HOME": "HERE", "JAX_COMPILATION_CACHE_DIR": ""}, None),
+    ],
+    ids=str,
+)
+def test_compiled_programs_are_kept_where_caches_are(
+    settings, expected, tmp_path, monkeypatch
+):
+    (tmp_path / "file").touch()
+    for name in ("XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value.replace("HERE", str(tmp_path)))
+    chosen = {}
+    monkeypatch.setattr(jax.config, "update", chosen.__setitem__)
+    cifar._keep_programs()
+    folder = chosen["jax_compilation_cache_dir"]
+    assert folder == (expected and expected.replace("HERE", str(tmp_path)))
+    is_ours = expected is not None and expected.endswith("programs")
+    assert len(list(tmp_path.rglob("programs"))) == is_ours
 
 
 def test_a_folder_that_holds_a_result_is_refused_and_kept(
@@ -332,6 +387,7 @@ def test_help_teaches_every_flag(monkeypatch, capsys):
         "--steps-per-epoch",
         *("--batch-size", "--learning-rate", "--weight-decay", "--intensity"),
         *("--rate", "--audio", "--dataset", "--data-dir", "--out", "--dtype"),
+        "--distributed",
     ):
         # At a line's start, with something to say about it.
         assert re.search(rf"^\W*{flag} .*\w", help, re.MULTILINE), flag

@@ -14,7 +14,7 @@ FLAGS = (
     *("--reg", "--seeds", "--seeds-at-once", "--seed", "--epochs"),
     *("--steps-per-epoch", "--batch-size", "--learning-rate"),
     *("--weight-decay", "--intensity", "--rate", "--audio"),
-    *("--dataset", "--data-dir", "--out", "--dtype"),
+    *("--dataset", "--data-dir", "--out", "--dtype", "--distributed"),
 )
 
 
@@ -28,6 +28,7 @@ def test_defaults_are_the_originals_and_pass():
     assert (config.learning_rate, config.weight_decay) == (1e-3, 0.01)
     for name in ("intensity", "rate", "audio", "data_dir", "out"):
         assert getattr(config, name) is None
+    assert config.distributed is False
 
 
 def test_fields_are_the_flags():
@@ -46,6 +47,7 @@ def test_the_command_line_makes_a_config():
     assert tyro.cli(Config, args=arguments) == Config(**values)
     assert tyro.cli(Config, args=["--reg=dropout", "--rate=0.5"]).rate == 0.5
     assert tyro.cli(Config, args=["--seeds-at-once=auto"]) == Config()
+    assert tyro.cli(Config, args=["--distributed"]) == Config(distributed=True)
     assert tyro.cli(Config, args=["--seeds-at-once=3"]).seeds_at_once == 3
     assert tyro.cli(Config, args=[]) == Config()
 

@@ -8,13 +8,17 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from sounddrop_jax import ensembles
 from sounddrop_jax.ensembles import (
     SEEDS,
+    exchange,
     fit_seeds_at_once,
     free_memory,
+    gather,
     make_mesh,
     map_seeds,
     pad_seeds,
+    place,
     required_memory,
 )
 from tests.devices import check_on_four_devices, elsewhere, on_four_devices
@@ -113,6 +117,31 @@ def test_padding_repeats_the_last_seed(num_seeds):
     np.testing.assert_array_equal(padded["b"][:, 0], padded["a"])
 
 
+@pytest.mark.parametrize("mesh", meshes()[1:], ids=lambda m: f"{m.size} devices")
+def test_what_is_placed_and_gathered_is_what_it_was(mesh):
+    padded = pad_seeds({"keys": KEYS, "numbers": jnp.arange(7)}, mesh=mesh)
+    own, shared = (place(padded, mesh=mesh, spec=spec) for spec in (P(SEEDS), P()))
+    for placed, share in ((own, mesh.size), (shared, 1)):
+        parts = placed["numbers"].addressable_shards
+        assert [len(part.data) for part in parts] == [
+            len(padded["numbers"]) // share
+        ] * mesh.size
+        chex.assert_trees_all_equal(placed, padded)
+    gathered = gather({"numbers": own["numbers"]})
+    assert isinstance(gathered["numbers"], np.ndarray)
+    np.testing.assert_array_equal(gathered["numbers"], padded["numbers"])
+
+
+@pytest.mark.parametrize("value", [0.1, 2**40, np.arange(3, dtype=np.uint8)], ids=str)
+def test_a_process_hears_what_it_said_from_each_of_its_devices(value):
+    mesh = make_mesh()
+    heard = exchange(value, mesh=mesh)
+    assert heard.shape == (mesh.size, *np.shape(value))
+    # Unchanged, as long as there is one process: not even rounded to 32 bits.
+    assert heard.dtype == np.asarray(value).dtype
+    assert (heard == value).all()
+
+
 def compile_with(seeds_at_once):
     def norm(key):
         return jnp.linalg.norm(jax.random.normal(key, (10_000,)).reshape(100, 100))
@@ -130,6 +159,21 @@ def test_as_many_seeds_as_fit_are_found():
     found, program = fit_seeds_at_once(compile_with, 16, memory=needs[4])
     assert 1 < found < 16
     assert required_memory(program) <= needs[4]
+
+
+def test_a_process_with_less_memory_decides_for_all(monkeypatch):
+    def exchange(fitting, *, mesh):
+        return np.array([fitting, min(fitting, 3)])
+
+    monkeypatch.setattr(ensembles, "exchange", exchange)
+    asked = []
+
+    def compile_for(seeds_at_once):
+        asked.append(seeds_at_once)
+        return compile_with(seeds_at_once)
+
+    found, _ = fit_seeds_at_once(compile_for, 16, memory=None, mesh=make_mesh())
+    assert (found, asked) == (3, [16, 3])
 
 
 class Device:

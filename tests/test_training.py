@@ -276,6 +276,7 @@ def test_seconds_leave_out_evaluation_and_the_reader(arms, monkeypatch):
 
     trainer = object.__new__(Trainer)
     trainer._num_seeds = 1
+    trainer._mesh = None
     trainer._constants = None
     trainer._state = training.TrainState(None, None, None, jax.random.key(0))
     trainer._shuffle = lasting(0, None)
@@ -478,8 +479,8 @@ def test_a_step_takes_the_gradients_of_its_loss(arms, first_steps):
     for index, gradient in enumerate(gradients):
         direction = np.sign(gradient)
         slope = np.abs(gradient).sum()
-        # A step that changes the loss by 0.002, of which float32 resolves 3e-7.
-        length = 0.002 / slope
+        # A step that changes the loss by 0.0005, of which float32 resolves 3e-7.
+        length = 0.0005 / slope
         losses = []
         for sign in (-1, 1):
             moved = list(leaves)

@@ -1,0 +1,353 @@
+"""Processes that share the seeds: the same numbers, one voice, and the same end."""
+
+import contextlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import processes
+from experiments.configs import UsageError
+from sounddrop_jax import ensembles
+
+ROOT = Path(__file__).parents[1]
+TIMEOUT = 240  # seconds; some twenty are needed where nobody else computes
+FLAGS = ["--reg=dropout", "--dataset=digits", "--epochs=2", "--steps-per-epoch=2"]
+FLAGS += ["--batch-size=32", "--seeds=3"]
+BY_HAND = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+
+
+class End(NamedTuple):
+    """How a process ended, and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+def free_port() -> int:
+    with socket.create_server(("localhost", 0)) as server:
+        return server.getsockname()[1]
+
+
+def run_processes(*commands, num_devices: int | None = None) -> list[End]:
+    """Runs the command once for each list of flags, all of them side by side."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name != "FORCE_COLOR" and not name.startswith(("SLURM_", "OMPI_"))
+    }
+    environment |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    if num_devices is not None:
+        count = f"--xla_force_host_platform_device_count={num_devices}"
+        environment["XLA_FLAGS"] = count
+    if len(commands) > 1:
+        values = (f"localhost:{free_port()}", str(len(commands)))
+        environment |= dict(zip(BY_HAND, values, strict=False))
+    with contextlib.ExitStack() as stack:
+        started = []
+        for index, flags in enumerate(commands):
+            command = [sys.executable, "-W", "error", "-m", "experiments.cifar", *flags]
+            process = stack.enter_context(
+                subprocess.Popen(
+                    command,
+                    cwd=ROOT,
+                    env={**environment, BY_HAND[2]: str(index)},
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            stack.callback(process.kill)  # before the context waits for its end
+            started.append(process)
+        stop = time.monotonic() + TIMEOUT
+        ends = []
+        for process in started:
+            out, err = process.communicate(timeout=stop - time.monotonic())
+            ends.append(End(process.returncode, out, err))
+    return ends
+
+
+def read(out: Path) -> tuple[dict, np.ndarray]:
+    """The result of a run, and its logits."""
+    with np.load(out / "predictions.npz") as saved:
+        return json.loads((out / "result.json").read_text()), saved["logits"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("distributed")
+
+
+@pytest.fixture(scope="module")
+def pair(folder) -> list[End]:
+    """Two processes, each told another folder, and each with two devices."""
+    commands = [
+        [*FLAGS, "--distributed", f"--out={folder / name}"] for name in ("two", "mute")
+    ]
+    ends = run_processes(*commands, num_devices=2)
+    assert [end.code for end in ends] == [0, 0], ends
+    return ends
+
+
+@pytest.fixture(scope="module")
+def alone(folder) -> tuple[dict, np.ndarray]:
+    """One process with one device."""
+    (end,) = run_processes([*FLAGS, f"--out={folder / 'one'}"], num_devices=1)
+    assert end.code == 0, end.err
+    return read(folder / "one")
+
+
+# Three seeds in two processes
+
+
+def test_only_the_first_process_writes_and_prints(folder, pair):
+    first, second = pair
+    assert (first.err, second.out, second.err) == ("", "", "")
+    lines = first.out.splitlines()
+    assert lines[0].startswith("dropout on handwritten digits (1,437 images), 3 seeds")
+    assert lines[-1].startswith("Precision: ")
+    assert sum(line.startswith("Epoch [") for line in lines) == 2
+    assert not (folder / "mute").exists()
+    assert len(list((folder / "two").iterdir())) == 5
+
+
+def test_seeds_are_those_of_one_process_bit_for_bit(folder, pair, alone):
+    result, logits = read(folder / "two")
+    expected, expected_logits = alone
+    assert [run["seed"] for run in result["runs"]] == [58, 59, 60]
+    assert result["runs"] == expected["runs"]
+    assert result["summary"] == expected["summary"]
+    np.testing.assert_array_equal(logits, expected_logits)
+    environments = result["environment"], expected["environment"]
+    assert [each["processes"] for each in environments] == [2, 1]
+    assert [each["device"] for each in environments] == ["cpu x4", "cpu x1"]
+
+
+def test_seeds_are_those_of_four_devices_in_one_process(folder, alone):
+    out = folder / "four"
+    (end,) = run_processes([*FLAGS, f"--out={out}"], num_devices=4)
+    assert end.code == 0, end.err
+    result, logits = read(out)
+    expected, expected_logits = alone
+    # A loop over the one seed of a device is no loop to the compiler: it may round
+    # differently, and Adam makes steps of what rounding does to small gradients.
+    np.testing.assert_allclose(logits, expected_logits, rtol=0, atol=0.02)
+    for run, expected_run in zip(result["runs"], expected["runs"], strict=True):
+        assert run["seed"] == expected_run["seed"]
+        np.testing.assert_allclose(
+            run["train_loss"], expected_run["train_loss"], rtol=2e-3
+        )
+
+
+def test_a_folder_that_cannot_be_claimed_ends_both_alike(folder, pair):
+    out = folder / "two"  # it holds a result
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    start = time.monotonic()
+    first, second = run_processes(*[[*FLAGS, "--distributed", f"--out={out}"]] * 2)
+    assert time.monotonic() - start < 60  # JAX itself would wait for minutes
+    assert (first.code, second.code) == (2, 2)
+    (line,) = first.err.splitlines()
+    assert line.startswith(f"error: --out={out}: ") and "another folder" in line
+    assert (first.out, second.out, second.err) == ("", "", "")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+# Processes that find no others
+
+
+def test_without_a_cluster_it_ends_with_one_line_and_code_2(folder):
+    out = folder / "none"
+    (end,) = run_processes([*FLAGS, "--distributed", f"--out={out}"])
+    assert (end.code, end.out) == (2, "")
+    (line,) = end.err.splitlines()
+    assert line.startswith("error: --distributed: ")
+    assert "srun" in line and all(name in line for name in BY_HAND)
+    assert not out.exists()
+
+
+@pytest.fixture
+def no_joining(monkeypatch):
+    """What cannot work is refused before JAX hears of it."""
+
+    def refuse(**kwargs):
+        raise AssertionError("JAX was asked to join")
+
+    monkeypatch.setattr(jax.distributed, "initialize", refuse)
+
+
+def set_by_hand(monkeypatch, *values) -> None:
+    for name, value in zip(BY_HAND, values, strict=True):
+        monkeypatch.setenv(name, value)
+
+
+BAD = [
+    # address, number of processes, id; how the message starts, a part of the remedy
+    (("here:1", "two", "0"), "JAX_NUM_PROCESSES=two: ", "whole number"),
+    (("here:1", "2", "-1"), "JAX_PROCESS_ID=-1: ", "whole number"),
+    *(
+        ((address, "2", "0"), f"--distributed: JAX_COORDINATOR_ADDRESS={address}: ", to)
+        for address, to in (
+            ("here", "HOST:PORT"),
+            ("here:", "HOST:PORT"),
+            ("here:12x", "HOST:PORT"),
+            ("here:99999", "HOST:PORT"),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(("values", "start", "remedy"), BAD, ids=lambda x: str(x))
+def test_what_is_wrong_by_hand_gets_one_line(
+    values, start, remedy, monkeypatch, no_joining
+):
+    set_by_hand(monkeypatch, *values)
+    with pytest.raises(UsageError) as error:
+        processes.join()
+    message = str(error.value)
+    assert message.startswith(start) and remedy in message
+    assert len(message.splitlines()) == 1
+
+
+def test_a_port_in_use_is_named(monkeypatch, no_joining):
+    with socket.create_server(("", 0)) as server:
+        address = f"localhost:{server.getsockname()[1]}"
+        set_by_hand(monkeypatch, address, "2", "0")
+        with pytest.raises(UsageError, match=f"{address}: .*choose another port"):
+            processes.join()
+
+
+def test_a_first_process_that_does_not_answer_is_named(monkeypatch, no_joining):
+    monkeypatch.setattr(processes, "JOIN_SECONDS", 0.1)
+    address = f"localhost:{free_port()}"
+    set_by_hand(monkeypatch, address, "2", "1")
+    with pytest.raises(UsageError, match=f"{address}: cannot be reached .*process 0"):
+        processes.join()
+
+
+def test_a_first_process_that_answers_late_is_joined(monkeypatch):
+    joined = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **k: joined.append(k))
+    with socket.create_server(("localhost", 0)) as server:
+        address = f"localhost:{server.getsockname()[1]}"
+        set_by_hand(monkeypatch, address, "2", "1")
+        processes.join()
+    assert joined == [{"num_processes": 2, "process_id": 1}]
+
+
+def test_what_a_launcher_knows_is_left_to_jax(monkeypatch):
+    joined = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **k: joined.append(k))
+    for name in BY_HAND:
+        monkeypatch.delenv(name, raising=False)
+    processes.join()
+    assert joined == [{"num_processes": None, "process_id": None}]
+
+
+# What they decide together, without the others
+
+
+@pytest.fixture
+def as_second_of_two(monkeypatch):
+    """Makes this the second process, to which the first says what the test lets it."""
+
+    def act(first_says, index: int = 1) -> None:
+        def exchange(content, num_seeds):
+            return np.stack([np.frombuffer(c, np.uint8) for c in (first_says, content)])
+
+        monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(jax, "process_index", lambda: index)
+        monkeypatch.setattr(processes, "_exchange", exchange)
+
+    return act
+
+
+def padded(text: str) -> bytes:
+    return text.encode().ljust(processes.MESSAGE_BYTES, b"\0")
+
+
+def test_the_others_leave_without_a_word_with_the_same_code(as_second_of_two):
+    as_second_of_two(padded("--out=x: no"))
+    with pytest.raises(SystemExit) as exit:
+        processes.together(lambda: 1, 3)
+    assert exit.value.code == 2
+
+
+def test_the_first_speaks_for_whoever_failed(as_second_of_two):
+    as_second_of_two(padded(""), index=0)
+
+    def fail():
+        raise UsageError("--data-dir=x: ä" + "x" * 2000)
+
+    with pytest.raises(UsageError, match="^--data-dir=x: äx+$"):
+        processes.together(fail, 3)
+    assert processes.together(lambda: 1, 3) == 1
+
+
+def test_processes_that_differ_are_refused(as_second_of_two, monkeypatch):
+    as_second_of_two(padded(""), index=0)
+    with pytest.raises(ValueError):  # 32 bytes beside a message: the digests come first
+        processes.check_alike({"seeds": 3}, 3)
+    monkeypatch.setattr(
+        processes,
+        "_exchange",
+        lambda content, _: (
+            np.stack([np.frombuffer(content, np.uint8)] * 2)
+            + (np.arange(2, dtype=np.uint8)[:, None] if len(content) == 32 else 0)
+        ),
+    )
+    with pytest.raises(UsageError, match="different flags or datasets; start all"):
+        processes.check_alike({"seeds": 3}, 3)
+
+
+def test_one_process_asks_nobody(monkeypatch):
+    monkeypatch.setattr(processes, "_exchange", None)
+    assert processes.is_first()
+    assert processes.together(lambda: 1, 3) == 1
+    processes.check_alike({"seeds": 3}, 3)
+
+
+@pytest.mark.parametrize(
+    ("num_seeds", "counts", "expected"),
+    [
+        (3, (2, 2), [0, 2]),  # 4 devices would have one seed in vain, and so have 2
+        (4, (2, 2), [0, 1, 2, 3]),
+        (2, (2, 2), [0, 2]),  # not 0 and 1, which are of the same process
+        (1, (2, 2), [0, 2]),
+        (16, (1, 3), [0, 1, 2, 3]),  # unlike machines
+        (17, (2, 2), [0, 2]),
+        (100, (8, 8), list(range(16))),
+    ],
+)
+def test_every_process_brings_as_many_devices_as_share_the_seeds_well(
+    num_seeds, counts, expected, monkeypatch
+):
+    numbers = iter(range(100))
+    own = [[next(numbers) for _ in range(count)] for count in counts]
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    monkeypatch.setattr(jax, "local_devices", lambda process_index: own[process_index])
+    monkeypatch.setattr(ensembles, "make_mesh", lambda devices: devices)
+    assert processes.make_mesh(num_seeds) == expected
+
+
+def test_a_process_that_fails_alone_does_not_wait(monkeypatch, capsys):
+    left = []
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(os, "_exit", left.append)
+    for error in (SystemExit(130), RuntimeError("no memory")):
+        with processes.leave_the_others():
+            raise error
+    assert left == [130, 1]
+    assert re.search("RuntimeError: no memory\n$", capsys.readouterr().err)
+    with pytest.raises(SystemExit), processes.leave_the_others():
+        raise SystemExit(2)  # as they agreed
