@@ -1,4 +1,4 @@
-"""The benchmark: what is timed is what it says, and the ratios are of those times."""
+"""What layers cost: what is timed is what it says, the ratios are of those times."""
 
 import functools
 import json
@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import benchmark
-from experiments.benchmark import CONTESTANTS
+from experiments import benchmark, benchmark_layers
+from experiments.benchmark_layers import CONTESTANTS
 
 SHAPE = (4, 8, 8, 2)
 INPUTS, GRADIENT = jax.random.normal(jax.random.key(0), (2, *SHAPE))
@@ -19,7 +19,7 @@ NOISES = [name for name in CONTESTANTS if name not in ("copy", "nnx.Dropout")]
 
 def run(name, key=0):
     contestant = CONTESTANTS[name]
-    return jax.jit(benchmark.forward_and_backward(contestant))(
+    return jax.jit(benchmark_layers.forward_and_backward(contestant))(
         INPUTS, GRADIENT, jax.random.key(key), contestant.make_bank(SHAPE)
     )
 
@@ -58,7 +58,7 @@ def test_a_bank_holds_two_windows_at_least(shape):
 
 @pytest.mark.parametrize("num_seeds", [1, 3])
 def test_what_is_prepared_runs_for_every_seed_with_new_keys(num_seeds):
-    start = benchmark.prepare(CONTESTANTS["rows, bank"], SHAPE, num_seeds)
+    start = benchmark_layers.prepare(CONTESTANTS["rows, bank"], SHAPE, num_seeds)
     first, second = (np.array(start()[0]) for _ in range(2))  # before overwritten
     assert first.shape == (SHAPE if num_seeds == 1 else (num_seeds, *SHAPE))
     assert not np.allclose(first, second, atol=1e-3)
@@ -74,7 +74,7 @@ def test_functions_take_turns():
 
         return start
 
-    times = benchmark.time_in_turn({"a": counted("a"), "b": counted("b")}, 4)
+    times = benchmark_layers.time_in_turn({"a": counted("a"), "b": counted("b")}, 4)
     assert {name: values.shape for name, values in times.items()} == {
         "a": (4,),
         "b": (4,),
@@ -94,7 +94,7 @@ def test_ratios_are_medians_over_rounds():
         # In a round that is slow for all, the ratio is what it always is.
         "rows, bank": np.array([2.0, 2.0, 2.0, 2.0, 100.0]),
     }
-    rows = {row["layer"]: row for row in benchmark.compare(times)}
+    rows = {row["layer"]: row for row in benchmark_layers.compare(times)}
     assert list(rows) == list(CONTESTANTS)
     assert rows["copy"]["to_copy"] == [1, 1, 1]
     assert rows["copy"]["bandwidth_to_copy"] == 1
@@ -107,8 +107,8 @@ def test_ratios_are_medians_over_rounds():
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(benchmark, "SHAPES", (SHAPE,))
-    monkeypatch.setattr(benchmark, "SECONDS_PER_TURN", 1e-6)
+    monkeypatch.setattr(benchmark_layers, "SHAPES", (SHAPE,))
+    monkeypatch.setattr(benchmark_layers, "SECONDS_PER_TURN", 1e-6)
 
 
 def command(monkeypatch, *arguments):
@@ -146,7 +146,7 @@ def test_bad_input_is_refused_before_anything_is_timed(
     flags, message, monkeypatch, tmp_path, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(benchmark, "prepare", None)
+    monkeypatch.setattr(benchmark_layers, "prepare", None)
     with pytest.raises(SystemExit) as exit:
         command(monkeypatch, "layer", *(f"--{k}={v}" for k, v in flags.items()))
     assert exit.value.code == 2

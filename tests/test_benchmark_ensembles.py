@@ -1,0 +1,345 @@
+"""How fast networks train: who takes part, what follows from the turns, the command."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+from flax import nnx
+from rich.console import Console
+
+from experiments import benchmark, benchmark_ensembles, jax_contestants
+from experiments.benchmark_ensembles import Contestant, EnsembleConfig
+from experiments.regularizers import REGULARIZERS
+from experiments.workers import Team, Turn, WorkerError
+
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+COUNTER = "tests.test_workers:prepare_counter"
+CEILINGS = ("matmul", "copy")
+
+
+def test_flops_are_those_of_the_products():
+    forward = (
+        2 * 32 * 32 * 27 * 16,
+        2 * 16 * 16 * 144 * 32,
+        2 * 8 * 8 * 288 * 64,
+        2 * 1024 * 10,
+    )
+    assert benchmark_ensembles.count_flops((32, 32, 3), 10) == (
+        2 * forward[0] + 3 * sum(forward[1:])
+    )
+
+
+# Who takes part
+
+
+def plan(monkeypatch, platform, num_cores, **flags):
+    monkeypatch.setattr(
+        benchmark_ensembles.workers, "available_cores", lambda: list(range(num_cores))
+    )
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    config = EnsembleConfig(**flags)
+    return dict(benchmark_ensembles.plan(config, platform, "folder"))
+
+
+def names(contestants):
+    return [contestant.name for contestant in contestants]
+
+
+def test_on_a_cpu_pytorch_has_a_worker_on_each_core(monkeypatch):
+    cases = plan(monkeypatch, "cpu", 6, max_seeds=8)
+    assert list(cases) == [1, 2, 4, 6, 8]
+    for num_seeds, contestants in cases.items():
+        assert names(contestants)[:2] == ["ours", "JAX, one after another"]
+        assert ("JAX, vmap" in names(contestants)) == (num_seeds <= 4)
+        assert ("PyTorch" in names(contestants)) == (num_seeds in (1, 6))
+        for contestant in contestants:
+            if contestant.name.startswith("PyTorch"):
+                cores = [core for share in contestant.cores for core in share]
+                assert cores == list(range(6))
+                assert len(contestant.cores) == num_seeds
+                assert contestant.settings["num_threads"] == 6 // num_seeds
+            else:
+                assert contestant.cores == (None,)
+
+
+def test_on_a_gpu_everybody_takes_part_up_to_many_seeds(monkeypatch):
+    cases = plan(monkeypatch, "gpu", 6)
+    assert list(cases) == [2**power for power in range(9)]
+    assert all("JAX, vmap" in names(contestants) for contestants in cases.values())
+    with_torch = [n for n, each in cases.items() if "PyTorch" in names(each)]
+    assert with_torch == [1, 256]
+    assert "PyTorch, CUDA graph" in names(cases[1])
+    assert all(contestant.cores == (None,) for contestant in cases[256])
+
+
+@pytest.mark.parametrize("reg", benchmark_ensembles.REGS)
+def test_pytorch_is_timed_with_and_without_the_regularizer(reg, monkeypatch):
+    (contestants,) = plan(monkeypatch, "cpu", 1, max_seeds=1, reg=reg).values()
+    settings = {
+        contestant.name: contestant.settings
+        for contestant in contestants
+        if contestant.name.startswith("PyTorch")
+    }
+    assert settings["PyTorch"]["reg"] == settings["PyTorch, DataLoader"]["reg"] == reg
+    assert settings["PyTorch"]["strength"] == REGULARIZERS[reg].default
+    assert ("PyTorch, none" in settings) == (reg != "none")
+    assert "none" in {each["reg"] for each in settings.values()}
+    assert ("PyTorch, our bank" in settings) == (reg == "water")
+
+
+def test_plain_jax_has_the_same_network():
+    network = jax_contestants.make_plain_network(
+        REGULARIZERS["none"].prepare(0.0, None), (32, 32, 3), 10, rngs=nnx.Rngs(0)
+    )
+    params = nnx.state(network, nnx.Param)
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 34_058
+
+
+# The turns
+
+
+def test_the_number_of_steps_fills_a_turn():
+    asked = []
+
+    def take_turn(num_steps):
+        asked.append(num_steps)
+        start = 0.5 if len(asked) == 1 else 0  # as the first turn may take longer
+        return [Turn(64.0, start + 0.01 * num_steps, 0)] * 2
+
+    assert benchmark_ensembles.choose_steps(Team(take_turn, 0, {}), 3) == 300
+    assert asked == [1, 1, 60]
+
+
+def test_what_is_slow_runs_a_single_step():
+    team = Team(lambda num_steps: [Turn(64.0, 20.0 * num_steps, 0)], 0, {})
+    assert benchmark_ensembles.choose_steps(team, 3) == 1
+
+
+def turns(*rounds):
+    return [
+        [
+            {"amount": amount, "seconds": 2.0, "peak_bytes": peak}
+            for amount, peak in each
+        ]
+        for each in rounds
+    ]
+
+
+def test_figures_are_medians_over_rounds():
+    case = {
+        "num_seeds": 2,
+        "ceilings": {
+            "matmul": {"turns": turns([(4e9, 0)], [(4e9, 0)], [(2e9, 0)])},
+            "copy": {"turns": turns([(6, 0)], [(8, 0)], [(10, 0)])},
+        },
+        "contestants": [
+            # In a round that is slow for all, the ratio is what it always is.
+            {
+                "contestant": "ours",
+                "compile_seconds": 10.0,
+                "turns": turns([(800, 5)], [(800, 6)], [(400, 6)]),
+            },
+            {
+                "contestant": "PyTorch",
+                "compile_seconds": 0.0,
+                "turns": turns(*[[(200, 3), (200, 4)]] * 2, [(100, 3), (100, 3)]),
+            },
+        ],
+    }
+    benchmark_ensembles.summarize(case, flops_per_image=10**6, steps_per_epoch=10)
+    ours, peer = case["contestants"]
+    assert case["ceilings"]["copy"]["per_second"] == [3.5, 4, 4.5]
+    assert ours["images_per_second"] == [300, 400, 400]
+    assert ours["to_ours"] == [1, 1, 1]
+    assert ours["seconds_per_run"] == 10 * 10 * 64 / 400 + 10 / 2
+    assert ours["of_matmul"] == pytest.approx(0.2)
+    assert ours["peak_bytes"] == 6
+    assert peer["images_per_second"] == [150, 200, 200]
+    assert peer["to_ours"] == [0.5, 0.5, 0.5]
+    assert peer["seconds_per_run"] == 10 * 10 * 64 / 200
+    assert peer["peak_bytes"] == 7
+
+
+def run_case(*contestants):
+    def take_turn(num_steps):
+        return [Turn(num_steps, 0.1, 0)]
+
+    config = EnsembleConfig(rounds=3, seconds=1.0)
+    ceilings = {name: Team(take_turn, 0.0, {}) for name in CEILINGS}
+    return benchmark_ensembles.run_case(
+        config, 1, list(contestants), ceilings, Console(quiet=True)
+    )
+
+
+def test_all_have_a_turn_in_every_round():
+    ours = Contestant("ours", COUNTER, {})
+    case = run_case(ours, Contestant("PyTorch", COUNTER, {}, (None, None)))
+    rows = {row["contestant"]: row for row in case["contestants"]}
+    assert list(rows) == ["ours", "PyTorch"]
+    for row, num_workers in ((rows["ours"], 1), (rows["PyTorch"], 2)):
+        assert row["num_processes"] == num_workers
+        assert row["compile_seconds"] == 1.5
+        assert [len(each) for each in row["turns"]] == [num_workers] * 3
+    assert list(case["ceilings"]) == list(CEILINGS)
+    assert all(len(each["turns"]) == 3 for each in case["ceilings"].values())
+
+
+def test_a_contestant_that_cannot_take_part_is_left_out_and_says_why():
+    ours = Contestant("ours", COUNTER, {})
+    other = Contestant("PyTorch", "tests.test_workers:prepare_nothing", {})
+    case = run_case(ours, other)
+    assert [row["contestant"] for row in case["contestants"]] == ["ours"]
+    message = "FileNotFoundError: there is nothing"
+    assert case["failures"] == {"PyTorch": message}
+    benchmark_ensembles.summarize(case, flops_per_image=1, steps_per_epoch=1)
+    console = Console(width=100)
+    with console.capture() as captured:
+        console.print(benchmark_ensembles.make_table(case))
+    assert f"PyTorch: failed, {message}" in captured.get()
+
+
+def test_nothing_is_measured_without_ours():
+    with pytest.raises(WorkerError):
+        run_case(Contestant("ours", "tests.test_workers:prepare_nothing", {}))
+
+
+# The first step
+
+
+def test_the_first_step_is_timed_cold_and_warm(monkeypatch):
+    folders = []
+
+    def run(command, *, env, **settings):
+        cache = Path(env["JAX_COMPILATION_CACHE_DIR"])
+        out = Path(command[-2].removeprefix("--out="))
+        assert command[1:4] == ["-m", "experiments.cifar", "--reg=gaussian"]
+        assert {"--epochs=1", "--steps-per-epoch=1"} <= set(command)
+        assert command[-1] == "--dataset=digits"
+        assert cache.exists() == bool(folders)
+        folders.append(cache)
+        cache.mkdir(exist_ok=True)
+        out.mkdir()
+        (out / "result.json").write_text('{"seconds": {"compile": 2.5}}')
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    config = EnsembleConfig(reg="gaussian", dataset="digits")
+    times = benchmark_ensembles.time_first_step(config)
+    assert list(times) == ["cold", "warm"]
+    assert all(each["seconds"] > 0 for each in times.values())
+    assert all(each["compile_seconds"] == 2.5 for each in times.values())
+    assert folders[0] == folders[1] and not folders[0].exists()
+
+
+def test_a_first_step_that_fails_says_why(monkeypatch):
+    done = subprocess.CompletedProcess([], 2, "", "something\nerror: it is broken")
+    monkeypatch.setattr(subprocess, "run", lambda *args, **settings: done)
+    with pytest.raises(WorkerError, match="cifar failed, error: it is broken"):
+        benchmark_ensembles.time_first_step(EnsembleConfig())
+
+
+# The command
+
+
+def command(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["benchmark", "ensemble", *arguments])
+    benchmark.main()
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Without what takes longest, and is tested by itself."""
+    first_step = {name: {"seconds": 2.0} for name in ("cold", "warm")}
+    monkeypatch.setattr(
+        benchmark_ensembles, "time_first_step", lambda config: first_step
+    )
+    torch_contestants = benchmark_ensembles.torch_contestants
+
+    def without_compiled(*args):
+        every = torch_contestants(*args)
+        return [each for each in every if each.name != "PyTorch, compiled"]
+
+    monkeypatch.setattr(benchmark_ensembles, "torch_contestants", without_compiled)
+
+
+def test_the_command_prints_a_table_and_writes_a_file(
+    small, monkeypatch, tmp_path, capsys
+):
+    out = tmp_path / "ensemble.json"
+    flags = "--dataset=digits --max-seeds=1 --rounds=2 --seconds=0.1".split()
+    command(monkeypatch, *flags, f"--out={out}")
+    printed = capsys.readouterr().out
+    result = json.loads(out.read_text())
+    expected = ["ours", "JAX, one after another", "JAX, vmap"]
+    if HAS_TORCH:
+        expected += ["PyTorch", "PyTorch, our bank", "PyTorch, none"]
+        expected += ["PyTorch, DataLoader"]
+    assert ("pip install -e '.[bench]'" in printed) == (not HAS_TORCH)
+    for words in ("1 seed;", "images/s", "of ours", "2.0 s with", *expected):
+        assert words in printed
+    environment = result["environment"]
+    assert environment["device"].startswith("cpu")
+    assert environment["cpu"] and environment["jax"] and environment["numpy"]
+    assert (environment["torch"] is None) == (not HAS_TORCH)
+    assert {"commit", "cores"} <= set(environment)
+    assert (result["reg"], result["rounds"]) == ("water", 2)
+    assert result["dataset"]["train_size"] == 1437
+    assert list(result["first_step"]) == ["cold", "warm"]
+    (case,) = result["cases"]
+    assert case["num_seeds"] == 1 and case["failures"] == {}
+    assert [row["contestant"] for row in case["contestants"]] == expected
+    for row in case["contestants"]:
+        assert len(row["images_per_second"]) == len(row["to_ours"]) == 3
+        figures = [*row["images_per_second"], *row["to_ours"], row["of_matmul"]]
+        assert min(*figures, row["seconds_per_run"], row["peak_bytes"]) > 0
+        assert row["compile_seconds"] > 0 or row["contestant"].startswith("PyTorch")
+        for (turn,) in row["turns"]:
+            assert turn["amount"] % 64 == 0 and turn["seconds"] > 0
+    for name in CEILINGS:
+        assert min(case["ceilings"][name]["per_second"]) > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["ensemble.json"]
+
+
+def test_ctrl_c_leaves_nothing(monkeypatch, tmp_path, capsys):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(benchmark_ensembles, "run_case", interrupt)
+    with pytest.raises(SystemExit) as exit:
+        command(monkeypatch, "--dataset=digits", f"--out={tmp_path / 'result.json'}")
+    assert exit.value.code == 130
+    assert capsys.readouterr().err == "interrupted: nothing was written.\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"rounds": 0}, "--rounds=0: give a whole number of 1 or more"),
+        ({"max-seeds": 0}, "--max-seeds=0: give a whole number of 1 or more"),
+        ({"seconds": 0}, "--seconds=0.0: give a finite number above 0"),
+        ({"seconds": "nan"}, "--seconds=nan: give a finite number above 0"),
+        ({"reg": "aphex"}, "--reg=aphex: choose one of none, dropout, gaussian, water"),
+        ({"out": "."}, r"--out=\.: cannot be written; name a file"),
+        ({"out": "missing/x.json"}, "--out=missing/x.json: cannot be written"),
+        ({"dataset": "mnist"}, "--dataset=mnist: no such dataset"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_refused_before_anything_starts(
+    flags, message, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(benchmark_ensembles.workers, "start_team", None)
+    with pytest.raises(SystemExit) as exit:
+        command(monkeypatch, *(f"--{k}={v}" for k, v in flags.items()))
+    assert exit.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert re.match(f"error: {message}", error)
+    assert list(tmp_path.iterdir()) == []

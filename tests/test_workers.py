@@ -1,0 +1,150 @@
+"""Workers: they take turns, fail in one line, and are gone afterwards."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import datasets, workers
+from experiments.workers import Prepared, WorkerError, start_team
+
+HERE = "tests.test_workers"
+
+
+def prepare_counter(fail_after=None):
+    """What the workers of these tests do: they count, and say who they are."""
+    print("libraries chatter")
+    total = 0
+
+    def run(num_steps):
+        nonlocal total
+        total += num_steps
+        if fail_after is not None and total > fail_after:
+            raise ValueError(f"{total} is too much\nand more lines")
+        return total, 0.5
+
+    about = {"pid": os.getpid(), "modules": sorted(sys.modules)}
+    if sys.platform == "linux":
+        about["cores"] = sorted(os.sched_getaffinity(0))
+    return Prepared(run, 1.5, lambda: 7, about)
+
+
+def prepare_nothing():
+    raise FileNotFoundError("there is nothing\nto prepare")
+
+
+def prepare_the_end():
+    os._exit(3)
+
+
+def is_running(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")  # of the dead, too, until someone asks for them
+    return not (stat.exists() and ") Z " in stat.read_text())
+
+
+def test_members_do_the_same_and_keep_what_they_hold():
+    with start_team(f"{HERE}:prepare_counter", {}, [None, None]) as team:
+        assert team.compile_seconds == 1.5
+        assert is_running(team.about["pid"])
+        assert team.take_turn(2) == [workers.Turn(2, 0.5, 7)] * 2
+        assert team.take_turn(3) == [workers.Turn(5, 0.5, 7)] * 2
+    assert not is_running(team.about["pid"])
+
+
+def test_a_worker_loads_only_what_it_needs():
+    with start_team(f"{HERE}:prepare_counter", {}) as team:
+        assert not {"jax", "torch"} & set(team.about["modules"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not pin")
+def test_a_worker_keeps_to_its_cores():
+    core = workers.available_cores()[-1]
+    with start_team(f"{HERE}:prepare_counter", {}, [[core]]) as team:
+        assert team.about["cores"] == [core]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("prepare_nothing", "FileNotFoundError: there is nothing"),
+        ("prepare_the_end", "a worker ended, exit code 3"),
+    ],
+)
+def test_a_worker_that_cannot_start_says_why(name, message):
+    with (
+        pytest.raises(WorkerError, match=f"^{message}$"),
+        start_team(f"{HERE}:{name}", {}),
+    ):
+        pass
+
+
+def test_a_worker_that_fails_in_its_turn_says_why():
+    with start_team(f"{HERE}:prepare_counter", {"fail_after": 2}) as team:
+        team.take_turn(2)
+        with pytest.raises(WorkerError, match="^ValueError: 3 is too much$"):
+            team.take_turn(1)
+        with pytest.raises(WorkerError, match="^a worker ended, exit code 0$"):
+            team.take_turn(1)
+
+
+def test_workers_end_when_an_error_ends_the_turns():
+    with (
+        pytest.raises(KeyboardInterrupt),
+        start_team(f"{HERE}:prepare_counter", {}) as team,
+    ):
+        raise KeyboardInterrupt
+    assert not is_running(team.about["pid"])
+
+
+def test_a_worker_ends_with_whoever_started_it():
+    code = f"""
+import os
+from experiments.workers import start_team
+with start_team("{HERE}:prepare_counter", {{}}) as team:
+    print(team.about["pid"], flush=True)
+    os._exit(0)
+"""
+    root = Path(workers.__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True
+    )
+    deadline = time.monotonic() + 60
+    while is_running(int(done.stdout)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not is_running(int(done.stdout))
+
+
+def test_steps_are_all_timed_and_waited_for():
+    calls = []
+
+    def step():
+        calls.append("step")
+        return len(calls)
+
+    assert workers.time_steps(step, 3, wait=calls.append) > 0
+    assert calls == ["step"] * 3 + [3]
+
+
+def test_peak_memory_includes_what_is_gone():
+    before = workers.peak_memory()
+    np.ones(2**26).sum()
+    assert workers.peak_memory() >= max(before, 8 * 2**26)
+
+
+def test_a_dataset_comes_back(tmp_path):
+    dataset = datasets.load("digits")
+    workers.save_dataset(dataset, str(tmp_path))
+    loaded = workers.load_dataset(str(tmp_path))
+    for field in dataclasses.fields(dataset):
+        saved, ours = getattr(dataset, field.name), getattr(loaded, field.name)
+        assert type(ours) is type(saved) or isinstance(ours, np.memmap)
+        np.testing.assert_array_equal(ours, saved)
