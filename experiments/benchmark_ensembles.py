@@ -141,7 +141,7 @@ def run_ensemble(config: EnsembleConfig) -> dict:
     seconds = {name: each["seconds"] for name, each in result["first_step"].items()}
     console.print(
         f"One step of experiments.cifar, from start to end: {seconds['cold']:.1f} s, "
-        f"{seconds['warm']:.1f} s with what was compiled before"
+        f"{seconds['warm']:.1f} s with what that has kept"
     )
     if config.out is not None:
         runs.write_json(config.out, result)
@@ -461,7 +461,7 @@ def make_table(case: dict[str, Any]) -> Table:
 
 
 def time_first_step(config: EnsembleConfig) -> dict[str, dict]:
-    """Starts `experiments.cifar` for one step, and again with what that compiled.
+    """Starts `experiments.cifar` for one step, and again with what that has kept.
 
     Returns:
         For "cold" and "warm" the seconds from its start to its end, which include the
@@ -471,6 +471,8 @@ def time_first_step(config: EnsembleConfig) -> dict[str, dict]:
         WorkerError: if it fails.
     """
     times = {}
+    environment = os.environ.copy()
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # it would be used instead
     with tempfile.TemporaryDirectory() as folder:
         for name in ("cold", "warm"):
             out = Path(folder, name)
@@ -483,8 +485,7 @@ def time_first_step(config: EnsembleConfig) -> dict[str, dict]:
             done = subprocess.run(
                 command,
                 cwd=Path(__file__).parent.parent,
-                env=os.environ
-                | {"JAX_COMPILATION_CACHE_DIR": str(Path(folder, "cache"))},
+                env=environment | {"XDG_CACHE_HOME": str(Path(folder, "caches"))},
                 capture_output=True,
                 text=True,
             )

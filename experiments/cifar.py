@@ -19,7 +19,7 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from experiments import datasets, metrics, processes, report, runs
+from experiments import caches, datasets, metrics, processes, report, runs
 from experiments.configs import DESCRIPTION, Config, UsageError, check, exit_codes
 from experiments.progress import progress_bar
 from experiments.training import Trainer, make_functions
@@ -51,15 +51,7 @@ def _keep_programs() -> None:
     """
     chosen = os.environ.get("JAX_COMPILATION_CACHE_DIR")
     if chosen is None:
-        try:
-            caches = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-            chosen = str(Path(caches, "sounddrop_jax", "programs"))
-            os.makedirs(chosen, exist_ok=True)
-            if not os.access(chosen, os.W_OK | os.X_OK):
-                chosen = None
-        # Without a home, or a place there, every run compiles for itself.
-        except (OSError, RuntimeError):
-            chosen = None
+        chosen = str(caches.folder("programs") or "")
     jax.config.update("jax_compilation_cache_dir", chosen or None)
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         # The many small programs of a start, too: together they take seconds.

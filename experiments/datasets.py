@@ -18,11 +18,14 @@ import tarfile
 import threading
 import urllib.error
 import urllib.request
+import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from experiments import caches
 
 CHOICES = ("auto", "cifar10", "digits")
 
@@ -88,6 +91,9 @@ class Dataset:
     test_images: np.ndarray
     test_labels: np.ndarray
     class_names: tuple[str, ...]
+
+
+_FIELDS = dataclasses.fields(Dataset)
 
 
 def load(name: str = "auto", data_dir: str | None = None) -> Dataset:
@@ -188,6 +194,10 @@ def _load_cifar10(data_dir: str | None) -> Dataset:
     # os.path.exists, unlike Path.exists, is False where looking is not permitted.
     if not os.path.exists(root / _FOLDER):
         _prepare(root)
+    files = _describe_files(root / _FOLDER)
+    decoded = _find_decoded(root / _FOLDER)
+    if decoded and files and (dataset := _read_decoded(decoded, files)):
+        return dataset
     try:
         builder = tfds.builder_from_directory(root / _FOLDER)
         splits = *_read_split(builder, "train"), *_read_split(builder, "test")
@@ -202,7 +212,55 @@ def _load_cifar10(data_dir: str | None) -> Dataset:
         ) from error
     digest = fingerprint(*splits)
     title = _cifar10_title(digest, train_images=splits[0], test_images=splits[2])
-    return Dataset("cifar10", title, digest, *splits, names)
+    dataset = Dataset("cifar10", title, digest, *splits, names)
+    if decoded and files:
+        _write_decoded(decoded, files, dataset)
+    return dataset
+
+
+# To decode 60,000 pictures takes longer than to start all the rest, so what came of it
+# is kept among the user's caches, one file for a prepared folder.
+
+
+def _find_decoded(prepared: Path) -> Path | None:
+    cache = caches.folder("datasets")
+    digest = hashlib.sha256(str(prepared.resolve()).encode()).hexdigest()
+    return cache and cache / f"cifar10-{digest[:16]}.npz"
+
+
+def _describe_files(prepared: Path) -> str | None:
+    """Names, sizes and times: where these are the same, so are the pictures."""
+    try:
+        stats = {path.name: path.stat() for path in sorted(prepared.iterdir())}
+    except OSError:
+        return None  # which whoever reads them explains
+    return "\n".join(f"{n} {s.st_size} {s.st_mtime_ns}" for n, s in stats.items())
+
+
+def _read_decoded(decoded: Path, files: str) -> Dataset | None:
+    """What was decoded of the same files; None if nothing was, or it is damaged."""
+    try:
+        with np.load(decoded) as saved:
+            if saved["files"] != files:
+                return None
+            fields = {each.name: saved[each.name] for each in _FIELDS}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    texts = {name: str(fields[name]) for name in ("name", "title", "fingerprint")}
+    names = tuple(fields["class_names"].tolist())
+    return Dataset(**fields | texts | {"class_names": names})
+
+
+def _write_decoded(decoded: Path, files: str, dataset: Dataset) -> None:
+    part = decoded.with_suffix(f".{os.getpid()}.part")
+    fields = {each.name: getattr(dataset, each.name) for each in _FIELDS}
+    try:
+        with open(part, "wb") as file:
+            np.savez(file, files=files, **fields)
+        os.replace(part, decoded)
+    except OSError:  # no room: the next run decodes again
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 def _read_split(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,10 @@
 """Fixtures that several test files share."""
 
+import atexit
 import dataclasses
 import os
+import shutil
+import tempfile
 
 import jax
 import pytest
@@ -9,8 +12,10 @@ import soundfile
 
 from tests.layers import CASES, TRACK
 
-# Commands under test keep no compiled programs in the user's folder of caches.
+# Nothing under test, commands included, touches the user's caches.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = ""
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 jax.config.update("jax_compilation_cache_dir", None)
 
 

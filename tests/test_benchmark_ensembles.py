@@ -215,7 +215,7 @@ def test_the_first_step_is_timed_cold_and_warm(monkeypatch):
     folders = []
 
     def run(command, *, env, **settings):
-        cache = Path(env["JAX_COMPILATION_CACHE_DIR"])
+        cache = Path(env["XDG_CACHE_HOME"])
         out = Path(command[-2].removeprefix("--out="))
         assert command[1:4] == ["-m", "experiments.cifar", "--reg=gaussian"]
         assert {"--epochs=1", "--steps-per-epoch=1"} <= set(command)

@@ -422,6 +422,55 @@ def test_damaged_set_is_an_error_in_both_modes(prepared, name, damage):
     assert str(error.value).startswith(f"--data-dir={prepared}: cifar10/3.0.2")
 
 
+def decoded_file() -> Path:
+    (file,) = Path(os.environ["XDG_CACHE_HOME"]).rglob("cifar10-*")
+    return file
+
+
+@pytest.fixture
+def own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+
+
+def test_pictures_are_decoded_once(monkeypatch, own_cache, prepared):
+    first = datasets.load("cifar10", str(prepared))
+    monkeypatch.setattr(datasets, "_read_split", None)
+    again = datasets.load("cifar10", str(prepared))
+    assert_same(first, again)
+    assert (again.title, again.class_names) == (first.title, first.class_names)
+    # Another folder is another set.
+    with pytest.raises(datasets.DatasetError, match="cannot be read"):
+        datasets.load("cifar10", shutil.copytree(prepared, prepared.parent / "other"))
+
+
+@pytest.mark.parametrize("damage", [b"", b"not an archive", None], ids=str)
+def test_a_damaged_copy_of_what_was_decoded_is_made_anew(own_cache, prepared, damage):
+    first = datasets.load("cifar10", str(prepared))
+    content = decoded_file().read_bytes()
+    # None: one bit in the pixels, which the archive's checksums give away.
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 1
+    decoded_file().write_bytes(flipped if damage is None else damage)
+    assert_same(first, datasets.load("cifar10", str(prepared)))
+    assert decoded_file().read_bytes() == content
+
+
+def test_files_that_changed_are_decoded_again(own_cache, prepared):
+    datasets.load("cifar10", str(prepared))
+    for path in (prepared / "cifar10/3.0.2").glob("*test*"):
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(datasets.DatasetError, match="cannot be read"):
+        datasets.load("cifar10", str(prepared))
+
+
+def test_without_a_place_to_keep_them_pictures_are_decoded_every_time(
+    monkeypatch, prepared, tmp_path
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert_same(*(datasets.load("cifar10", str(prepared)) for _ in range(2)))
+
+
 def test_set_that_only_tensorflow_reads_is_named_as_such(prepared):
     info_path = prepared / "cifar10" / "3.0.2" / "dataset_info.json"
     info = json.loads(info_path.read_text())
