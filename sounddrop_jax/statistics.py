@@ -296,7 +296,7 @@ def sign_flip_test(
         signs = 1.0 - 2.0 * (codes >> np.arange(num_seeds) & 1)
     else:
         generator = np.random.default_rng(seed)
-        signs = generator.choice([-1.0, 1.0], size=(num_flips, num_seeds))
+        signs = 2.0 * generator.integers(2, size=(num_flips, num_seeds)) - 1.0
         signs[0] = 1.0
 
     def p_value(differences: np.ndarray, resolution: np.ndarray) -> np.ndarray:

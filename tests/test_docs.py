@@ -157,6 +157,56 @@ def test_performance_states_what_was_measured():
     assert "dirty" not in LAYERS["environment"]["commit"]
 
 
+ENSEMBLE = json.loads((DOCS / "performance/ensemble_cpu.json").read_text())
+
+
+def ensemble_table() -> list[str]:
+    """One line for each contestant at each number of seeds."""
+    lines = [
+        ["seeds", "", "images/s", "of ours", "s a run", "GiB", "of products"],
+        ["---:", "---", *["---:"] * 5],
+    ]
+    for case in ENSEMBLE["cases"]:
+        for row in case["contestants"]:
+            low, median, high = row["images_per_second"]
+            lines.append(
+                [
+                    f"{case['num_seeds']}",
+                    row["contestant"],
+                    f"{median:,.0f} ({low:,.0f} to {high:,.0f})",
+                    f"{row['to_ours'][1]:.2f}",
+                    f"{row['seconds_per_run']:,.0f}",
+                    f"{row['peak_bytes'] / 2**30:.1f}",
+                    f"{row['of_matmul']:.0%}",
+                ]
+            )
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def test_performance_states_how_fast_ensembles_were():
+    page = (DOCS / "performance.md").read_text("utf-8")
+    table = page.partition("ensemble_cpu.json -->\n")[2].partition("\n<!--")[0]
+    assert table.splitlines() == ensemble_table()
+    environment = ENSEMBLE["environment"]
+    assert "dirty" not in environment["commit"]
+    assert environment["commit"][:7] in page
+    assert f"JAX {environment['jax']}, PyTorch {environment['torch']}" in page
+    first = {name: each["seconds"] for name, each in ENSEMBLE["first_step"].items()}
+    words = " ".join(page.split())
+    assert f"took {first['cold']:.0f} s with empty caches" in words
+    assert f"and {first['warm']:.0f} s with what that run had kept" in words
+
+
+def test_performance_states_how_fast_convolutions_were():
+    module = runpy.run_path(str(DOCS / "make_convolutions.py"))
+    result = json.loads((DOCS / "performance/convolutions_cpu.json").read_text())
+    page = (DOCS / "performance.md").read_text("utf-8")
+    table = page.partition("make_convolutions.py -->\n")[2].partition("\n<!--")[0]
+    assert table.splitlines() == module["make_table"](result["cases"])
+    assert "dirty" not in result["environment"]["commit"]
+    assert f"Medians of {result['rounds']} turns" in page
+
+
 def test_a_bank_costs_a_fifth_of_dropout():
     maps = [[64, 16, 16, 16], [64, 8, 8, 32]]
     cases = [case for case in LAYERS["cases"] if case["shape"] in maps]
