@@ -26,7 +26,7 @@ from rich.table import Table
 
 from experiments import datasets, runs, workers
 from experiments.benchmark_layers import check_writable
-from experiments.configs import UsageError, flag
+from experiments.configs import DataDir, UsageError, choices, flag
 from experiments.progress import progress_bar
 from experiments.regularizers import REGULARIZERS
 from experiments.workers import Team, WorkerError
@@ -52,23 +52,17 @@ class EnsembleConfig:
         str,
         flag(
             "Regularizer; PyTorch is timed without one as well. Default: water.",
-            "{" + ",".join(REGS) + "}",
+            choices(REGS),
         ),
     ] = "water"
     dataset: Annotated[
         str,
         flag(
             "As in experiments.cifar. Default: auto.",
-            "{" + ",".join(datasets.CHOICES) + "}",
+            choices(datasets.CHOICES),
         ),
     ] = "auto"
-    data_dir: Annotated[
-        str | None,
-        flag(
-            "Folder of tensorflow-datasets. Default: $TFDS_DATA_DIR, or its own.",
-            "DIR",
-        ),
-    ] = None
+    data_dir: DataDir = None
     max_seeds: Annotated[
         int | None,
         flag(

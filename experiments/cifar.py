@@ -139,9 +139,6 @@ def run(config: Config) -> dict:
         weight_decay=config.weight_decay,
         dtype=config.dtype,
     )
-    at_once = config.at_once
-    if at_once is None and jax.default_backend() == "cpu":
-        at_once = 1  # the fastest, see docs/performance.md
     epoch_losses, epoch_accuracies = [], []
     total_steps = config.epochs * plan.steps_per_epoch
     start = time.perf_counter()
@@ -149,7 +146,7 @@ def run(config: Config) -> dict:
         trainer = Trainer(
             functions,
             seeds,
-            seeds_at_once=at_once,
+            seeds_at_once=config.at_once or processes.choose_seeds_at_once(),
             mesh=processes.make_mesh(config.seeds),
         )
         for progress in trainer.train(config.epochs, plan.steps_per_epoch):

@@ -43,9 +43,15 @@ def flag(help: str, metavar: str | None = None) -> Any:
     return tyro.conf.arg(help=help, metavar=metavar, help_behavior_hint=hint)
 
 
-def _choices(names: Iterable[str]) -> str:
+def choices(names: Iterable[str]) -> str:
+    """Writes the values of a flag as `--help` shows them."""
     return "{" + ",".join(names) + "}"
 
+
+DataDir = Annotated[
+    str | None,
+    flag("Folder of tensorflow-datasets. Default: $TFDS_DATA_DIR, or its own.", "DIR"),
+]
 
 DESCRIPTION = """\
 Trains SoundDrop's network: three blocks of convolution, ReLU, BatchNorm, pooling and a
@@ -67,7 +73,7 @@ class Config:
         flag(
             "Regularizer after each block: dropout; gaussian adds white noise, water "
             "pink noise along rows, aphex slices of a recording. Default: water.",
-            _choices(REGULARIZERS),
+            choices(REGULARIZERS),
         ),
     ] = "water"
     seeds: Annotated[
@@ -119,16 +125,10 @@ class Config:
             "cifar10 is downloaded if need be; digits, scikit-learn's handwritten "
             "ones, are always at hand; auto, the default, takes digits where cifar10 "
             "cannot be had.",
-            _choices(datasets.CHOICES),
+            choices(datasets.CHOICES),
         ),
     ] = "auto"
-    data_dir: Annotated[
-        str | None,
-        flag(
-            "Folder of tensorflow-datasets. Default: $TFDS_DATA_DIR, or its own.",
-            "DIR",
-        ),
-    ] = None
+    data_dir: DataDir = None
     out: Annotated[
         Path | None, flag("Folder for the results. Default: runs/REG-TIME.", "DIR")
     ] = None
@@ -136,7 +136,7 @@ class Config:
         str,
         flag(
             "Of the computation; parameters are float32. Default: float32.",
-            _choices(DTYPES),
+            choices(DTYPES),
         ),
     ] = "float32"
     distributed: Annotated[

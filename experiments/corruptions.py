@@ -622,12 +622,12 @@ def _load_published(name: str, severity: int, data_dir: str | None) -> Corrupted
         return None
     try:
         builder = tfds.builder_from_directory(root / folder)
-        images, labels = datasets._read_split(builder, "test")
+        images, labels = datasets.read_split(builder, "test")
     # As for CIFAR-10 itself, what can be raised has no common base.
     except Exception as error:
         raise DatasetError(
             f"--data-dir={root}: {folder} in it cannot be read "
-            f"({datasets._reason(error)}); prepare it with "
+            f"({datasets.reason(error)}); prepare it with "
             "file_format='array_record', or remove it to have the images made."
         ) from error
     return Corrupted(images, labels, "published")

@@ -200,13 +200,13 @@ def _load_cifar10(data_dir: str | None) -> Dataset:
         return dataset
     try:
         builder = tfds.builder_from_directory(root / _FOLDER)
-        splits = *_read_split(builder, "train"), *_read_split(builder, "test")
+        splits = *read_split(builder, "train"), *read_split(builder, "test")
         names = tuple(builder.info.features["label"].names)
     # What TFDS, array_record, protobuf and Pillow raise on damaged files has no
     # common base.
     except Exception as error:
         raise DatasetError(
-            f"--data-dir={root}: {_FOLDER} in it cannot be read ({_reason(error)}); "
+            f"--data-dir={root}: {_FOLDER} in it cannot be read ({reason(error)}); "
             "point --data-dir elsewhere, remove that folder to have it prepared "
             "afresh, or use --dataset=digits"
         ) from error
@@ -263,8 +263,8 @@ def _write_decoded(decoded: Path, files: str, dataset: Dataset) -> None:
             part.unlink()
 
 
-def _read_split(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """The images, uint8 (N, 32, 32, 3), and labels, int32 (N,), of a prepared split."""
+def read_split(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Reads a prepared split: images, uint8 (N, 32, 32, 3), labels, int32 (N,)."""
     import tensorflow_datasets as tfds
     from PIL import Image
 
@@ -318,7 +318,7 @@ def _prepare(root: Path) -> None:
         archive = _download()
     except (OSError, http.client.HTTPException) as error:
         raise _Unavailable(
-            f"not prepared in {root} and the download failed ({_reason(error)})"
+            f"not prepared in {root} and the download failed ({reason(error)})"
         ) from error
     class_names, splits = _parse(archive)
 
@@ -363,7 +363,7 @@ def _prepare(root: Path) -> None:
         if os.path.exists(root / _FOLDER):  # Another process was faster.
             return
         raise _Unavailable(
-            f"not prepared in {root} and preparing it failed ({_reason(error)})"
+            f"not prepared in {root} and preparing it failed ({reason(error)})"
         ) from error
 
 
@@ -435,7 +435,7 @@ def _parse(
                 if content := tar.extractfile(member):  # None for a folder
                     files[member.name] = content.read()
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise _bad_archive(_reason(error)) from error
+        raise _bad_archive(reason(error)) from error
 
     def read(name: str) -> bytes:
         try:
@@ -477,7 +477,7 @@ def _bad_archive(problem: str) -> DatasetError:
     )
 
 
-def _reason(error: Exception) -> str:
-    """The first line of an error's message: ours are one line long."""
+def reason(error: Exception) -> str:
+    """Returns the first line of an error's message: ours are one line long."""
     message = str(error).removeprefix("<urlopen error ").removesuffix(">").strip()
     return message.partition("\n")[0].strip() or type(error).__name__

@@ -44,7 +44,7 @@ def prepare_ours(folder: str, reg: str, num_seeds: int) -> Prepared:
             weight_decay=config.weight_decay,
         ),
         range(num_seeds),
-        seeds_at_once=1 if jax.default_backend() == "cpu" else None,
+        seeds_at_once=processes.choose_seeds_at_once(),
         mesh=processes.make_mesh(num_seeds),
     )
     steps_per_epoch = len(dataset.train_labels) // config.batch_size

@@ -434,7 +434,7 @@ def own_cache(monkeypatch, tmp_path):
 
 def test_pictures_are_decoded_once(monkeypatch, own_cache, prepared):
     first = datasets.load("cifar10", str(prepared))
-    monkeypatch.setattr(datasets, "_read_split", None)
+    monkeypatch.setattr(datasets, "read_split", None)
     again = datasets.load("cifar10", str(prepared))
     assert_same(first, again)
     assert (again.title, again.class_names) == (first.title, first.class_names)
