@@ -7,14 +7,12 @@ import contextlib
 import dataclasses
 import datetime
 import io
-import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import tyro
 from rich.console import Console
@@ -32,7 +30,7 @@ def main() -> None:
         Config, prog="python -m experiments.cifar", description=DESCRIPTION
     )
     with processes.leave_the_others(), exit_codes(interrupted="no result was written."):
-        _keep_programs()
+        caches.keep_programs()
         if config.distributed:
             processes.join()
         processes.share_cores(config.seeds)
@@ -42,20 +40,6 @@ def main() -> None:
             if processes.is_first():
                 raise
             sys.exit(130)
-
-
-def _keep_programs() -> None:
-    """Keeps compiled programs for the next run, in the user's folder of caches.
-
-    JAX_COMPILATION_CACHE_DIR names another folder; empty, it keeps nothing.
-    """
-    chosen = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    if chosen is None:
-        chosen = str(caches.folder("programs") or "")
-    jax.config.update("jax_compilation_cache_dir", chosen or None)
-    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-        # The many small programs of a start, too: together they take seconds.
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 class Plan(NamedTuple):
@@ -80,7 +64,8 @@ def _prepare(config: Config, is_first: bool) -> Plan:
         name = f"{config.reg}-{time.strftime('%Y%m%d-%H%M%S')}"
         config = dataclasses.replace(config, out=Path("runs", name))
     try:
-        make_regularizer = config.arm.prepare(config.strength, config.audio)
+        settings = {"audio": config.audio} if config.reg == "aphex" else {}
+        make_regularizer = config.recipe.prepare(config.strength, **settings)
     except AudioError as error:
         raise UsageError(f"--audio={error}") from None  # which begins with the file
     try:

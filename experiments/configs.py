@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from experiments import datasets
-from experiments.regularizers import REGULARIZERS, Arm
+from experiments.regularizers import REGULARIZERS, Recipe
 
 DTYPES = ("float32", "bfloat16")
 
@@ -71,8 +71,10 @@ class Config:
     reg: Annotated[
         str,
         flag(
-            "Regularizer after each block: dropout; gaussian adds white noise, water "
-            "pink noise along rows, aphex slices of a recording. Default: water.",
+            "Regularizer after each block: dropout, or spatial_dropout of whole "
+            "channels; gaussian adds white noise, water pink noise along rows, plane "
+            "pink noise in both directions, aphex slices of a recording. Default: "
+            "water.",
             choices(REGULARIZERS),
         ),
     ] = "water"
@@ -103,13 +105,17 @@ class Config:
         float | None,
         flag(
             "Standard deviation of the noise. Default: 0.1 for gaussian, 0.05 for "
-            "water and aphex, as in the original.",
+            "the others.",
             "FLOAT",
         ),
     ] = None
     rate: Annotated[
         float | None,
-        flag("Share of features that dropout zeroes. Default: 0.2.", "FLOAT"),
+        flag(
+            "Share of features that dropout zeroes, by default 0.2, or of channels "
+            "that spatial_dropout does, by default 0.1.",
+            "FLOAT",
+        ),
     ] = None
     audio: Annotated[
         str | None,
@@ -151,8 +157,8 @@ class Config:
     ] = False
 
     @property
-    def arm(self) -> Arm:
-        """The regularizer that `reg` names."""
+    def recipe(self) -> Recipe:
+        """How the regularizer that `reg` names is made."""
         return REGULARIZERS[self.reg]
 
     @property
@@ -162,10 +168,10 @@ class Config:
 
     @property
     def strength(self) -> float:
-        """The intensity or rate: what the flag says, or the arm's default."""
+        """The intensity or rate: what the flag says, or the recipe's default."""
         given = {"intensity": self.intensity, "rate": self.rate, None: None}
-        value = given[self.arm.strength]
-        return self.arm.default if value is None else value
+        value = given[self.recipe.strength]
+        return self.recipe.default if value is None else value
 
 
 def check(config: Config) -> None:
@@ -212,14 +218,14 @@ def _check_choice(flag: str, value: str, choices: tuple[str, ...]) -> None:
 def _check_unused(config: Config) -> None:
     """Refuses a flag that would change nothing: it was meant to change something."""
     users = {
-        "intensity": [n for n, a in REGULARIZERS.items() if a.strength == "intensity"],
-        "rate": [n for n, a in REGULARIZERS.items() if a.strength == "rate"],
+        "intensity": [n for n, r in REGULARIZERS.items() if r.strength == "intensity"],
+        "rate": [n for n, r in REGULARIZERS.items() if r.strength == "rate"],
         "audio": ["aphex"],
     }
-    for name, arms in users.items():
+    for name, regs in users.items():
         value = getattr(config, name)
-        if value is not None and config.reg not in arms:
+        if value is not None and config.reg not in regs:
             raise UsageError(
                 f"--{name}={value}: --reg={config.reg} does not use it; leave it out "
-                f"or choose --reg={' or '.join(arms)}."
+                f"or choose --reg={' or '.join(regs)}."
             )

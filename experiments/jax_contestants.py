@@ -38,7 +38,7 @@ def prepare_ours(folder: str, reg: str, num_seeds: int) -> Prepared:
     trainer = Trainer(
         make_functions(
             dataset,
-            config.arm.prepare(config.strength, config.audio),
+            config.recipe.prepare(config.strength),
             batch_size=config.batch_size,
             learning_rate=config.learning_rate,
             weight_decay=config.weight_decay,
@@ -134,7 +134,7 @@ def make_plain_functions(dataset: Dataset, config: Config) -> tuple[Callable, Ca
         train_step: (state, images, labels, batch, step) -> (state, loss); all images
             and labels, and int32 `[n]`, which of them.
     """
-    make_regularizer = config.arm.prepare(config.strength, config.audio)
+    make_regularizer = config.recipe.prepare(config.strength)
     tx = optax.adamw(config.learning_rate, weight_decay=config.weight_decay)
 
     def make(key: jax.Array) -> nnx.Module:

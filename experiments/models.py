@@ -25,6 +25,8 @@ class Network(nnx.Module):
             layer that is called as `layer(maps, rngs=rngs)`.
         image_shape: `(H, W, C)` of the inputs, H and W multiples of 8.
         num_classes: number of logits.
+        where: "features", a regularizer after each block, or "inputs", a single one
+            before the first.
         dtype: of the computation; parameters and statistics are float32.
         rngs: its stream `params` initialises the network.
     """
@@ -35,9 +37,13 @@ class Network(nnx.Module):
         *,
         image_shape: tuple[int, int, int] = (32, 32, 3),
         num_classes: int = 10,
+        where: str = "features",
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
+        at_inputs = where == "inputs"
+        at_first = make_regularizer(image_shape) if at_inputs else None
+        self.regularizer = nnx.data(at_first)
         height, width, channels = image_shape
         self.blocks: nnx.List[Block] = nnx.List()
         for features in FEATURES:
@@ -46,7 +52,7 @@ class Network(nnx.Module):
                 Block(
                     channels,
                     features,
-                    make_regularizer((height, width, features)),
+                    None if at_inputs else make_regularizer((height, width, features)),
                     dtype=dtype,
                     rngs=rngs,
                 )
@@ -73,6 +79,8 @@ class Network(nnx.Module):
             float32 `[N, num_classes]`, the logits.
         """
         maps = images
+        if self.regularizer is not None:
+            maps = self.regularizer(maps, rngs=rngs)
         for block in self.blocks:
             maps = block(maps, rngs=rngs)
         return self.linear(maps.reshape(len(maps), -1)).astype(jnp.float32)
@@ -85,7 +93,7 @@ class Block(nnx.Module):
         self,
         channels: int,
         features: int,
-        regularizer: Regularizer,
+        regularizer: Regularizer | None,
         *,
         dtype: Any,
         rngs: nnx.Rngs,
@@ -102,12 +110,12 @@ class Block(nnx.Module):
             rngs=rngs,
         )
         self.norm = NormPool(features)
-        self.regularizer = regularizer
+        self.regularizer = nnx.data(regularizer)
 
     def __call__(self, maps: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Halves the height and the width of maps `[N, H, W, C]`."""
         maps = self.norm(nnx.relu(self.conv(maps)))
-        return self.regularizer(maps, rngs=rngs)
+        return maps if self.regularizer is None else self.regularizer(maps, rngs=rngs)
 
 
 class NormPool(nnx.Module):

@@ -97,15 +97,20 @@ def describe(config: Config, dataset: Dataset) -> dict:
     del settings["data_dir"]
     return {
         "config": settings,
-        "dataset": {
-            "name": dataset.name,
-            "title": dataset.title,
-            "fingerprint": dataset.fingerprint,
-            "train_size": len(dataset.train_labels),
-            "test_size": len(dataset.test_labels),
-            "class_names": list(dataset.class_names),
-        },
+        "dataset": describe_dataset(dataset),
         "environment": environment(),
+    }
+
+
+def describe_dataset(dataset: Dataset) -> dict:
+    """Describes a dataset: names, fingerprint, sizes."""
+    return {
+        "name": dataset.name,
+        "title": dataset.title,
+        "fingerprint": dataset.fingerprint,
+        "train_size": len(dataset.train_labels),
+        "test_size": len(dataset.test_labels),
+        "class_names": list(dataset.class_names),
     }
 
 

@@ -26,16 +26,26 @@ from sounddrop_jax import ensembles
 # How long one compiled call should run: often enough for a lively progress bar and a
 # prompt Ctrl-C, rarely enough to cost nothing.
 SECONDS_PER_CALL = 0.5
-EVALUATION_BATCH = 500
+# On a CPU (True) what stays in a core's cache.
+EVALUATION_BATCH = {True: 20, False: 500}
 
 
 class TrainState(NamedTuple):
-    """What training changes in one network; with a leading seed axis, in many."""
+    """What is one network's own; with a leading seed axis, many networks'.
+
+    Attributes:
+        params: float32, changed by training, as the next two are.
+        batch_stats: BatchNorm's.
+        opt_state: AdamW's.
+        key: of the seed.
+        strength: float32 scalar, or None; see `make_functions`.
+    """
 
     params: nnx.State
     batch_stats: nnx.State
     opt_state: optax.OptState
     key: jax.Array
+    strength: jax.Array | None
 
 
 class Constants(NamedTuple):
@@ -58,7 +68,7 @@ class Functions(NamedTuple):
     """The pure functions of one seed, and the constants that they take.
 
     Attributes:
-        init: key -> state.
+        init: (key, strength or None) -> state.
         shuffle: (key, epoch) -> int32 `[N]`, the order of the images in an epoch.
         train_steps: (state, constants, order, epoch, start, stop) -> (state, sum of
             losses), the steps from `start` up to `stop` of an epoch. The numbers may
@@ -104,6 +114,8 @@ def make_functions(
     batch_size: int,
     learning_rate: float,
     weight_decay: float,
+    where: str = "features",
+    augmented: bool = True,
     dtype: Any = jnp.float32,
 ) -> Functions:
     """Makes the functions that train a network on a dataset.
@@ -112,12 +124,18 @@ def make_functions(
     parameter. An epoch takes each training image at most once, in whole batches: the
     remainder, fewer images than a batch, is another one in every epoch.
 
+    Networks may differ in strength and still share one compiled program: where a
+    regularizer's `intensity` or `rate` is an array, each network's own `strength`
+    takes its place, if it has one (`takes_strengths` says if any is an array).
+
     Args:
         dataset: images and labels.
         make_regularizer: see `models.Network`.
         batch_size: images a step.
         learning_rate: constant.
         weight_decay: in units of the learning rate, as in PyTorch and optax.
+        where: the regularizers are, see `models.Network`.
+        augmented: False to train on the images as they are.
         dtype: of the computation; parameters and statistics are float32.
 
     Returns:
@@ -130,6 +148,7 @@ def make_functions(
             make_regularizer,
             image_shape=dataset.train_images.shape[1:],
             num_classes=len(dataset.class_names),
+            where=where,
             dtype=dtype,
             rngs=nnx.Rngs(params=stream(key, "init")),
         )
@@ -153,9 +172,9 @@ def make_functions(
         for mode in (False, True)
     )
 
-    def init(key: jax.Array) -> TrainState:
+    def init(key: jax.Array, strength: jax.Array | None = None) -> TrainState:
         params, batch_stats = nnx.state(make_network(key), nnx.Param, nnx.BatchStat)
-        return TrainState(params, batch_stats, tx.init(params), key)
+        return TrainState(params, batch_stats, tx.init(params), key, strength)
 
     def loss_fn(params, batch_stats, layers, images, labels, key):
         # A copy, because BatchNorm assigns to its variables.
@@ -173,34 +192,37 @@ def make_functions(
             jax.random.fold_in(stream(state.key, name), epoch)
             for name in ("augment", "noise")
         )
+        layers = _set_strength(constants.layers, state.strength)
 
         def train_step(step, carry):
-            (params, batch_stats, opt_state, key), total = carry
+            (params, batch_stats, opt_state, key, strength), total = carry
             batch = lax.dynamic_slice_in_dim(order, step * batch_size, batch_size)
-            images = augment(
-                jax.random.fold_in(augment_key, step), constants.train_images[batch]
-            )
+            images = constants.train_images[batch]
+            if augmented:
+                images = augment(jax.random.fold_in(augment_key, step), images)
             (loss, batch_stats), grads = jax.value_and_grad(loss_fn, has_aux=True)(
                 params,
                 batch_stats,
-                constants.layers,
+                layers,
                 normalize(images),
                 constants.train_labels[batch],
                 jax.random.fold_in(noise_key, step),
             )
             updates, opt_state = tx.update(grads, opt_state, params)
             params = optax.apply_updates(params, updates)
-            return TrainState(params, batch_stats, opt_state, key), total + loss
+            state = TrainState(params, batch_stats, opt_state, key, strength)
+            return state, total + loss
 
         return lax.fori_loop(start, stop, train_step, (state, jnp.zeros(())))
 
     def evaluate(state, constants):
         model = nnx.merge(eval_graph, state.params, state.batch_stats, constants.layers)
-        return lax.map(
-            lambda image: model(normalize(image[None]))[0],
-            constants.test_images,
-            batch_size=EVALUATION_BATCH,
-        )
+        images = constants.test_images
+        size = EVALUATION_BATCH[jax.default_backend() == "cpu"]
+        padding = [(0, -len(images) % size), (0, 0), (0, 0), (0, 0)]
+        batches = jnp.pad(images, padding).reshape(-1, size, *images.shape[1:])
+        logits = lax.map(lambda batch: model(normalize(batch)), batches)
+        return logits.reshape(-1, logits.shape[-1])[: len(images)]
 
     constants = Constants(
         layers,
@@ -209,6 +231,24 @@ def make_functions(
         jnp.asarray(dataset.test_images),
     )
     return Functions(init, shuffle, train_steps, evaluate, constants)
+
+
+def takes_strengths(functions: Functions) -> bool:
+    """Says if networks can differ in strength, see `make_functions`."""
+    leaves = jax.tree_util.tree_leaves_with_path(functions.constants.layers)
+    return any(_is_strength(path) for path, _ in leaves)
+
+
+def _is_strength(path: tuple) -> bool:
+    return any(getattr(key, "key", None) in ("intensity", "rate") for key in path)
+
+
+def _set_strength(layers: nnx.State, strength: jax.Array | None) -> nnx.State:
+    if strength is None:
+        return layers
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: strength if _is_strength(path) else leaf, layers
+    )
 
 
 class Trainer:
@@ -220,10 +260,12 @@ class Trainer:
     Args:
         functions: of one seed.
         seeds: one network each; a seed's numbers do not depend on the others.
+        strengths: of each network's regularizers, see `make_functions`.
         seeds_at_once: see `ensembles.map_seeds`; None for as many as fit the memory.
         mesh: see `ensembles.map_seeds`; None for one device.
 
     Attributes:
+        num_seeds: the number of networks.
         seeds_at_once: what was asked for, or what fits.
         compile_seconds: what the compilations took.
     """
@@ -233,18 +275,20 @@ class Trainer:
         functions: Functions,
         seeds: Sequence[int],
         *,
+        strengths: Sequence[float] | None = None,
         seeds_at_once: int | None = None,
         mesh: Mesh | None = None,
     ):
-        self._num_seeds = len(seeds)
+        self.num_seeds = len(seeds)
         self._mesh = mesh
         keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
+        own = None if strengths is None else jnp.asarray(strengths, jnp.float32)
         self._constants = functions.constants
         device, num_seeds = jax.devices()[0], len(seeds)
         if mesh is not None:
             # Once, and not at every call.
-            padded = ensembles.pad_seeds(keys, mesh=mesh)
-            keys = ensembles.place(padded, mesh=mesh, spec=P(ensembles.SEEDS))
+            padded = ensembles.pad_seeds((keys, own), mesh=mesh)
+            keys, own = ensembles.place(padded, mesh=mesh, spec=P(ensembles.SEEDS))
             self._constants = ensembles.place(self._constants, mesh=mesh, spec=P())
             device, num_seeds = mesh.local_devices[0], len(keys) // mesh.size
 
@@ -267,7 +311,8 @@ class Trainer:
 
         start = time.perf_counter()
         # Each is compiled ahead of its first use, so that no timing includes it.
-        self._state = compile(functions.init, (0,), keys, at_once=None)(keys)
+        init = compile(functions.init, (0, 0), keys, own, at_once=None)
+        self._state = init(keys, own)
         self._shuffle = compile(functions.shuffle, (0, None), keys, 0, at_once=None)
         self.seeds_at_once, self._train_steps = compile_to_fit(
             functions.train_steps,
@@ -303,7 +348,7 @@ class Trainer:
                     self._state, self._constants, order, epoch, step, stop
                 )
                 losses = ensembles.gather(losses).astype(np.float64)
-                sums = sums + losses[: self._num_seeds]
+                sums = sums + losses[: self.num_seeds]
                 elapsed = time.perf_counter() - start
                 if self._mesh is not None:
                     # All processes do the same steps, by the slowest clock.
@@ -313,7 +358,31 @@ class Trainer:
                 step = stop
                 logits = None
                 if step == steps_per_epoch:
-                    logits = self._evaluate(self._state, self._constants)
-                    logits = ensembles.gather(logits)[: self._num_seeds]
+                    logits = self._logits(self._constants)
                 yield Progress(epoch, step, sums / step, logits, seconds)
                 start = time.perf_counter()
+
+    def evaluate(self, images: np.ndarray) -> np.ndarray:
+        """Classifies other images than the test set's, with the same program.
+
+        Args:
+            images: uint8 `[M, H, W, C]`.
+
+        Returns:
+            float32 `[S, M, num_classes]`, the logits.
+        """
+        size = len(self._constants.test_images)
+        logits = []
+        for start in range(0, len(images), size):
+            block = images[start : start + size]
+            padding = [(0, size - len(block)), (0, 0), (0, 0), (0, 0)]
+            placed = jnp.asarray(np.pad(block, padding))
+            if self._mesh is not None:
+                placed = ensembles.place(placed, mesh=self._mesh, spec=P())
+            constants = self._constants._replace(test_images=placed)
+            logits.append(self._logits(constants)[:, : len(block)])
+        return np.concatenate(logits, axis=1)
+
+    def _logits(self, constants: Constants) -> np.ndarray:
+        logits = self._evaluate(self._state, constants)
+        return ensembles.gather(logits)[: self.num_seeds]

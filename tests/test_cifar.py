@@ -15,6 +15,7 @@ from PIL import Image
 
 from experiments import cifar, datasets, metrics
 from experiments.configs import Config
+from experiments.regularizers import REGULARIZERS
 from experiments.training import Progress
 from sounddrop_jax import audio
 
@@ -221,7 +222,7 @@ def test_compiled_programs_are_kept_where_caches_are(
         monkeypatch.setenv(name, value.replace("HERE", str(tmp_path)))
     chosen = {}
     monkeypatch.setattr(jax.config, "update", chosen.__setitem__)
-    cifar._keep_programs()
+    caches.keep_programs()
     folder = chosen["jax_compilation_cache_dir"]
     assert folder == (expected and expected.replace("HERE", str(tmp_path)))
     is_ours = expected is not None and expected.endswith("programs")
@@ -392,7 +393,7 @@ def test_help_teaches_every_flag(monkeypatch, capsys):
         # At a line's start, with something to say about it.
         assert re.search(rf"^\W*{flag} .*\w", help, re.MULTILINE), flag
     assert "python -m experiments.cifar --reg=water" in help
-    for choice in ("none,dropout,gaussian,water,aphex", "auto,cifar10,digits"):
+    for choice in (",".join(REGULARIZERS), "auto,cifar10,digits"):
         assert choice in help
     # Defaults are told.
     for default in ("water", "58", "0.001", "0.01", "0.1 for gaussian", "float32"):

@@ -53,16 +53,16 @@ def test_the_command_line_makes_a_config():
 
 
 @pytest.mark.parametrize("name", REGULARIZERS)
-def test_strength_is_the_flag_or_the_arms_default(name):
-    arm = REGULARIZERS[name]
-    assert Config(reg=name).strength == arm.default
-    assert Config(reg=name).arm is arm
-    if arm.strength is not None:
-        given = Config(reg=name, **{arm.strength: 0.25})
+def test_strength_is_the_flag_or_the_recipes_default(name):
+    recipe = REGULARIZERS[name]
+    assert Config(reg=name).strength == recipe.default
+    assert Config(reg=name).recipe is recipe
+    if recipe.strength is not None:
+        given = Config(reg=name, **{recipe.strength: 0.25})
         assert given.strength == 0.25
         check(given)
         # 0 is a strength as well, not a missing one.
-        assert Config(reg=name, **{arm.strength: 0.0}).strength == 0
+        assert Config(reg=name, **{recipe.strength: 0.0}).strength == 0
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_what_can_be_run_passes(good):
 
 BAD = [
     # flags, the flag and value that the message names, and a part of the remedy
-    ({"reg": "watr"}, "--reg=watr", "none, dropout, gaussian, water, aphex"),
+    ({"reg": "watr"}, "--reg=watr", ", ".join(REGULARIZERS)),
     ({"reg": ""}, "--reg=", "water"),
     ({"dataset": "cifar100"}, "--dataset=cifar100", "auto, cifar10, digits"),
     ({"dtype": "float16"}, "--dtype=float16", "float32, bfloat16"),
@@ -120,11 +120,11 @@ BAD = [
     ({"reg": "dropout", "rate": -0.1}, "--rate=-0.1", "below 1"),
     ({"reg": "dropout", "rate": math.nan}, "--rate=nan", "below 1"),
     ({"reg": "dropout", "rate": math.inf}, "--rate=inf", "below 1"),
-    # Flags that the arm would ignore.
-    ({"reg": "water", "rate": 0.2}, "--rate=0.2", "--reg=dropout"),
+    # Flags that the regularizer would ignore.
+    ({"reg": "water", "rate": 0.2}, "--rate=0.2", "--reg=dropout or spatial_dropout"),
     ({"reg": "none", "rate": 0.2}, "--rate=0.2", "--reg=dropout"),
     ({"reg": "dropout", "intensity": 0.1}, "--intensity=0.1", "--reg=gaussian"),
-    ({"reg": "none", "intensity": 0.1}, "--intensity=0.1", "water"),
+    ({"reg": "none", "intensity": 0.1}, "--intensity=0.1", "water or plane or aphex"),
     ({"reg": "water", "audio": "song.mp3"}, "--audio=song.mp3", "--reg=aphex"),
 ]
 
@@ -144,8 +144,8 @@ def test_what_cannot_be_run_gets_one_line_with_flag_value_and_remedy(
 
 
 def test_every_unused_strength_is_refused():
-    for name, arm in REGULARIZERS.items():
+    for name, recipe in REGULARIZERS.items():
         for flag in ("intensity", "rate"):
-            if flag != arm.strength:
+            if flag != recipe.strength:
                 with pytest.raises(UsageError, match=f"--reg={name} does not use it"):
                     check(Config(reg=name, **{flag: 0.1}))

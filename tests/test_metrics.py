@@ -1,9 +1,17 @@
-"""Scores against confusion matrices worked out by hand."""
+"""Scores: by hand, against scikit-learn, and on networks whose answer is known."""
+
+import json
+import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import log_loss
 
 from experiments import metrics
+
+CALIBRATION_SCORES = ("nll", "brier", "ece", "ece_mass")
 
 
 def make_logits(predicted, num_classes: int) -> np.ndarray:
@@ -81,3 +89,215 @@ def test_a_diverged_network_is_scored_as_it_predicts():
     score = metrics.score(np.full((4, 2), np.nan), np.array([0, 1, 1, 1]))
     assert score["accuracy"] == 25
     assert score["confusion"] == [[1, 0], [3, 0]]
+
+
+# Probabilities
+
+
+def make_network(num_images: int, num_classes: int, seed=0):
+    """Logits, float32, and labels drawn from their softmax: calibrated by design."""
+    rng = np.random.default_rng(seed)
+    logits = 2 * rng.standard_normal((num_images, num_classes), np.float32)
+    # The largest of logits plus Gumbel noise is a draw from their softmax.
+    return logits, (logits + rng.gumbel(size=logits.shape)).argmax(-1)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits.astype(np.float64))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def flat(scores: dict) -> dict:
+    """The scores with one number, or None, for each name."""
+    result = {name: scores[name] for name in CALIBRATION_SCORES}
+    for name, values in scores["reliability"].items():
+        result |= {f"{name} {index}": value for index, value in enumerate(values)}
+    return result
+
+
+def test_calibration_worked_out_by_hand():
+    probabilities = [[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.05, 0.05, 0.9]]
+    probabilities.append([0.25, 0.24, 0.51])
+    scores = metrics.calibration(np.log(probabilities), np.array([0, 1, 2, 2]))
+    # Only the second is wrong. The bins of equal width hold 0.5 and 0.51; 0.7; 0.9.
+    # Those of equal mass hold one image each.
+    expected = {
+        "nll": -math.log(0.7 * 0.3 * 0.9 * 0.51) / 4,
+        "brier": (0.14 + 0.78 + 0.015 + 0.3602) / 4,
+        "ece": (abs(1.01 - 1) + 0.3 + 0.1) / 4,
+        "ece_mass": (0.5 + 0.49 + 0.3 + 0.1) / 4,
+    }
+    assert {name: scores[name] for name in expected} == pytest.approx(expected)
+    assert set(scores) == {*expected, "reliability"}
+    none = [None] * 15
+    reliability = scores["reliability"]
+    assert reliability["count"] == [*[0] * 7, 2, 0, 0, 1, 0, 0, 1, 0]
+    confidence = [*none[:7], 0.505, None, None, 0.7, None, None, 0.9, None]
+    assert reliability["confidence"] == pytest.approx(confidence)
+    assert reliability["accuracy"] == [
+        *none[:7],
+        0.5,
+        None,
+        None,
+        1,
+        None,
+        None,
+        1,
+        None,
+    ]
+    assert set(reliability) == {"count", "confidence", "accuracy"}
+
+
+def test_likelihood_is_that_of_scikit_learn():
+    logits, labels = make_network(500, 10)
+    expected = log_loss(labels, softmax(logits), labels=range(10))
+    assert metrics.calibration(logits, labels)["nll"] == pytest.approx(expected)
+
+
+def test_brier_score_is_that_of_scikit_learn():
+    # Older ones know two classes only.
+    brier_score_loss = pytest.importorskip("sklearn", "1.7").metrics.brier_score_loss
+    logits, labels = make_network(500, 10)
+    expected = brier_score_loss(labels, softmax(logits), labels=range(10))
+    assert metrics.calibration(logits, labels)["brier"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("num_images", [1, 14, 15, 16, 44, 500])
+def test_calibration_errors_are_those_of_direct_loops(num_images):
+    logits, labels = make_network(num_images, 10)
+    probabilities = softmax(logits)
+    pairs = sorted(
+        (row.max(), row.argmax() == label)
+        for row, label in zip(probabilities, labels, strict=True)
+    )
+    widths = [
+        [pair for pair in pairs if k / 15 < pair[0] <= (k + 1) / 15] for k in range(15)
+    ]
+    small, larger = divmod(num_images, 15)
+    rest = iter(pairs)
+    masses = [[next(rest) for _ in range(small + (k < larger))] for k in range(15)]
+    assert list(rest) == []
+
+    def error(bins):
+        gaps = [abs(sum(float(c) - bool(r) for c, r in held)) for held in bins]
+        return sum(gaps) / num_images
+
+    scores = metrics.calibration(logits, labels)
+    assert scores["ece"] == pytest.approx(error(widths))
+    assert scores["ece_mass"] == pytest.approx(error(masses))
+    assert scores["reliability"]["count"] == [len(held) for held in widths]
+
+
+def test_bins_of_equal_mass_hold_equally_many():
+    # The confidences rise by almost nothing, right and wrong take turns: in threes,
+    # bins are off by 0.6 * 3 - 2 and 0.6 * 3 - 1 in turn, eight of the one, seven of
+    # the other.
+    confidence = np.linspace(0.6, 0.6 + 1e-9, 45)
+    logits = np.log(np.stack([confidence, 1 - confidence], axis=-1))
+    scores = metrics.calibration(logits, np.arange(45) % 2)
+    assert scores["ece_mass"] == pytest.approx((8 * 0.2 + 7 * 0.8) / 45)
+
+
+def test_images_of_equal_confidence_stay_in_their_order():
+    logits = np.log(np.full((30, 2), [0.7, 0.3]))
+    # Pairs of one right and one wrong; then seven of two right, one of either and
+    # seven of two wrong.
+    taking_turns = metrics.calibration(logits, np.arange(30) % 2)
+    right_first = metrics.calibration(logits, np.arange(30) // 15)
+    assert taking_turns["ece_mass"] == pytest.approx(15 * 0.4 / 30)
+    assert right_first["ece_mass"] == pytest.approx((7 * 0.6 + 0.4 + 7 * 1.4) / 30)
+    assert taking_turns["ece"] == right_first["ece"] == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(("num_classes", "index"), [(15, 0), (5, 2), (3, 4), (1, 14)])
+def test_a_bin_holds_its_right_edge(num_classes, index):
+    # Of equal logits the confidence is 1 / num_classes.
+    scores = metrics.calibration(np.zeros((2, num_classes)), np.array([0, 0]))
+    assert scores["reliability"]["count"] == [2 * (k == index) for k in range(15)]
+
+
+def test_the_most_confident_bin_counts():
+    logits = np.full((4, 10), -1000.0)
+    logits[:, 3] = 0
+    scores = metrics.calibration(logits, np.array([3, 3, 3, 7]))
+    assert scores["ece"] == scores["ece_mass"] == 0.25
+    assert scores["reliability"]["count"] == [*[0] * 14, 4]
+    assert scores["reliability"]["confidence"] == [*[None] * 14, 1]
+    assert scores["reliability"]["accuracy"] == [*[None] * 14, 0.75]
+    # Where the probability itself is below the smallest float.
+    assert scores["nll"] == pytest.approx(1000 / 4)
+
+
+def test_a_network_sure_and_wrong_scores_worst():
+    labels = np.arange(60) % 10
+    logits = 50 * np.eye(10, dtype=np.float32)[(labels + 1) % 10]
+    scores = metrics.calibration(logits, labels)
+    expected = {"nll": 50, "brier": 2, "ece": 1, "ece_mass": 1}
+    assert {name: scores[name] for name in expected} == pytest.approx(expected)
+
+
+def test_a_calibrated_network_has_small_errors_and_another_temperature_large_ones():
+    num_images = 40_000
+    logits, labels = make_network(num_images, 10)
+    # A bin of n images is off by sqrt(n) / 2 at most on average, and so all 15 together
+    # by sqrt(15 * num_images) / 2. One answer moves the sum by 1: that the error
+    # exceeds its average by sqrt(8 / num_images) has a chance below exp(-16), by
+    # McDiarmid's inequality.
+    tolerance = (math.sqrt(15) / 2 + math.sqrt(8)) / math.sqrt(num_images)
+    scores = metrics.calibration(logits, labels)
+    assert scores["ece"] < tolerance
+    assert scores["ece_mass"] < tolerance
+    for temperature in (0.5, 2):
+        scaled = metrics.calibration(logits / np.float32(temperature), labels)
+        assert scaled["ece"] > 5 * tolerance
+        assert scaled["ece_mass"] > 5 * tolerance
+        assert scaled["nll"] > 1.05 * scores["nll"]
+        assert scaled["brier"] > 1.05 * scores["brier"]
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1, 2])
+def test_right_answers_are_those_of_accuracy_at_every_temperature(temperature):
+    logits, labels = make_network(500, 10)
+    scores = metrics.calibration(logits / np.float32(temperature), labels)
+    reliability = scores["reliability"]
+    right = [
+        n * (share or 0)
+        for n, share in zip(reliability["count"], reliability["accuracy"], strict=True)
+    ]
+    expected = metrics.accuracy(logits, labels)
+    assert 100 * sum(right) / 500 == pytest.approx(float(expected))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 100))
+def test_the_order_of_images_does_not_matter(seed, num_images):
+    logits, labels = make_network(num_images, 4, seed)
+    order = np.random.default_rng([seed, 1]).permutation(num_images)
+    scores = metrics.calibration(logits, labels)
+    shuffled = metrics.calibration(logits[order], labels[order])
+    assert flat(shuffled) == pytest.approx(flat(scores))
+
+
+def test_calibration_computes_in_float64():
+    logits, labels = make_network(100, 10)
+    expected = metrics.calibration(logits.astype(np.float64), labels)
+    assert metrics.calibration(logits, labels) == expected
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_diverged_network_has_no_probabilities(value):
+    logits, labels = make_network(20, 10)
+    logits[7, 2] = value
+    names = (*CALIBRATION_SCORES, "reliability")
+    assert metrics.calibration(logits, labels) == dict.fromkeys(names)
+
+
+def test_calibration_is_plain_python():
+    scores = metrics.calibration(*make_network(100, 10))
+    assert json.loads(json.dumps(scores, allow_nan=False)) == scores
+    assert {type(scores[name]) for name in CALIBRATION_SCORES} == {float}
+    types = {
+        name: set(map(type, values)) for name, values in scores["reliability"].items()
+    }
+    mean = {float, type(None)}
+    assert types == {"count": {int}, "confidence": mean, "accuracy": mean}

@@ -1,4 +1,7 @@
-"""One battery for every arm of the table, and what each arm adds to the maps."""
+"""One battery for the whole table, and what each regularizer does to the maps."""
+
+import inspect
+import math
 
 import jax
 import jax.numpy as jnp
@@ -7,28 +10,31 @@ import pytest
 import soundfile
 from flax import nnx
 
-from experiments.regularizers import REGULARIZERS
-from sounddrop_jax import BankVariable, audio, make_recording_bank
+from experiments.regularizers import REGULARIZERS, Dropout, Recipe, check_settings
+from sounddrop_jax import BankVariable, audio, make_recording_bank, spectra
 
 SHAPES = [(16, 16, 16), (8, 8, 32), (4, 4, 64)]
 NUM_IMAGES = 16
-NOISE_ARMS = ["gaussian", "water", "aphex"]
-# The original's, see its README.
+# The original's, see its README, and two of our own.
 STRENGTHS = {
     "none": (None, 0.0),
     "dropout": ("rate", 0.2),
+    "spatial_dropout": ("rate", 0.1),
     "gaussian": ("intensity", 0.1),
     "water": ("intensity", 0.05),
+    "plane": ("intensity", 0.05),
     "aphex": ("intensity", 0.05),
 }
+STRONG = [name for name, recipe in REGULARIZERS.items() if recipe.strength]
+NOISES = [name for name in STRONG if REGULARIZERS[name].strength == "intensity"]
 
 
 @pytest.fixture(scope="session")
 def layers() -> dict[tuple, nnx.Module]:
-    """A layer for every arm and shape, of the arm's default strength."""
+    """A layer for every regularizer and shape, of the default strength."""
     made = {}
-    for name, arm in REGULARIZERS.items():
-        make = arm.prepare(arm.default, None)
+    for name, recipe in REGULARIZERS.items():
+        make = recipe.prepare(recipe.default)
         made |= {(name, shape): make(shape) for shape in SHAPES}
     return made
 
@@ -57,9 +63,9 @@ def added(layer, shape, seed: int = 0) -> np.ndarray:
     return np.asarray(layer(maps, rngs=nnx.Rngs(dropout=seed)))
 
 
-def test_the_table_holds_the_originals_arms_and_strengths():
-    table = {name: (arm.strength, arm.default) for name, arm in REGULARIZERS.items()}
-    assert STRENGTHS.items() <= table.items()
+def test_the_table_holds_names_and_strengths_in_order():
+    table = [(name, (r.strength, r.default)) for name, r in REGULARIZERS.items()]
+    assert table[: len(STRENGTHS)] == list(STRENGTHS.items())
 
 
 # The battery
@@ -113,34 +119,51 @@ def test_nothing_in_a_layer_is_trained(layers, name):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("name", NOISE_ARMS)
-def test_intensity_scales_the_noise(layers, recording, name, shape):
-    arm = REGULARIZERS[name]
+@pytest.mark.parametrize("name", NOISES)
+def test_intensity_scales_the_noise(layers, name, shape):
+    recipe = REGULARIZERS[name]
     noise = added(layers[name, shape], shape)
-    stronger = added(arm.prepare(0.5, None)(shape), shape)
+    stronger = added(recipe.prepare(0.5)(shape), shape)
     # The same draw, times 0.5 over the default, up to float32's rounding.
-    np.testing.assert_allclose(stronger, noise * (0.5 / arm.default), rtol=1e-6)
+    np.testing.assert_allclose(stronger, noise * (0.5 / recipe.default), rtol=1e-6)
     # A window's deviation is that of few independent values where neighbours are
     # alike, or a loud or quiet passage: only the order of magnitude is certain.
-    assert 0.3 < noise.std() / arm.default < 3
+    assert 0.3 < noise.std() / recipe.default < 3
 
 
-@pytest.mark.parametrize("name", ["gaussian", "water"])
-def test_default_intensity_is_the_deviation(layers, name):
-    shape = SHAPES[0]
-    noise = added(layers[name, shape], shape)
-    # Each row of 16 pixels is independent of the others; taking all its values for
-    # one, a variance over 4,096 rows has a relative error of sqrt(2 / 4096), and the
-    # deviation half of it. Four of them.
-    error = 4 * 0.5 * (2 / (NUM_IMAGES * 16 * 16)) ** 0.5
-    np.testing.assert_allclose(noise.std(), STRENGTHS[name][1], rtol=error)
+POWERS = [
+    *((name, {}) for name in NOISES),
+    *((name, {"mode": "relative"}) for name in NOISES),
+    *((name, {"mode": "multiplicative"}) for name in NOISES),
+    ("gaussian", {"shared": True}),
+    ("plane", {"shared": True}),
+    ("plane", {"exponent": 2.0}),
+    ("plane", {"exponent": -1.0}),
+    ("aphex", {"surrogate": "phases"}),
+    ("aphex", {"surrogate": "shuffled"}),
+]
+
+
+@pytest.mark.parametrize(("name", "settings"), POWERS, ids=str)
+def test_noise_of_the_same_intensity_has_the_same_power(name, settings):
+    make = REGULARIZERS[name].prepare(0.5, **settings)
+    for shape in SHAPES:
+        # Of rms 1 and all the same, so that every mode adds the same noise.
+        layer, ones = make(shape), jnp.ones((NUM_IMAGES, *shape))
+        noises = (layer(ones, rngs=nnx.Rngs(dropout=seed)) - 1 for seed in range(16))
+        powers = [float((noise**2).mean()) for noise in noises]
+        # Four standard errors of 16 draws.
+        error = 4 * np.std(powers, ddof=1) / len(powers) ** 0.5
+        assert abs(np.mean(powers) - 0.5**2) < error
+        # A recording has loud and quiet passages.
+        assert name == "aphex" or error < 0.2 * 0.5**2
 
 
 @pytest.mark.parametrize("rate", [0.2, 0.5])
 def test_dropout_zeroes_its_rate_and_scales_up_the_rest(rate):
     shape = SHAPES[0]
     maps = 1 + make_maps(shape) ** 2
-    layer = REGULARIZERS["dropout"].prepare(rate, None)(shape)
+    layer = REGULARIZERS["dropout"].prepare(rate)(shape)
     kept = np.asarray(layer(maps, rngs=nnx.Rngs(dropout=0)) / maps)
     # Within 4 standard errors.
     error = 4 * (rate * (1 - rate) / kept.size) ** 0.5
@@ -148,12 +171,208 @@ def test_dropout_zeroes_its_rate_and_scales_up_the_rest(rate):
     np.testing.assert_allclose(kept[kept != 0], 1 / (1 - rate), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["dropout", *NOISE_ARMS])
-def test_strength_0_is_the_identity(name):
+def test_spatial_dropout_drops_whole_channels():
+    shape, rate = SHAPES[2], 0.5
+    layer = REGULARIZERS["spatial_dropout"].prepare(rate)(shape)
+    maps = 1 + make_maps(shape) ** 2
+    kept = np.asarray(layer(maps, rngs=nnx.Rngs(dropout=0)) / maps)
+    channels = kept[:, 0, 0]
+    np.testing.assert_allclose(kept, kept[:, :1, :1].repeat(4, 1).repeat(4, 2), 1e-6)
+    error = 4 * (rate * (1 - rate) / channels.size) ** 0.5
+    assert abs((channels == 0).mean() - rate) < error
+    np.testing.assert_allclose(channels[channels != 0], 2.0, rtol=1e-6)
+    # Others in every image.
+    assert (channels[0] != channels[1]).any()
+
+
+@pytest.mark.parametrize("name", STRONG)
+def test_strength_0_is_the_identity_and_takes_no_key(name):
     shape = SHAPES[2]
-    layer = REGULARIZERS[name].prepare(0.0, None)(shape)
-    maps = make_maps(shape)
-    assert layer(maps, rngs=nnx.Rngs(dropout=0)) is maps
+    layer = REGULARIZERS[name].prepare(0.0)(shape)
+    maps, rngs = make_maps(shape), nnx.Rngs(dropout=0)
+    assert layer(maps, rngs=rngs) is maps
+    assert rngs.dropout.count[...] == 0
+
+
+# Strengths that are traced
+
+
+@pytest.mark.parametrize("name", STRONG)
+def test_a_traced_strength_gives_the_numbers_of_a_static_one_from_one_trace(name):
+    shape, key = SHAPES[2], jax.random.key(0)
+    recipe, maps = REGULARIZERS[name], make_maps(shape)
+    graph, state = nnx.split(recipe.prepare(jnp.float32(recipe.default))(shape))
+    assert (recipe.strength,) in nnx.to_flat_state(state).paths
+    num_traces = 0
+
+    def apply(strength):
+        nonlocal num_traces
+        num_traces += 1
+        layer = nnx.merge(graph, state)
+        setattr(layer, recipe.strength, strength)
+        return layer(maps, rngs=nnx.Rngs(dropout=key))
+
+    strengths = np.float32([0.1, 0.2, 0.7])
+    statics = []
+    for strength in strengths:
+        layer = recipe.prepare(float(strength))(shape)
+        call = jax.jit(lambda layer, maps: layer(maps, rngs=nnx.Rngs(dropout=key)))
+        statics.append(call(layer, maps))
+    one, all_at_once = jax.jit(apply), jax.jit(jax.vmap(apply))
+    traced = [one(strength) for strength in strengths]
+    assert num_traces == 1
+    # Rates bit for bit. Noise within one ulp of the largest value: what is drawn afresh
+    # is rounded otherwise under vmap, and where it cancels the maps that shows.
+    exact = recipe.strength == "rate"
+    error = 0 if exact else np.spacing(np.abs(statics).max())
+    np.testing.assert_allclose(traced, statics, rtol=0, atol=error)
+    np.testing.assert_allclose(all_at_once(strengths), statics, rtol=0, atol=error)
+    assert num_traces == 2
+
+
+@pytest.mark.parametrize(
+    ("dims", "dtype"), [((), jnp.float32), ((-3, -2), jnp.bfloat16)], ids=str
+)
+@pytest.mark.parametrize("rate", [0.0, 0.2])
+def test_dropout_and_its_gradient_are_those_of_nnx_bit_for_bit(rate, dims, dtype):
+    maps = make_maps(SHAPES[2], dtype)
+
+    def run(layer):
+        def loss(maps):
+            outputs = layer(maps, rngs=nnx.Rngs(dropout=0))
+            return (outputs**2).sum(), outputs
+
+        return jax.jit(jax.grad(loss, has_aux=True))(maps)
+
+    gradient, outputs = run(Dropout(jnp.float32(rate), broadcast_dims=dims))
+    expected_gradient, expected = run(nnx.Dropout(rate, broadcast_dims=dims))
+    assert outputs.dtype == dtype
+    np.testing.assert_array_equal(outputs, expected)
+    np.testing.assert_array_equal(gradient, expected_gradient)
+
+
+def test_dropout_of_a_traced_rate_is_off_in_evaluation_and_asks_for_a_key():
+    maps = make_maps(SHAPES[2])
+    layer = REGULARIZERS["dropout"].prepare(jnp.float32(0.5))(SHAPES[2])
+    evaluated = nnx.view(layer, deterministic=True)
+    assert evaluated(maps) is maps
+    assert evaluated.rate is layer.rate
+    trained = nnx.view(evaluated, deterministic=False)
+    assert (trained(maps, rngs=nnx.Rngs(dropout=0)) == 0).any()
+    with pytest.raises(ValueError, match="rngs"):
+        layer(maps)
+
+
+# Settings
+
+
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_a_recipes_own_settings_pass(name):
+    parameters = inspect.signature(REGULARIZERS[name].prepare).parameters
+    settings = {key: value.default for key, value in list(parameters.items())[1:]}
+    assert inspect.Parameter.empty not in settings.values()
+    check_settings(name, settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("gaussian", {"mode": "multiplicative", "shared": True}),
+        ("plane", {"exponent": -3}),
+        ("plane", {"exponent": 2.5, "mode": "relative"}),
+        ("aphex", {"audio": "song.mp3", "surrogate": "shuffled"}),
+    ],
+    ids=str,
+)
+def test_good_settings_pass(name, settings):
+    check_settings(name, settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "named", "remedy"),
+    [
+        ("watr", {}, "reg='watr': ", ", ".join(REGULARIZERS)),
+        ("none", {"mode": "additive"}, "mode='additive': none ", "it has none"),
+        ("dropout", {"shared": True}, "shared=True: dropout ", "it has none"),
+        ("water", {"exponent": 1.0}, "exponent=1.0: water ", "it has mode."),
+        ("plane", {"color": "pink"}, "color='pink': ", "exponent, mode, shared"),
+        # Not a setting, though a parameter.
+        ("gaussian", {"strength": 0.1}, "strength=0.1: ", "mode, shared"),
+        ("gaussian", {"mode": "add"}, "mode='add': ", "additive, relative, multi"),
+        ("gaussian", {"mode": ["additive"]}, "mode=['additive']: ", "additive"),
+        ("gaussian", {"mode": True}, "mode=True: ", "additive"),
+        ("gaussian", {"shared": 1}, "shared=1: ", "true or false"),
+        ("plane", {"shared": "true"}, "shared='true': ", "true or false"),
+        ("plane", {"exponent": 3.1}, "exponent=3.1: ", "from -3 to 3"),
+        ("plane", {"exponent": math.nan}, "exponent=nan: ", "from -3 to 3"),
+        ("plane", {"exponent": True}, "exponent=True: ", "a number"),
+        ("plane", {"exponent": "1"}, "exponent='1': ", "a number"),
+        ("plane", {"mode": "relative", "exponent": None}, "exponent=None: ", "number"),
+        ("aphex", {"surrogate": "phase"}, "surrogate='phase': ", "phases, shuffled"),
+        ("aphex", {"surrogate": {}}, "surrogate={}: ", "none, phases, shuffled"),
+        ("aphex", {"surrogate": "a\nb"}, "surrogate='a\\nb': ", "none"),
+        ("aphex", {"audio": 7}, "audio=7: ", "path"),
+    ],
+    ids=str,
+)
+def test_bad_settings_get_one_line_with_name_value_and_remedy(
+    name, settings, named, remedy
+):
+    with pytest.raises(ValueError) as error:
+        check_settings(name, settings)
+    message = str(error.value)
+    assert message.startswith(named) and remedy in message and message.endswith(".")
+    assert len(message.splitlines()) == 1
+
+
+def test_a_recipe_that_is_added_may_have_settings_of_its_own(monkeypatch):
+    recipe = Recipe(None, 0.0, lambda strength, *, depth=1: lambda shape: None)
+    monkeypatch.setitem(REGULARIZERS, "cutout", recipe)
+    check_settings("cutout", {"depth": 3})
+    with pytest.raises(ValueError, match="it has depth"):
+        check_settings("cutout", {"mode": "additive"})
+
+
+@pytest.mark.parametrize("name", ["gaussian", "plane"])
+def test_shared_noise_is_the_same_in_all_channels(layers, name):
+    for shape in SHAPES:
+        noise = added(REGULARIZERS[name].prepare(0.5, shared=True)(shape), shape)
+        np.testing.assert_array_equal(noise, noise[..., :1].repeat(shape[2], -1))
+        assert (noise[0] != noise[1]).any()
+        own = added(layers[name, shape], shape)
+        assert (own[..., 0] != own[..., 1]).any()
+
+
+@pytest.mark.parametrize("shape", SHAPES[:2], ids=str)
+@pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0, 1.5, 2.0, -1.0])
+def test_plane_has_its_exponent_in_the_plane(exponent, shape):
+    noise = added(REGULARIZERS["plane"].prepare(0.5, exponent=exponent)(shape), shape)
+    # The power of a bin is a mean over images and channels of values as scattered as
+    # they are large, and counts twice, by the symmetry of a real field.
+    bins = np.hypot(*np.meshgrid(*[np.fft.fftfreq(size) for size in shape[:2]]))
+    spread = np.log(bins[bins > 0]) - np.log(bins[bins > 0]).mean()
+    error = (2 / (NUM_IMAGES * shape[2]) / (spread**2).sum()) ** 0.5
+    assert abs(spectra.fit_exponent(noise, axes=(1, 2)) - exponent) < 4 * error
+
+
+def test_phases_keep_the_tracks_spectrum_and_nothing_else(recording, waveform):
+    make = REGULARIZERS["aphex"].prepare(1.0, audio=recording, surrogate="phases")
+    values = bank_values(make(SHAPES[0]))
+    after, before = (np.abs(np.fft.rfft(track)) ** 2 for track in (values, waveform))
+    assert np.abs(after - before).sum() < 1e-5 * before.sum()
+    correlation = (values * waveform).mean()
+    # Their power lies in few frequencies: fewer independent values than samples.
+    effective = before.sum() ** 2 / (before**2).sum()
+    assert abs(correlation) < 4 / effective**0.5
+
+
+def test_shuffled_keeps_the_tracks_samples_and_whitens_it(recording, waveform):
+    make = REGULARIZERS["aphex"].prepare(1.0, audio=recording, surrogate="shuffled")
+    values = bank_values(make(SHAPES[0]))
+    np.testing.assert_allclose(np.sort(values), np.sort(waveform), 1e-5, 1e-5)
+    # A periodogram's logarithm has deviation pi / sqrt(6); that of f has 1.
+    error = 4 * (np.pi / 6**0.5) / (len(values) / 2) ** 0.5
+    assert abs(spectra.fit_exponent(values)) < error < spectra.fit_exponent(waveform)
 
 
 # Banks
@@ -163,11 +382,18 @@ def bank_values(layer) -> np.ndarray:
     return np.asarray(layer.bank[...])
 
 
-def test_water_is_the_same_noise_in_every_run(layers):
+@pytest.mark.parametrize("name", ["water", "plane"])
+def test_a_bank_is_the_same_noise_in_every_run(layers, name):
     shape = SHAPES[2]
-    make = REGULARIZERS["water"].prepare(0.3, None)
-    values = bank_values(layers["water", shape])
+    make = REGULARIZERS[name].prepare(0.3)
+    values = bank_values(layers[name, shape])
     np.testing.assert_array_equal(bank_values(make(shape)), values)
+
+
+def assert_uncorrelated(banks: list[np.ndarray], num_independent: float):
+    flat = np.stack([bank.ravel()[: 2**20] for bank in banks])
+    correlations = np.corrcoef(flat) - np.eye(len(banks))
+    assert np.abs(correlations).max() < 4 / num_independent**0.5
 
 
 def test_water_is_other_noise_in_every_layer(layers):
@@ -175,10 +401,18 @@ def test_water_is_other_noise_in_every_layer(layers):
     banks = [bank_values(layers["water", shape]) for shape in SHAPES]
     for bank, shape in zip(banks, SHAPES, strict=True):
         assert bank.shape[1:] == shape[1:]
-    flat = np.stack([bank.ravel()[: 2**20] for bank in banks])
-    correlations = np.corrcoef(flat) - np.eye(3)
-    # Within 4 standard errors of as many values as there are rows of 16.
-    assert np.abs(correlations).max() < 4 / (2**20 / 16) ** 0.5
+    # As many values as there are rows of 16.
+    assert_uncorrelated(banks, 2**20 / 16)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_plane_is_other_noise_in_every_layer(shared):
+    # White, where the same draws would be the same numbers.
+    make = REGULARIZERS["plane"].prepare(0.5, exponent=0.0, shared=shared)
+    # The last differs from the first in its height alone.
+    banks = [bank_values(make(shape)) for shape in (*SHAPES, (8, 16, 16))]
+    assert banks[0].shape == ((2**14, 16, 16, 1) if shared else (2**10, 16, 16, 16))
+    assert_uncorrelated(banks, 2**20)
 
 
 def test_water_is_pink_along_rows_and_white_across(layers):
@@ -194,7 +428,7 @@ def test_water_is_pink_along_rows_and_white_across(layers):
 
 
 def test_aphex_takes_windows_of_the_file(recording, waveform):
-    make = REGULARIZERS["aphex"].prepare(1.0, recording)
+    make = REGULARIZERS["aphex"].prepare(1.0, audio=recording)
     for shape in SHAPES:
         layer = make(shape)
         # float32 in the file, and once more standardised.
@@ -211,7 +445,7 @@ def test_aphex_takes_windows_of_the_file(recording, waveform):
 
 
 def test_layers_share_one_recording(recording):
-    make = REGULARIZERS["aphex"].prepare(1.0, recording)
+    make = REGULARIZERS["aphex"].prepare(1.0, audio=recording)
     first, second = make(SHAPES[0]), make(SHAPES[1])
     assert first.bank[...] is second.bank[...]
 
@@ -224,4 +458,4 @@ def test_aphex_without_a_file_takes_the_glitch_track(layers):
 
 def test_a_recording_that_cannot_be_used_is_refused_once_before_any_layer(tmp_path):
     with pytest.raises(audio.AudioError, match="no such file"):
-        REGULARIZERS["aphex"].prepare(0.05, str(tmp_path / "missing.wav"))
+        REGULARIZERS["aphex"].prepare(0.05, audio=str(tmp_path / "missing.wav"))

@@ -275,10 +275,10 @@ def test_seconds_leave_out_evaluation_and_the_reader(arms, monkeypatch):
         return call
 
     trainer = object.__new__(Trainer)
-    trainer._num_seeds = 1
+    trainer.num_seeds = 1
     trainer._mesh = None
     trainer._constants = None
-    trainer._state = training.TrainState(None, None, None, jax.random.key(0))
+    trainer._state = training.TrainState(None, None, None, jax.random.key(0), None)
     trainer._shuffle = lasting(0, None)
     trainer._train_steps = lasting(1, (trainer._state, jnp.ones(1)))
     trainer._evaluate = lasting(100, jnp.zeros((1, 2, 10)))

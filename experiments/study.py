@@ -1,0 +1,568 @@
+"""One command: a plan's networks, arm by arm and seed by seed, and the report.
+
+python -m experiments.study --plan=smoke --out=DIR
+
+What is done stays in the store, so the same command goes on where it was stopped.
+"""
+
+import dataclasses
+import datetime
+import hashlib
+import importlib.util
+import itertools
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from flax import nnx
+from rich.console import Console
+
+from experiments import (
+    caches,
+    corruptions,
+    datasets,
+    metrics,
+    plans,
+    processes,
+    report,
+    runs,
+    store,
+    verdict,
+)
+from experiments.configs import DataDir, UsageError, exit_codes, flag
+from experiments.datasets import Dataset
+from experiments.fourier import add_fourier_noise
+from experiments.models import FEATURES
+from experiments.plans import Arm, Plan
+from experiments.regularizers import REGULARIZERS
+from experiments.store import TUNING, Cell
+from experiments.training import Trainer, make_functions, takes_strengths
+from sounddrop_jax import spectra
+from sounddrop_jax.audio import AudioError
+
+DESCRIPTION = """\
+Trains the networks of a plan, keeps one record of each, and writes the report. Stopped
+at any moment, the same command goes on.
+
+  python -m experiments.study --plan=smoke
+  python -m experiments.study --plan=claim --audio-dir=recordings --out=studies/claim
+  python -m experiments.study --plan=my_plan.toml --module=my_noise.py"""
+
+# On a CPU, how many images its networks see before a batch is evaluated and written:
+# a minute or two of work that a stop can lose.
+IMAGES_PER_CORE = 500_000
+TRAIN_IMAGES_SCORED = 10_000
+NOISE_IMAGES = 64
+FOURIER_NORM = 4.0  # of the paper, see `fourier.add_fourier_noise`
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyConfig:
+    """The flags of `python -m experiments.study`, their help and their defaults."""
+
+    plan: Annotated[
+        str,
+        flag(
+            "A plan of the project, smoke, claim, controls or regimes, or a TOML file. "
+            "Default: smoke.",
+            "NAME|FILE",
+        ),
+    ] = "smoke"
+    data_dir: DataDir = None
+    audio_dir: Annotated[
+        Path | None, flag("Folder of the recordings that the plan names.", "DIR")
+    ] = None
+    module: Annotated[
+        Path | None,
+        flag(
+            "A Python file that adds regularizers to REGULARIZERS; it is run.", "FILE"
+        ),
+    ] = None
+    seeds: Annotated[
+        int | None, flag("More or fewer than the plan has; the report says so.", "INT")
+    ] = None
+    part: Annotated[
+        str,
+        flag(
+            "What share of the work to do here, such as 2/4, the second of four; give "
+            "each machine its own --out, and experiments.report all of them."
+        ),
+    ] = "1/1"
+    out: Annotated[
+        Path | None, flag("Folder of the store. Default: studies/PLAN.", "DIR")
+    ] = None
+
+
+class Questions(NamedTuple):
+    """What networks are asked besides the test set.
+
+    Attributes:
+        images: uint8 `[Q, H, W, C]`: those of each corruption at each severity, and
+            then those of each frequency.
+        corruptions: (name, severity, int labels of its images) in this order.
+        sources: by name, "published" or "generated".
+        frequencies: in this order; the opposite one of each has the same wave.
+        labels: of the images with waves, at every frequency.
+    """
+
+    images: np.ndarray
+    corruptions: Sequence[tuple[str, int, np.ndarray]]
+    sources: Mapping[str, str]
+    frequencies: Sequence[tuple[int, int]]
+    labels: np.ndarray
+
+
+def main() -> None:
+    """Runs the command line; bad input ends it with one line and exit code 2."""
+    config = tyro.cli(
+        StudyConfig, prog="python -m experiments.study", description=DESCRIPTION
+    )
+    with exit_codes(interrupted="what is done is kept; the same command goes on."):
+        caches.keep_programs()
+        run(config)
+
+
+def run(config: StudyConfig) -> Path:
+    """Trains what is missing in the store, and writes the report.
+
+    Returns:
+        The folder of the store.
+
+    Raises:
+        UsageError: if a flag, the plan or a file that it names is at fault.
+    """
+    if config.module is not None:
+        _register(config.module)
+    plan = plans.load(config.plan)
+    if config.seeds is not None:
+        plan = plans.parse({**plan.document, "seeds": config.seeds}, plan.name)
+    share, num_shares = _parse_part(config.part)
+    plan, inputs = _find_recordings(plan, config.audio_dir)
+    if config.module is not None:
+        inputs[config.module.name] = _digest(config.module)
+    try:
+        dataset = datasets.load(plan.dataset, config.data_dir)
+    except datasets.DatasetError as error:
+        raise UsageError(str(error)) from None
+    _check_sizes(plan, dataset)
+    out = config.out or Path("studies", plan.name)
+    store.open_store(out, plan, runs.describe_dataset(dataset), inputs)
+
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{plan.name}: {plan.question}")
+    processes.share_cores(len(plan.seeds) * max(1, os.cpu_count() or 1))
+    for arm in plan.arms.values():
+        store.write_noise(out, arm.name, measure_noise(arm, dataset))
+
+    tuning = store.tuning_cells(plan)
+    _do(plan, dataset, tuning, out, console, share, num_shares, config.data_dir)
+    chosen = store.choose_strengths(plan, store.read_records(out, tuning))
+    for name, strength in chosen.items():
+        if strength is None:
+            console.print(
+                f"{name}: its strength cannot be chosen before the other shares of the "
+                f"tuning are in {out}, too; it waits."
+            )
+        else:
+            console.print(f"{name}: {strength:g} was the best on held-out images.")
+    cells = [
+        cell
+        for cell in store.all_cells(plan)
+        if cell.arm not in chosen or cell.strength == chosen[cell.arm]
+    ]
+    _do(plan, dataset, cells, out, console, share, num_shares, config.data_dir)
+
+    study = store.read([out])
+    console.print(verdict.sentence(study))
+    console.print(f"Report: {report.write(study, out)}")
+    return out
+
+
+def _do(
+    plan: Plan,
+    dataset: Dataset,
+    cells: Sequence[Cell],
+    out: Path,
+    console: Console,
+    share: int,
+    num_shares: int,
+    data_dir: str | None,
+) -> None:
+    """Trains the networks of this share that have no record, and writes theirs."""
+    batches = [
+        batch
+        for index, batch in enumerate(_batches(plan, dataset, cells))
+        if index % num_shares == share
+    ]
+    batches = [todo for batch in batches if (todo := store.missing(out, batch))]
+    if not batches:
+        return
+    total = sum(_images(plan, dataset, batch) for batch in batches)
+    questions = None
+    if batches[0][0].regime != TUNING:
+        console.print("Corrupting test images, where they are not in the cache.")
+        questions = make_questions(plan, dataset, data_dir)
+    done, start = 0, time.perf_counter()
+    for batch in batches:
+        records = train(plan, dataset, batch, questions)
+        for cell, (record, logits) in zip(batch, records, strict=True):
+            store.write(out, cell, record, logits)
+        done += _images(plan, dataset, batch)
+        left = round((time.perf_counter() - start) * (total / done - 1))
+        cell = batch[0]
+        scores = " ".join(f"{record['accuracy']:.2f}" for record, _ in records[:8])
+        console.print(
+            f"{cell.regime} {cell.arm} {cell.strength:g}, {len(batch)} "
+            f"network{'s' if len(batch) > 1 else ''} from seed {cell.seed}: accuracy "
+            f"{scores}{' ...' if len(records) > 8 else ''}, "
+            f"{datetime.timedelta(seconds=left)} left"
+        )
+
+
+def train(
+    plan: Plan, dataset: Dataset, cells: Sequence[Cell], questions: Questions | None
+) -> list[tuple[dict, np.ndarray]]:
+    """Trains networks of one arm and regime side by side, and examines them.
+
+    Args:
+        plan: of the study.
+        dataset: whole; the regime or the tuning takes its part.
+        cells: of one regime and arm.
+        questions: besides the test set's, or None.
+
+    Returns:
+        For each cell its record, and its test logits, float32 `[M, num_classes]`.
+    """
+    arm = plan.arms[cells[0].arm]
+    regime, part = _part(plan, dataset, cells[0].regime)
+    # An array, where the networks' own strengths take its place.
+    several = len(arm.strengths) > 1
+    strength = jnp.float32(cells[0].strength) if several else arm.strengths[0]
+    functions = make_functions(
+        part,
+        _prepare(arm, strength),
+        batch_size=plan.batch_size,
+        learning_rate=plan.learning_rate,
+        weight_decay=plan.weight_decay,
+        where=arm.where,
+        augmented=regime.augment,
+        dtype=plan.dtype,
+    )
+    if several and not takes_strengths(functions):
+        raise UsageError(
+            f"arms.{arm.name}: {arm.reg} cannot take several strengths, as none of its "
+            "arrays is called intensity or rate; give it one strength."
+        )
+    start = time.perf_counter()
+    trainer = Trainer(
+        functions,
+        [cell.seed for cell in cells],
+        strengths=[cell.strength for cell in cells] if several else None,
+        seeds_at_once=processes.choose_seeds_at_once(),
+        mesh=processes.make_mesh(len(cells)),
+    )
+    steps_per_epoch = len(part.train_labels) // plan.batch_size
+    losses, accuracies = [], []
+    for progress in trainer.train(regime.epochs, steps_per_epoch):
+        if progress.logits is not None:
+            logits = progress.logits
+            losses.append(progress.losses)
+            accuracies.append(metrics.accuracy(logits, part.test_labels))
+    trained = part.train_images[:TRAIN_IMAGES_SCORED]
+    train_logits = trainer.evaluate(trained)
+    if questions is not None:
+        answers = trainer.evaluate(questions.images)
+    seconds = (time.perf_counter() - start) / len(cells)
+    results = []
+    for index in range(len(cells)):
+        own_losses, own_logits = np.array(losses)[:, index], logits[index]
+        labels, train_labels = part.test_labels, part.train_labels[: len(trained)]
+        scores = metrics.calibration(own_logits, labels)
+        train_nll = metrics.calibration(train_logits[index], train_labels)["nll"]
+        is_finite = np.isfinite(own_losses).all() and np.isfinite(own_logits).all()
+        record = {
+            "train_loss": own_losses.tolist(),
+            "test_accuracy": np.array(accuracies)[:, index].tolist(),
+            "peak_accuracy": float(np.max(accuracies, axis=0)[index]),
+            **metrics.score(own_logits, labels),
+            **scores,
+            "train_accuracy": float(
+                metrics.accuracy(train_logits[index], train_labels)
+            ),
+            "train_nll": train_nll,
+            "gap": None
+            if None in (scores["nll"], train_nll)
+            else scores["nll"] - train_nll,
+            **({} if questions is None else _answer(questions, answers[index])),
+            "diverged": not bool(is_finite),
+            "environment": runs.environment(),
+            "seconds": round(seconds, 3),
+        }
+        results.append((record, own_logits))
+    return results
+
+
+def make_questions(plan: Plan, dataset: Dataset, data_dir: str | None) -> Questions:
+    """Corrupts test images, and adds waves to them, as many as the plan says."""
+    count = plan.corruption_images
+    part = dataclasses.replace(
+        dataset,
+        test_images=dataset.test_images[:count],
+        test_labels=dataset.test_labels[:count],
+    )
+    images, corrupted, sources = [dataset.test_images[:0]], [], {}
+    names = corruptions.CORRUPTIONS if count else ()
+    for name, severity in itertools.product(names, corruptions.SEVERITIES):
+        try:
+            loaded = corruptions.load(
+                part,
+                name,
+                severity,
+                data_dir=data_dir,
+                cache_dir=caches.folder("corruptions"),
+            )
+        except datasets.DatasetError as error:
+            raise UsageError(str(error)) from None
+        images.append(loaded.images[:count])
+        corrupted.append((name, severity, loaded.labels[:count]))
+        sources[name] = loaded.source
+    clean = dataset.test_images[: plan.fourier_images] / np.float32(255)
+    height, width = clean.shape[1:3]
+    frequencies = [
+        (row, column)
+        for row, column in np.ndindex((height, width) if len(clean) else (0, 0))
+        if (row, column) <= (-row % height, -column % width)
+    ]
+    for frequency in frequencies:
+        rng = np.random.default_rng(frequency)
+        waves = add_fourier_noise(rng, clean, frequency, norm=FOURIER_NORM)
+        images.append(np.rint(255 * waves).astype(np.uint8))
+    return Questions(
+        np.concatenate(images),
+        corrupted,
+        sources,
+        frequencies,
+        dataset.test_labels[: len(clean)],
+    )
+
+
+def _answer(questions: Questions, logits: np.ndarray) -> dict:
+    """Scores one network's answers, `[Q, num_classes]`, as its record has them."""
+    record: dict[str, Any] = {}
+    answers = logits.argmax(-1)
+    start = 0
+    if questions.corruptions:
+        errors: dict[str, list[float]] = {}
+        for name, _, labels in questions.corruptions:
+            own = answers[start : start + len(labels)]
+            errors.setdefault(name, []).append(100 * float((own != labels).mean()))
+            start += len(labels)
+        record["corruptions"] = errors
+        record["corruption_source"] = dict(questions.sources)
+        record["corruption_error"] = float(
+            np.mean([errors[name] for name in corruptions.BENCHMARK])
+        )
+    if questions.frequencies:
+        count = len(questions.labels)
+        wrong = answers[start:].reshape(-1, count) != questions.labels
+        fourier = np.zeros(questions.images.shape[1:3])
+        for (row, column), error in zip(
+            questions.frequencies, 100 * wrong.mean(1), strict=True
+        ):
+            fourier[row, column] = fourier[-row, -column] = error
+        record["fourier"] = {
+            "images": count,
+            "norm": FOURIER_NORM,
+            "errors": fourier.tolist(),
+        }
+    return record
+
+
+def measure_noise(arm: Arm, dataset: Dataset) -> dict:
+    """Measures what an arm adds to maps of zeros, where it stands in the network.
+
+    Returns:
+        strength, and for each layer that adds anything its shape `[H, W, C]`, the
+        standard deviation, and for rows and columns the fitted exponent (None on maps
+        too small for one) and the pairs of frequency, in cycles per sample, and power.
+    """
+    height, width, channels = dataset.train_images.shape[1:]
+    shapes = [(height, width, channels)]
+    if arm.where == "features":
+        shapes = [
+            (height >> depth, width >> depth, features)
+            for depth, features in enumerate(FEATURES, 1)
+        ]
+    make = _prepare(arm, arm.strengths[0])
+    layers = []
+    for shape in shapes:
+        layer: Any = make(shape)
+        maps = jnp.zeros((NOISE_IMAGES, *shape))
+        noise = np.asarray(layer(maps, rngs=nnx.Rngs(dropout=0)))
+        if not noise.any():
+            continue
+        axes = {"rows": -2, "columns": -3}
+        spectra_ = {
+            name: spectra.periodogram(noise, axes=a) for name, a in axes.items()
+        }
+        layers.append(
+            {
+                "shape": list(shape),
+                "std": float(noise.std()),
+                "exponents": {
+                    name: _fit_exponent(noise, axis) for name, axis in axes.items()
+                },
+                "power": {
+                    name: np.transpose(pair).tolist() for name, pair in spectra_.items()
+                },
+            }
+        )
+    return {"strength": arm.strengths[0], "layers": layers}
+
+
+def _fit_exponent(noise: np.ndarray, axis: int) -> float | None:
+    try:
+        return spectra.fit_exponent(noise, axes=axis)
+    except ValueError:
+        return None
+
+
+def _prepare(arm: Arm, strength: Any) -> Any:
+    try:
+        return REGULARIZERS[arm.reg].prepare(strength, **arm.settings)
+    except AudioError as error:
+        raise UsageError(f"arms.{arm.name}.audio={error}") from None
+
+
+def _part(plan: Plan, dataset: Dataset, name: str) -> tuple[plans.Regime, Dataset]:
+    """Returns a regime, or that of the tuning, and what it trains and tests on."""
+    if name == TUNING:
+        assert plan.tuning is not None
+        (regime,) = plan.regimes.values()
+        kept = len(dataset.train_labels) - plan.tuning.images
+        count = min(regime.train_images or kept, kept)
+        held = dataset.train_images[kept:], dataset.train_labels[kept:]
+    else:
+        regime = plan.regimes[name]
+        count = regime.train_images or len(dataset.train_labels)
+        held = dataset.test_images, dataset.test_labels
+    return regime, dataclasses.replace(
+        dataset,
+        train_images=dataset.train_images[:count],
+        train_labels=dataset.train_labels[:count],
+        test_images=held[0],
+        test_labels=held[1],
+    )
+
+
+def _images(plan: Plan, dataset: Dataset, batch: Sequence[Cell]) -> int:
+    """Counts the images that networks of one regime train on."""
+    regime, part = _part(plan, dataset, batch[0].regime)
+    return len(batch) * regime.epochs * len(part.train_labels)
+
+
+def _batches(
+    plan: Plan, dataset: Dataset, cells: Iterable[Cell]
+) -> Iterator[tuple[Cell, ...]]:
+    """Deals networks into batches that train together, the first seeds of all first."""
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.regime, cell.arm), []).append(cell)
+    queues = []
+    for group in groups.values():
+        size = len(group)
+        if jax.default_backend() == "cpu":
+            on_one_core = IMAGES_PER_CORE // _images(plan, dataset, group[:1])
+            size = jax.device_count() * max(1, on_one_core)
+        group.sort(key=lambda cell: cell.seed)
+        queues.append([tuple(group[i : i + size]) for i in range(0, len(group), size)])
+    for batches in itertools.zip_longest(*queues):
+        yield from filter(None, batches)
+
+
+def _find_recordings(plan: Plan, folder: Path | None) -> tuple[Plan, dict[str, str]]:
+    """Puts the paths of recordings where their names stood, and digests what is there."""
+    arms, digests = {}, {}
+    for name, arm in plan.arms.items():
+        audio = arm.settings.get("audio")
+        if audio is not None:
+            if folder is None:
+                raise UsageError(
+                    f"plan {plan.name}: arm {name} needs the recording {audio}; give "
+                    "the folder that holds it, --audio-dir=DIR."
+                )
+            path = folder / audio
+            if not path.is_file():
+                raise UsageError(
+                    f"--audio-dir={folder}: {audio}, which arm {name} needs, is not in "
+                    "it; give the folder that holds it."
+                )
+            digests[audio] = _digest(path)
+            settings = {**arm.settings, "audio": str(path)}
+            arm = dataclasses.replace(arm, settings=settings)
+        arms[name] = arm
+    return dataclasses.replace(plan, arms=arms), digests
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}).") from None
+
+
+def _register(path: Path) -> None:
+    """Runs a user's file, which adds to `REGULARIZERS`."""
+    known = set(REGULARIZERS)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise UsageError(f"--module={path}: not a Python file.")
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    if known == set(REGULARIZERS):
+        raise UsageError(
+            f"--module={path}: it adds nothing to experiments.regularizers.REGULARIZERS."
+        )
+
+
+def _parse_part(part: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", part)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise UsageError(f"--part={part}: give I/N, the I-th share of N, such as 2/4.")
+    return int(match[1]) - 1, int(match[2])
+
+
+def _check_sizes(plan: Plan, dataset: Dataset) -> None:
+    """Refuses a plan for more images than the dataset has."""
+    num_train, num_test = len(dataset.train_labels), len(dataset.test_labels)
+    held = 0 if plan.tuning is None else plan.tuning.images
+    for regime in plan.regimes.values():
+        needed = max(regime.train_images or 1, plan.batch_size) + held
+        if needed > num_train:
+            raise UsageError(
+                f"plan {plan.name}: regime {regime.name} needs {needed} training "
+                f"images, of which {held} for tuning, and {dataset.title} has "
+                f"{num_train}; give fewer train_images or another dataset."
+            )
+        if regime.train_images is not None and regime.train_images < plan.batch_size:
+            raise UsageError(
+                f"plan {plan.name}: regime {regime.name} trains on "
+                f"{regime.train_images} images, fewer than a batch of "
+                f"{plan.batch_size}; give more."
+            )
+    for name in ("corruption_images", "fourier_images"):
+        if getattr(plan, name) > num_test:
+            raise UsageError(
+                f"plan {plan.name}: {name}={getattr(plan, name)}: {dataset.title} has "
+                f"{num_test} test images; give at most that many."
+            )
+
+
+if __name__ == "__main__":
+    main()
