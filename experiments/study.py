@@ -10,6 +10,7 @@ import datetime
 import hashlib
 import importlib.util
 import itertools
+import math
 import os
 import re
 import time
@@ -58,6 +59,7 @@ at any moment, the same command goes on.
 # On a CPU, how many images its networks see before a batch is evaluated and written:
 # a minute or two of work that a stop can lose.
 IMAGES_PER_CORE = 500_000
+EVALUATIONS = 10  # in a training, of which the highest is called the peak
 TRAIN_IMAGES_SCORED = 10_000
 NOISE_IMAGES = 64
 FOURIER_NORM = 4.0  # of the paper, see `fourier.add_fourier_noise`
@@ -269,12 +271,17 @@ def train(
         mesh=processes.make_mesh(len(cells)),
     )
     steps_per_epoch = len(part.train_labels) // plan.batch_size
+    is_tuning = cells[0].regime == TUNING
+    every = regime.epochs if is_tuning else math.ceil(regime.epochs / EVALUATIONS)
     losses, accuracies = [], []
-    for progress in trainer.train(regime.epochs, steps_per_epoch):
+    for progress in trainer.train(regime.epochs, steps_per_epoch, evaluate_every=every):
+        if progress.step < steps_per_epoch:
+            continue
+        losses.append(progress.losses)
+        accuracies.append(np.full(len(cells), np.nan))
         if progress.logits is not None:
             logits = progress.logits
-            losses.append(progress.losses)
-            accuracies.append(metrics.accuracy(logits, part.test_labels))
+            accuracies[-1] = metrics.accuracy(logits, part.test_labels)
     trained = part.train_images[:TRAIN_IMAGES_SCORED]
     train_logits = trainer.evaluate(trained)
     if questions is not None:
@@ -290,7 +297,7 @@ def train(
         record = {
             "train_loss": own_losses.tolist(),
             "test_accuracy": np.array(accuracies)[:, index].tolist(),
-            "peak_accuracy": float(np.max(accuracies, axis=0)[index]),
+            "peak_accuracy": float(np.nanmax(accuracies, axis=0)[index]),
             **metrics.score(own_logits, labels),
             **scores,
             "train_accuracy": float(

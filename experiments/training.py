@@ -91,7 +91,7 @@ class Progress(NamedTuple):
         epoch: from 0.
         step: number of steps done in this epoch.
         losses: float64 `[S]`, the mean training loss of this epoch so far.
-        logits: float32 `[S, M, num_classes]` at the end of an epoch, else None.
+        logits: float32 `[S, M, num_classes]` after an evaluation, else None.
         seconds: spent on training steps so far; neither compilation nor evaluation.
     """
 
@@ -325,16 +325,20 @@ class Trainer:
         )
         self.compile_seconds = time.perf_counter() - start
 
-    def train(self, num_epochs: int, steps_per_epoch: int) -> Iterator[Progress]:
+    def train(
+        self, num_epochs: int, steps_per_epoch: int, *, evaluate_every: int = 1
+    ) -> Iterator[Progress]:
         """Trains all networks, and reports after every compiled call.
 
         Args:
-            num_epochs: number of epochs; the networks are evaluated after each.
+            num_epochs: number of epochs.
             steps_per_epoch: number of steps an epoch, at most the number of whole
                 batches.
+            evaluate_every: how many epochs pass from one evaluation to the next; the
+                networks are evaluated after the last one in any case.
 
         Yields:
-            Several times an epoch; the last one of an epoch has the test logits.
+            Several times an epoch; at the end of one with an evaluation, test logits.
         """
         num_steps, seconds = 1, 0.0
         for epoch in range(num_epochs):
@@ -357,7 +361,9 @@ class Trainer:
                 num_steps = round((stop - step) * SECONDS_PER_CALL / elapsed) or 1
                 step = stop
                 logits = None
-                if step == steps_per_epoch:
+                is_last = epoch + 1 == num_epochs
+                is_time = is_last or (epoch + 1) % evaluate_every == 0
+                if step == steps_per_epoch and is_time:
                     logits = self._logits(self._constants)
                 yield Progress(epoch, step, sums / step, logits, seconds)
                 start = time.perf_counter()

@@ -94,7 +94,7 @@ def test_pytorch_is_timed_with_and_without_the_regularizer(reg, monkeypatch):
 
 def test_plain_jax_has_the_same_network():
     network = jax_contestants.make_plain_network(
-        REGULARIZERS["none"].prepare(0.0, None), (32, 32, 3), 10, rngs=nnx.Rngs(0)
+        REGULARIZERS["none"].prepare(0.0), (32, 32, 3), 10, rngs=nnx.Rngs(0)
     )
     params = nnx.state(network, nnx.Param)
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 34_058

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from experiments import cifar, datasets, metrics
+from experiments import caches, cifar, datasets, metrics
 from experiments.configs import Config
 from experiments.regularizers import REGULARIZERS
 from experiments.training import Progress

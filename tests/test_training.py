@@ -48,7 +48,7 @@ def make_arm(name: str, strength, **kwargs) -> Functions:
         "learning_rate": LEARNING_RATE,
         "weight_decay": WEIGHT_DECAY,
     }
-    make_regularizer = REGULARIZERS[name].prepare(strength, None)
+    make_regularizer = REGULARIZERS[name].prepare(strength)
     return make_functions(DATASET, make_regularizer, **(settings | kwargs))
 
 
@@ -446,7 +446,7 @@ def test_a_step_sees_its_batch_augmented_and_its_own_noise(arms, name):
     )
     images = normalize(augment(augment_key, DATASET.train_images[batch]))
     labels = DATASET.train_labels[batch]
-    make_regularizer = REGULARIZERS[name].prepare(ARMS[name], None)
+    make_regularizer = REGULARIZERS[name].prepare(ARMS[name])
     network = Network(make_regularizer, rngs=nnx.Rngs(params=0))
     graph, _, _, layers = nnx.split(network, nnx.Param, nnx.BatchStat, ...)
 
