@@ -164,7 +164,7 @@ def read(folders: Sequence[Path]) -> Study:
     merged = _read_plan(folders[0])
     for folder in folders[1:]:
         merged = _merge(_read_plan(folder), merged, str(folder))
-    plan = plans.parse(merged["plan"], merged["name"])
+    plan = plans.parse(merged["plan"], merged["name"], is_done=True)
     records: dict[Cell, dict] = {}
     noise: dict[str, Any] = {}
     for folder in folders:
@@ -172,7 +172,7 @@ def read(folders: Sequence[Path]) -> Study:
             record = _read_record(folder, path)
             records.setdefault(_cell(record), record)
         for path in sorted(folder.glob("noise/*.json")):
-            noise.setdefault(path.stem, _read_json(path))
+            noise.setdefault(path.stem, _read_json(path, "layers"))
     return Study(
         plan,
         merged["dataset"],

@@ -10,11 +10,10 @@ import datetime
 import hashlib
 import importlib.util
 import itertools
-import math
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -42,6 +41,7 @@ from experiments.datasets import Dataset
 from experiments.fourier import add_fourier_noise
 from experiments.models import FEATURES
 from experiments.plans import Arm, Plan
+from experiments.progress import progress_bar
 from experiments.regularizers import REGULARIZERS
 from experiments.store import TUNING, Cell
 from experiments.training import Trainer, make_functions, takes_strengths
@@ -59,7 +59,6 @@ at any moment, the same command goes on.
 # On a CPU, how many images its networks see before a batch is evaluated and written:
 # a minute or two of work that a stop can lose.
 IMAGES_PER_CORE = 500_000
-EVALUATIONS = 10  # in a training, of which the highest is called the peak
 TRAIN_IMAGES_SCORED = 10_000
 NOISE_IMAGES = 64
 FOURIER_NORM = 4.0  # of the paper, see `fourier.add_fourier_noise`
@@ -145,7 +144,7 @@ def run(config: StudyConfig) -> Path:
     plan = plans.load(config.plan)
     if config.seeds is not None:
         plan = plans.parse({**plan.document, "seeds": config.seeds}, plan.name)
-    share, num_shares = _parse_part(config.part)
+    _parse_part(config.part)
     plan, inputs = _find_recordings(plan, config.audio_dir)
     if config.module is not None:
         inputs[config.module.name] = _digest(config.module)
@@ -164,7 +163,7 @@ def run(config: StudyConfig) -> Path:
         store.write_noise(out, arm.name, measure_noise(arm, dataset))
 
     tuning = store.tuning_cells(plan)
-    _do(plan, dataset, tuning, out, console, share, num_shares, config.data_dir)
+    _do(config, plan, dataset, tuning, out, console)
     chosen = store.choose_strengths(plan, store.read_records(out, tuning))
     for name, strength in chosen.items():
         if strength is None:
@@ -179,7 +178,7 @@ def run(config: StudyConfig) -> Path:
         for cell in store.all_cells(plan)
         if cell.arm not in chosen or cell.strength == chosen[cell.arm]
     ]
-    _do(plan, dataset, cells, out, console, share, num_shares, config.data_dir)
+    _do(config, plan, dataset, cells, out, console)
 
     study = store.read([out])
     console.print(verdict.sentence(study))
@@ -188,48 +187,57 @@ def run(config: StudyConfig) -> Path:
 
 
 def _do(
+    config: StudyConfig,
     plan: Plan,
     dataset: Dataset,
     cells: Sequence[Cell],
     out: Path,
     console: Console,
-    share: int,
-    num_shares: int,
-    data_dir: str | None,
 ) -> None:
     """Trains the networks of this share that have no record, and writes theirs."""
+    share, num_shares = _parse_part(config.part)
     batches = [
-        batch
+        todo
         for index, batch in enumerate(_batches(plan, dataset, cells))
-        if index % num_shares == share
+        if index % num_shares == share and (todo := store.missing(out, batch))
     ]
-    batches = [todo for batch in batches if (todo := store.missing(out, batch))]
     if not batches:
         return
-    total = sum(_images(plan, dataset, batch) for batch in batches)
     questions = None
     if batches[0][0].regime != TUNING:
-        console.print("Corrupting test images, where they are not in the cache.")
-        questions = make_questions(plan, dataset, data_dir)
-    done, start = 0, time.perf_counter()
-    for batch in batches:
-        records = train(plan, dataset, batch, questions)
-        for cell, (record, logits) in zip(batch, records, strict=True):
-            store.write(out, cell, record, logits)
-        done += _images(plan, dataset, batch)
-        left = round((time.perf_counter() - start) * (total / done - 1))
-        cell = batch[0]
-        scores = " ".join(f"{record['accuracy']:.2f}" for record, _ in records[:8])
-        console.print(
-            f"{cell.regime} {cell.arm} {cell.strength:g}, {len(batch)} "
-            f"network{'s' if len(batch) > 1 else ''} from seed {cell.seed}: accuracy "
-            f"{scores}{' ...' if len(records) > 8 else ''}, "
-            f"{datetime.timedelta(seconds=left)} left"
-        )
+        console.print("Preparing the corrupted test images.")
+        questions = make_questions(plan, dataset, config.data_dir)
+    sizes = [_count_images(plan, dataset, batch) for batch in batches]
+    start = time.perf_counter()
+    with progress_bar(sum(sizes), console) as show:
+        for index, batch in enumerate(batches):
+            cell, done = batch[0], sum(sizes[:index])
+            what = f"{cell.regime} {cell.arm} {cell.strength:g}, {len(batch)} networks"
+
+            def show_part(share, done=done, size=sizes[index], what=what):
+                show(round(done + share * size), what)
+
+            show_part(0)
+            results = train(plan, dataset, batch, questions, show=show_part)
+            for each, (record, logits) in zip(batch, results, strict=True):
+                store.write(out, each, record, logits)
+            done += sizes[index]
+            left = (time.perf_counter() - start) * (sum(sizes) / done - 1)
+            scores = [f"{record['accuracy']:.2f}" for record, _ in results]
+            console.print(
+                f"{what} from seed {cell.seed}: accuracy {' '.join(scores[:8])}"
+                f"{' ...' if len(scores) > 8 else ''}, "
+                f"{datetime.timedelta(seconds=round(left))} left"
+            )
 
 
 def train(
-    plan: Plan, dataset: Dataset, cells: Sequence[Cell], questions: Questions | None
+    plan: Plan,
+    dataset: Dataset,
+    cells: Sequence[Cell],
+    questions: Questions | None,
+    *,
+    show: Callable[[float], None] = lambda share: None,
 ) -> list[tuple[dict, np.ndarray]]:
     """Trains networks of one arm and regime side by side, and examines them.
 
@@ -238,12 +246,13 @@ def train(
         dataset: whole; the regime or the tuning takes its part.
         cells: of one regime and arm.
         questions: besides the test set's, or None.
+        show: told now and then what share of the training is done, up to 1.
 
     Returns:
         For each cell its record, and its test logits, float32 `[M, num_classes]`.
     """
     arm = plan.arms[cells[0].arm]
-    regime, part = _part(plan, dataset, cells[0].regime)
+    regime, part = _select(plan, dataset, cells[0].regime)
     # An array, where the networks' own strengths take its place.
     several = len(arm.strengths) > 1
     strength = jnp.float32(cells[0].strength) if several else arm.strengths[0]
@@ -270,50 +279,61 @@ def train(
         seeds_at_once=processes.choose_seeds_at_once(),
         mesh=processes.make_mesh(len(cells)),
     )
-    steps_per_epoch = len(part.train_labels) // plan.batch_size
+    num_steps = len(part.train_labels) // plan.batch_size
     is_tuning = cells[0].regime == TUNING
-    every = regime.epochs if is_tuning else math.ceil(regime.epochs / EVALUATIONS)
-    losses, accuracies = [], []
-    for progress in trainer.train(regime.epochs, steps_per_epoch, evaluate_every=every):
-        if progress.step < steps_per_epoch:
+    every = regime.epochs if is_tuning else regime.evaluate_every
+    epoch_losses, epoch_accuracies = [], []
+    for progress in trainer.train(regime.epochs, num_steps, evaluate_every=every):
+        show((progress.epoch + progress.step / num_steps) / regime.epochs)
+        if progress.step < num_steps:
             continue
-        losses.append(progress.losses)
-        accuracies.append(np.full(len(cells), np.nan))
+        accuracies = np.full(len(cells), np.nan)
         if progress.logits is not None:
             logits = progress.logits
-            accuracies[-1] = metrics.accuracy(logits, part.test_labels)
-    trained = part.train_images[:TRAIN_IMAGES_SCORED]
-    train_logits = trainer.evaluate(trained)
+            accuracies = metrics.accuracy(logits, part.test_labels)
+        epoch_losses.append(progress.losses)
+        epoch_accuracies.append(accuracies)
+    train_logits = trainer.evaluate(part.train_images[:TRAIN_IMAGES_SCORED])
+    answers: Any = [None] * len(cells)
     if questions is not None:
         answers = trainer.evaluate(questions.images)
     seconds = (time.perf_counter() - start) / len(cells)
-    results = []
-    for index in range(len(cells)):
-        own_losses, own_logits = np.array(losses)[:, index], logits[index]
-        labels, train_labels = part.test_labels, part.train_labels[: len(trained)]
-        scores = metrics.calibration(own_logits, labels)
-        train_nll = metrics.calibration(train_logits[index], train_labels)["nll"]
-        is_finite = np.isfinite(own_losses).all() and np.isfinite(own_logits).all()
-        record = {
-            "train_loss": own_losses.tolist(),
-            "test_accuracy": np.array(accuracies)[:, index].tolist(),
-            "peak_accuracy": float(np.nanmax(accuracies, axis=0)[index]),
-            **metrics.score(own_logits, labels),
-            **scores,
-            "train_accuracy": float(
-                metrics.accuracy(train_logits[index], train_labels)
-            ),
-            "train_nll": train_nll,
-            "gap": None
-            if None in (scores["nll"], train_nll)
-            else scores["nll"] - train_nll,
-            **({} if questions is None else _answer(questions, answers[index])),
-            "diverged": not bool(is_finite),
+    records = [
+        {
+            "train_loss": losses.tolist(),
+            "test_accuracy": accuracies.tolist(),
+            "peak_accuracy": float(np.nanmax(accuracies)),
+            "diverged": not (np.isfinite(losses).all() and np.isfinite(own).all()),
+            **metrics.score(own, part.test_labels),
+            **_score_probabilities(part, own, own_train),
+            **_score_answers(questions, own_answers),
             "environment": runs.environment(),
             "seconds": round(seconds, 3),
         }
-        results.append((record, own_logits))
-    return results
+        for losses, accuracies, own, own_train, own_answers in zip(
+            np.transpose(epoch_losses),
+            np.transpose(epoch_accuracies),
+            logits,
+            train_logits,
+            answers,
+            strict=True,
+        )
+    ]
+    return list(zip(records, logits, strict=True))
+
+
+def _score_probabilities(
+    part: Dataset, logits: np.ndarray, train_logits: np.ndarray
+) -> dict:
+    train_labels = part.train_labels[: len(train_logits)]
+    scores = metrics.calibration(logits, part.test_labels)
+    train_nll = metrics.calibration(train_logits, train_labels)["nll"]
+    is_known = scores["nll"] is not None and train_nll is not None
+    return scores | {
+        "train_accuracy": float(metrics.accuracy(train_logits, train_labels)),
+        "train_nll": train_nll,
+        "gap": scores["nll"] - train_nll if is_known else None,
+    }
 
 
 def make_questions(plan: Plan, dataset: Dataset, data_dir: str | None) -> Questions:
@@ -360,9 +380,11 @@ def make_questions(plan: Plan, dataset: Dataset, data_dir: str | None) -> Questi
     )
 
 
-def _answer(questions: Questions, logits: np.ndarray) -> dict:
-    """Scores one network's answers, `[Q, num_classes]`, as its record has them."""
+def _score_answers(questions: Questions | None, logits: Any) -> dict:
+    """Scores one network's logits, `[Q, num_classes]`, as its record has them."""
     record: dict[str, Any] = {}
+    if questions is None:
+        return record
     answers = logits.argmax(-1)
     start = 0
     if questions.corruptions:
@@ -448,7 +470,7 @@ def _prepare(arm: Arm, strength: Any) -> Any:
         raise UsageError(f"arms.{arm.name}.audio={error}") from None
 
 
-def _part(plan: Plan, dataset: Dataset, name: str) -> tuple[plans.Regime, Dataset]:
+def _select(plan: Plan, dataset: Dataset, name: str) -> tuple[plans.Regime, Dataset]:
     """Returns a regime, or that of the tuning, and what it trains and tests on."""
     if name == TUNING:
         assert plan.tuning is not None
@@ -469,9 +491,9 @@ def _part(plan: Plan, dataset: Dataset, name: str) -> tuple[plans.Regime, Datase
     )
 
 
-def _images(plan: Plan, dataset: Dataset, batch: Sequence[Cell]) -> int:
-    """Counts the images that networks of one regime train on."""
-    regime, part = _part(plan, dataset, batch[0].regime)
+def _count_images(plan: Plan, dataset: Dataset, batch: Sequence[Cell]) -> int:
+    """Counts the images that networks of one regime train on, in all their epochs."""
+    regime, part = _select(plan, dataset, batch[0].regime)
     return len(batch) * regime.epochs * len(part.train_labels)
 
 
@@ -486,7 +508,7 @@ def _batches(
     for group in groups.values():
         size = len(group)
         if jax.default_backend() == "cpu":
-            on_one_core = IMAGES_PER_CORE // _images(plan, dataset, group[:1])
+            on_one_core = IMAGES_PER_CORE // _count_images(plan, dataset, group[:1])
             size = jax.device_count() * max(1, on_one_core)
         group.sort(key=lambda cell: cell.seed)
         queues.append([tuple(group[i : i + size]) for i in range(0, len(group), size)])
@@ -495,7 +517,7 @@ def _batches(
 
 
 def _find_recordings(plan: Plan, folder: Path | None) -> tuple[Plan, dict[str, str]]:
-    """Puts the paths of recordings where their names stood, and digests what is there."""
+    """Puts the paths of recordings where their names stood, and digests the files."""
     arms, digests = {}, {}
     for name, arm in plan.arms.items():
         audio = arm.settings.get("audio")
@@ -534,7 +556,7 @@ def _register(path: Path) -> None:
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
     if known == set(REGULARIZERS):
         raise UsageError(
-            f"--module={path}: it adds nothing to experiments.regularizers.REGULARIZERS."
+            f"--module={path}: it adds nothing to REGULARIZERS; see docs/study.md."
         )
 
 

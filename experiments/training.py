@@ -70,9 +70,11 @@ class Functions(NamedTuple):
     Attributes:
         init: (key, strength or None) -> state.
         shuffle: (key, epoch) -> int32 `[N]`, the order of the images in an epoch.
-        train_steps: (state, constants, order, epoch, start, stop) -> (state, sum of
-            losses), the steps from `start` up to `stop` of an epoch. The numbers may
-            be traced, so every stretch of every epoch shares one compilation.
+        train_steps: (state, total, constants, order, epoch, start, stop) -> (state,
+            total), the steps from `start` up to `stop` of an epoch, whose losses are
+            added to the total. The numbers may be traced, so every stretch of every
+            epoch shares one compilation; and wherever an epoch is cut into stretches,
+            its numbers are the same, bit for bit.
         evaluate: (state, constants) -> float32 `[M, num_classes]`, the test logits.
         constants: of type `Constants`.
     """
@@ -187,7 +189,7 @@ def make_functions(
         epoch_key = jax.random.fold_in(stream(key, "order"), epoch)
         return jax.random.permutation(epoch_key, len(dataset.train_labels))
 
-    def train_steps(state, constants, order, epoch, start, stop):
+    def train_steps(state, total, constants, order, epoch, start, stop):
         augment_key, noise_key = (
             jax.random.fold_in(stream(state.key, name), epoch)
             for name in ("augment", "noise")
@@ -213,7 +215,7 @@ def make_functions(
             state = TrainState(params, batch_stats, opt_state, key, strength)
             return state, total + loss
 
-        return lax.fori_loop(start, stop, train_step, (state, jnp.zeros(())))
+        return lax.fori_loop(start, stop, train_step, (state, total))
 
     def evaluate(state, constants):
         model = nnx.merge(eval_graph, state.params, state.batch_stats, constants.layers)
@@ -313,11 +315,16 @@ class Trainer:
         # Each is compiled ahead of its first use, so that no timing includes it.
         init = compile(functions.init, (0, 0), keys, own, at_once=None)
         self._state = init(keys, own)
+        self._zeros = jnp.zeros(len(keys))
+        if mesh is not None:
+            spec = P(ensembles.SEEDS)
+            self._zeros = ensembles.place(self._zeros, mesh=mesh, spec=spec)
         self._shuffle = compile(functions.shuffle, (0, None), keys, 0, at_once=None)
         self.seeds_at_once, self._train_steps = compile_to_fit(
             functions.train_steps,
-            (0, None, 0, None, None, None),
-            *(self._state, self._constants, self._shuffle(keys, 0), 0, 0, 0),
+            (0, 0, None, 0, None, None, None),
+            *(self._state, self._zeros, self._constants, self._shuffle(keys, 0)),
+            *(0, 0, 0),
             donate_argnums=0,
         )
         _, self._evaluate = compile_to_fit(
@@ -342,17 +349,15 @@ class Trainer:
         """
         num_steps, seconds = 1, 0.0
         for epoch in range(num_epochs):
-            sums: Any = 0.0
-            step = 0
+            total, step = self._zeros, 0
             start = time.perf_counter()
             order = self._shuffle(self._state.key, epoch)
             while step < steps_per_epoch:
                 stop = min(step + num_steps, steps_per_epoch)
-                self._state, losses = self._train_steps(
-                    self._state, self._constants, order, epoch, step, stop
+                self._state, total = self._train_steps(
+                    self._state, total, self._constants, order, epoch, step, stop
                 )
-                losses = ensembles.gather(losses).astype(np.float64)
-                sums = sums + losses[: self.num_seeds]
+                losses = ensembles.gather(total).astype(np.float64)
                 elapsed = time.perf_counter() - start
                 if self._mesh is not None:
                     # All processes do the same steps, by the slowest clock.
@@ -365,7 +370,8 @@ class Trainer:
                 is_time = is_last or (epoch + 1) % evaluate_every == 0
                 if step == steps_per_epoch and is_time:
                     logits = self._logits(self._constants)
-                yield Progress(epoch, step, sums / step, logits, seconds)
+                losses = losses[: self.num_seeds] / step
+                yield Progress(epoch, step, losses, logits, seconds)
                 start = time.perf_counter()
 
     def evaluate(self, images: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
@@ -11,7 +12,14 @@ from experiments.augment import augment, normalize
 from experiments.datasets import Dataset
 from experiments.models import Network
 from experiments.regularizers import REGULARIZERS
-from experiments.training import Constants, Functions, Trainer, make_functions, stream
+from experiments.training import (
+    Constants,
+    Functions,
+    Trainer,
+    make_functions,
+    stream,
+    takes_strengths,
+)
 from sounddrop_jax.ensembles import make_mesh
 
 SEEDS = [58, 59, 60]
@@ -66,11 +74,14 @@ class Arm:
         self._train_steps = jax.jit(train_steps)
         self._evaluate = jax.jit(self.functions.evaluate)
 
-    def steps(self, state, epoch, start, stop, *, constants=None, order=None):
+    def steps(
+        self, state, epoch, start, stop, *, constants=None, order=None, total=0.0
+    ):
         """Trains one network; its order is that of the epoch unless given."""
         order = self.functions.shuffle(state.key, epoch) if order is None else order
         constants = constants or self.functions.constants
-        return self._train_steps(state, constants, order, epoch, start, stop)
+        total = jnp.float32(total)
+        return self._train_steps(state, total, constants, order, epoch, start, stop)
 
     def evaluate(self, state) -> np.ndarray:
         return np.asarray(self._evaluate(state, self.functions.constants))
@@ -216,9 +227,11 @@ def test_first_step_of_three_seeds_with_a_bank_is_that_of_each_alone(arms, first
     orders = jnp.stack([functions.shuffle(state.key, 0) for state in alone])
     # One bank for all, not a copy for each.
     train_steps = jax.vmap(
-        functions.train_steps, in_axes=(0, None, 0, None, None, None)
+        functions.train_steps, in_axes=(0, 0, None, 0, None, None, None)
     )
-    states, losses = jax.jit(train_steps)(states, functions.constants, orders, 0, 0, 1)
+    states, losses = jax.jit(train_steps)(
+        states, jnp.zeros(len(SEEDS)), functions.constants, orders, 0, 0, 1
+    )
     states = without_key(states)
     for index, seed in enumerate(SEEDS):
         _, expected, loss = first_steps["water", seed]
@@ -278,6 +291,7 @@ def test_seconds_leave_out_evaluation_and_the_reader(arms, monkeypatch):
     trainer.num_seeds = 1
     trainer._mesh = None
     trainer._constants = None
+    trainer._zeros = None
     trainer._state = training.TrainState(None, None, None, jax.random.key(0), None)
     trainer._shuffle = lasting(0, None)
     trainer._train_steps = lasting(1, (trainer._state, jnp.ones(1)))
@@ -318,9 +332,75 @@ def test_a_strength_of_0_is_the_program_without_a_regularizer():
         arm = make_arm(name, 0.0)
         state = jax.eval_shape(arm.init, jax.random.key(0))
         order = jnp.arange(len(DATASET.train_labels))
-        program = jax.make_jaxpr(arm.train_steps)(state, arm.constants, order, 0, 0, 1)
+        program = jax.make_jaxpr(arm.train_steps)(
+            state, 0.0, arm.constants, order, 0, 0, 1
+        )
         programs.append(str(program))
     assert programs[0] == programs[1] == programs[2]
+
+
+def test_where_an_epoch_is_cut_changes_no_bit(arms):
+    arm = arms["water"]
+    start = arm.functions.init(jax.random.key(58))
+    whole, loss = arm.steps(start, 0, 0, 4)
+    parts, total = start, 0.0
+    for first, last in ((0, 1), (1, 3), (3, 4)):
+        parts, total = arm.steps(parts, 0, first, last, total=total)
+    assert_trees_equal(without_key(parts), without_key(whole))
+    assert total == loss
+
+
+def test_networks_of_one_program_differ_in_strength():
+    functions = make_arm("gaussian", jnp.float32(0.1))
+    assert takes_strengths(functions)
+    assert not takes_strengths(make_arm("none", 0.0))
+    assert not takes_strengths(make_arm("gaussian", 0.1))  # a number is no state
+    strengths = [0.0, 0.1, 2.0]
+    trainer = Trainer(functions, [58] * 3, strengths=strengths)
+    *_, last = trainer.train(num_epochs=1, steps_per_epoch=1)
+    for strength, loss in zip(strengths, last.losses, strict=True):
+        alone = Trainer(make_arm("gaussian", strength), [58])
+        *_, expected = alone.train(num_epochs=1, steps_per_epoch=1)
+        np.testing.assert_allclose(loss, expected.losses[0], rtol=1e-5)
+    assert len(set(last.losses.tolist())) == 3
+
+
+def test_without_augmentation_the_images_are_trained_on_as_they_are():
+    plain, augmented = (make_arm("none", 0.0, augmented=each) for each in (False, True))
+    state, order = plain.init(jax.random.key(1)), plain.shuffle(jax.random.key(1), 0)
+    _, loss = jax.jit(plain.train_steps)(state, 0.0, plain.constants, order, 0, 0, 1)
+    batch = np.asarray(order[:BATCH_SIZE])
+    network = Network(lambda shape: nnx.Dropout(0.0), rngs=nnx.Rngs(0))
+    nnx.update(network, state.params)
+    logits = network(normalize(DATASET.train_images[batch]))
+    expected = optax.softmax_cross_entropy_with_integer_labels(
+        logits, DATASET.train_labels[batch]
+    ).mean()
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    _, other = jax.jit(augmented.train_steps)(
+        state, 0.0, augmented.constants, order, 0, 0, 1
+    )
+    assert abs(other - loss) > 1e-4
+
+
+@pytest.mark.parametrize("every, expected", [(1, [0, 1, 2]), (2, [1, 2]), (9, [2])])
+def test_networks_are_evaluated_every_so_often_and_at_the_end(arms, every, expected):
+    trainer = Trainer(arms["dropout"].functions, SEEDS[:1])
+    reports = trainer.train(3, 1, evaluate_every=every)
+    evaluated = [report.epoch for report in reports if report.logits is not None]
+    assert evaluated == expected
+
+
+def test_trainer_classifies_other_images_as_it_does_the_test_set(trained):
+    trainer, images = trained["trainer"], DATASET.test_images
+    expected = trained["reports"][-1].logits
+    np.testing.assert_array_equal(trainer.evaluate(images), expected)
+    # More than one block of the test set's size, and a part of one.
+    many = np.concatenate([images, images[::-1], images[:3]])
+    logits = trainer.evaluate(many)
+    np.testing.assert_array_equal(
+        logits, np.concatenate([expected, expected[:, ::-1], expected[:, :3]], axis=1)
+    )
 
 
 def test_intensity_reaches_the_loss(arms, first_steps):

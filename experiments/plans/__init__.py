@@ -15,6 +15,7 @@ from experiments.configs import DTYPES, UsageError
 from experiments.regularizers import REGULARIZERS, check_settings
 
 FOLDER = Path(__file__).parent
+STRENGTHS = ("intensity", "rate")
 OUTCOMES = ("accuracy", "nll", "brier", "ece", "corruption_error")
 MOST_SEEDS = 10_000
 LARGEST = 3.4e38  # of float32, in which everything is computed
@@ -49,12 +50,15 @@ class Regime:
         epochs: passes over the training images.
         train_images: the first so many; None for all.
         augment: False to train on the images as they are.
+        evaluate_every: how many epochs pass from one evaluation on the test images to
+            the next, of which the highest accuracy is called the peak.
     """
 
     name: str
     epochs: int
     train_images: int | None
     augment: bool
+    evaluate_every: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +97,7 @@ class Plan:
         dtype: of the computation.
         corruption_images: how many test images to corrupt; 0 for no robustness.
         fourier_images: how many to add waves to; 0 for no Fourier maps.
-        document: the whole file, as read.
+        document: the whole file, as read, and the strengths that it left to defaults.
     """
 
     name: str
@@ -142,12 +146,14 @@ def load(name: str) -> Plan:
     return parse(document, path.stem)
 
 
-def parse(document: Mapping[str, Any], name: str) -> Plan:
+def parse(document: Mapping[str, Any], name: str, *, is_done: bool = False) -> Plan:
     """Makes a plan of what its file says.
 
     Args:
         document: of tables, strings, numbers and lists, as `tomllib` reads them.
         name: of the plan, for messages too.
+        is_done: True to read what a store was made by, when regularizers that were
+            registered then need not be so now.
 
     Raises:
         UsageError: names the entry at fault, its value and the remedy.
@@ -167,7 +173,7 @@ def parse(document: Mapping[str, Any], name: str) -> Plan:
     arms = {
         arm.name: arm
         for arm in (
-            _parse_arm(arm_name, table)
+            _parse_arm(arm_name, table, is_done)
             for arm_name, table in top.take_tables("arms").items()
         )
     }
@@ -192,7 +198,7 @@ def parse(document: Mapping[str, Any], name: str) -> Plan:
         dtype=training.take_choice("dtype", DTYPES, "float32"),
         corruption_images=robustness.take_count("corruption_images", 0, 0),
         fourier_images=robustness.take_count("fourier_images", 0, 0),
-        document=document,
+        document={**document, "arms": _with_strengths(document["arms"], arms)},
     )
     for table in (top, training, robustness):
         table.refuse_the_rest()
@@ -229,13 +235,20 @@ def _parse_regime(name: str, table: "_Table") -> Regime:
         table.take_count("epochs"),
         table.take_count("train_images", 0, 0) or None,
         table.take("augment", bool, True),
+        table.take_count("evaluate_every", 1),
     )
     table.refuse_the_rest()
     return regime
 
 
-def _parse_arm(name: str, table: "_Table") -> Arm:
+def _parse_arm(name: str, table: "_Table", is_done: bool) -> Arm:
     reg = table.take("reg", str)
+    if reg not in REGULARIZERS and is_done:
+        written = [table.take(k, int | float | list, 0.0) for k in STRENGTHS]
+        strengths = next(filter(None, written), 0.0)
+        strengths = strengths if isinstance(strengths, list) else [strengths]
+        where = table.take("where", str, "features")
+        return Arm(name, reg, tuple(map(float, strengths)), table.take_rest(), where)
     if reg not in REGULARIZERS:
         raise UsageError(
             f"{table.where}reg={reg!r}: unknown; choose one of "
@@ -271,6 +284,17 @@ def _parse_arm(name: str, table: "_Table") -> Arm:
         raise UsageError(f"{table.where}{error}") from None
     strengths = tuple(abs(float(each)) for each in strengths)  # of -0.0 makes 0.0
     return Arm(name, reg, strengths, settings, where)
+
+
+def _with_strengths(tables: Mapping[str, Any], arms: Mapping[str, Arm]) -> dict:
+    """Writes strengths out where a plan leaves them to a default, which may change."""
+    full = {}
+    for name, arm in arms.items():
+        full[name] = dict(tables[name])
+        recipe = REGULARIZERS.get(arm.reg)
+        if recipe is not None and recipe.strength is not None:
+            full[name].setdefault(recipe.strength, arm.strengths[0])
+    return full
 
 
 def _parse_comparisons(

@@ -1,0 +1,683 @@
+"""The verdict says of planted differences what is true, and of missing data nothing."""
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+
+from experiments import plans, store, verdict
+from experiments.store import Cell
+from sounddrop_jax import statistics
+from tests.stores import DOCUMENT, ENVIRONMENT, make_store
+
+BASE = np.array([70.0, 71.0, 69.5, 70.5, 72.0, 68.5, 71.5, 70.0])
+UP = np.array([2.0, 1.5, 2.5, 1.0, 3.0, 2.0, 1.5, 2.5])
+MIXED = np.array([1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 1.5, -1.5])
+# Of 256 choices of signs, + and - throughout.
+LEAST = 2 / 256
+
+GAUSSIAN = {"reg": "gaussian", "intensity": 0.1}
+PLANTED = {
+    **DOCUMENT,
+    "comparisons": [["water", "dropout"], ["none", "dropout"], ["gaussian", "dropout"]],
+    "arms": {**DOCUMENT["arms"], "gaussian": GAUSSIAN},
+}
+SCORES = {"dropout": BASE, "water": BASE + UP, "none": BASE - UP}
+SCORES["gaussian"] = BASE + MIXED
+SWEEP = {
+    **DOCUMENT,
+    "arms": {
+        **DOCUMENT["arms"],
+        "water": {"reg": "water", "intensity": [0.02, 0.05, 0.1]},
+    },
+}
+TUNED = {**SWEEP, "tuning": {"images": 5000, "first_seed": 100, "seeds": 2}}
+TWO_REGIMES = {
+    "short": {"epochs": 1, "augment": False},
+    "long": {"epochs": 3, "train_images": 5000},
+}
+
+
+def make_study(folder, document=PLANTED, *, scores=None, **settings) -> store.Study:
+    """Makes a study whose arms have these scores of the primary outcome, by seed."""
+    outcome = document.get("outcome", "accuracy")
+    settings.setdefault("with_robustness", outcome == "corruption_error")
+
+    def edit(record):
+        if scores is not None:
+            record[outcome] = float(scores[record["arm"]][record["seed"]])
+
+    settings.setdefault("edit", edit)
+    return store.read([make_store(folder, plan_document=document, **settings)])
+
+
+def cells(arm, seeds, strength=0.05, regime="short") -> list[Cell]:
+    return [Cell(regime, arm, strength, seed) for seed in seeds]
+
+
+# Decisions
+
+
+def test_what_was_planted_is_decided(tmp_path):
+    study = make_study(tmp_path, scores=SCORES)
+    family = verdict.compare(study)
+    assert [(c.arm, c.baseline, c.decision) for c in family] == [
+        ("water", "dropout", "wins"),
+        ("none", "dropout", "loses"),
+        ("gaussian", "dropout", "undecided"),
+    ]
+    np.testing.assert_allclose(
+        [c.p_adjusted for c in family], [3 * LEAST, 3 * LEAST, 1]
+    )
+    for comparison, planted in zip(family, (UP, -UP, MIXED), strict=True):
+        assert (comparison.regime, comparison.outcome) == ("short", "accuracy")
+        assert (comparison.strength, comparison.baseline_strength) == (
+            study.plan.arms[comparison.arm].strengths[0],
+            0.2,
+        )
+        assert comparison.seeds == study.plan.seeds and comparison.note == ""
+        assert comparison.result == statistics.compare_pairs(BASE + planted, BASE)
+        assert comparison.detectable == statistics.smallest_detectable_effect(
+            8, comparison.result.std_difference, num_comparisons=3
+        )
+
+
+@pytest.mark.parametrize("outcome", ["nll", "brier", "ece", "corruption_error"])
+def test_lower_is_better_where_it_is(tmp_path, outcome):
+    scores = {name: score / 100 for name, score in SCORES.items()}
+    document = {**PLANTED, "outcome": outcome}
+    study = make_study(tmp_path, document, scores=scores)
+    water, none, gaussian = verdict.compare(study)
+    assert (water.decision, none.decision) == ("loses", "wins")
+    assert gaussian.decision == "undecided"
+    assert water.result.mean_difference == pytest.approx(0.02)
+    said = verdict.sentence(study)
+    assert re.search(r"water loses to dropout by 0\.020 .*\(95 % interval 0\.0", said)
+    assert "none beats dropout by 0.020 (0.0" in said
+
+
+@pytest.mark.parametrize("is_missing", [True, False])
+def test_missing_arms_stay_in_the_family(tmp_path, is_missing):
+    # One sign of eight is another, that of the least: p = 4/256, below 0.05 by itself
+    # and with two more, not with three.
+    names = ["gaussian0", "gaussian1", "gaussian2"]
+    document = {
+        **PLANTED,
+        "arms": {**DOCUMENT["arms"], **dict.fromkeys(names, GAUSSIAN)},
+        "comparisons": [["water", "dropout"], *([name, "dropout"] for name in names)],
+    }
+    difference = [-0.5, 1.5, 2.5, 1.0, 3.0, 2.0, 1.5, 2.5]
+    scores = SCORES | dict.fromkeys(names, BASE) | {"water": BASE + difference}
+    absent = [cell for name in names for cell in cells(name, range(8), 0.1)]
+    study = make_study(
+        tmp_path, document, scores=scores, missing=absent if is_missing else ()
+    )
+    water, *others = verdict.compare(study)
+    assert water.result.p_value == 4 / 256
+    assert (water.p_adjusted, water.decision) == (4 * 4 / 256, "undecided")
+    for other in others:
+        if is_missing:
+            assert other.note == f"seeds 0 to 7 of {other.arm} missing"
+            assert other.decision == "untested" and other.p_adjusted is None
+            assert other.result is None and other.seeds == ()
+        else:
+            assert other.decision == "undecided" and other.p_adjusted == 1
+
+
+def test_a_missing_or_diverged_seed_is_named_and_the_rest_shown(tmp_path):
+    study = make_study(
+        tmp_path,
+        scores=SCORES,
+        missing=cells("water", [2, 5]),
+        diverged=[*cells("water", [7]), *cells("none", [1], 0.0)],
+    )
+    water, none, gaussian = verdict.compare(study)
+    for comparison, planted, kept, note in (
+        (water, UP, [0, 1, 3, 4, 6], "seeds 2, 5 of water missing; seed 7 of water"),
+        (none, -UP, [0, 2, 3, 4, 5, 6, 7], "seed 1 of none"),
+    ):
+        assert comparison.note == f"{note} diverged"
+        assert comparison.seeds == tuple(kept)
+        assert comparison.decision == "untested"
+        assert comparison.p_adjusted is comparison.detectable is None
+        assert comparison.result == statistics.compare_pairs(
+            (BASE + planted)[kept], BASE[kept]
+        )
+    assert gaussian.decision == "undecided"
+
+
+def test_a_diverged_baseline_leaves_every_arm_untested(tmp_path):
+    study = make_study(tmp_path, scores=SCORES, diverged=cells("dropout", [3], 0.2))
+    for comparison in verdict.compare(study):
+        assert comparison.decision == "untested"
+        assert comparison.note == "seed 3 of dropout diverged"
+
+
+def test_a_seed_without_the_score_is_named(tmp_path):
+    scores = {name: score / 100 for name, score in SCORES.items()}
+    scores["water"] = [*scores["water"][:-1], np.nan]
+    study = make_study(tmp_path, {**PLANTED, "outcome": "nll"}, scores=scores)
+    water, none, _ = verdict.compare(study)
+    assert (water.decision, water.note) == ("untested", "seed 7 of water without nll")
+    assert none.decision == "wins"
+    row = next(row for row in verdict.summarize(study) if row["arm"] == "water")
+    assert row["n"] == 8 and row["nll_mean"] is None and row["brier_mean"] > 0
+
+
+def test_a_store_without_records_is_all_untested(tmp_path):
+    study = dataclasses.replace(make_study(tmp_path), records=[])
+    for comparison in verdict.compare(study):
+        assert comparison.decision == "untested" and comparison.result is None
+    assert verdict.secondary(study) == []
+    for row in verdict.summarize(study):
+        assert row["n"] == 0 and row["missing"] == list(range(8))
+        assert row["accuracy_mean"] is None
+    assert "no comparison could be tested" in verdict.sentence(study)
+
+
+def test_equal_differences_have_an_interval_without_width(tmp_path):
+    scores = SCORES | {"water": BASE, "none": BASE - 1}
+    study = make_study(tmp_path, scores=scores)
+    water, none, _ = verdict.compare(study)
+    note = "all differences are equal, so the interval has no width"
+    for comparison, difference in ((water, 0), (none, -1)):
+        assert comparison.note == note and comparison.detectable is None
+        assert comparison.result.low == comparison.result.high == difference
+    assert water.decision == "undecided" and water.p_adjusted == 1
+    # The test that was planned, of signs, needs no spread.
+    assert none.decision == "loses" and none.p_adjusted == 3 * LEAST
+    said = verdict.sentence(study)
+    assert "water cannot be told from dropout (difference 0.0 points of" in said
+    assert "none loses to dropout by 1.0 (1.0 to 1.0)" in said
+
+
+@pytest.mark.parametrize(
+    ("num_seeds", "alpha", "decision"),
+    [(2, 0.05, "untested"), (5, 0.05, "untested"), (6, 0.05, "wins")]
+    # What would have to be below alpha, and is alpha.
+    + [(8, LEAST, "untested")],
+)
+def test_too_few_seeds_decide_nothing(tmp_path, num_seeds, alpha, decision):
+    document = {
+        **PLANTED,
+        "seeds": num_seeds,
+        "alpha": alpha,
+        "comparisons": [["water", "dropout"]],
+    }
+    study = make_study(tmp_path, document, scores=SCORES)
+    (water,) = verdict.compare(study)
+    assert water.decision == decision
+    assert water.result.mean_difference == pytest.approx(UP[:num_seeds].mean())
+    said = verdict.sentence(study)
+    assert ("water beats dropout" in said) == (decision == "wins")
+    if decision == "untested":
+        assert f"the p-value of {num_seeds} pairs is never below" in water.note
+        assert "nothing can be decided" in said and water.note in said
+
+
+def test_the_family_is_of_all_regimes_and_strengths(tmp_path):
+    document = {**SWEEP, "regimes": TWO_REGIMES, "seeds": 10}
+    family = verdict.compare(make_study(tmp_path, document))
+    pairs = [
+        *(("water", strength, "dropout") for strength in (0.02, 0.05, 0.1)),
+        *(("water", strength, "none") for strength in (0.02, 0.05, 0.1)),
+        ("none", 0.0, "dropout"),
+    ]
+    assert [(c.regime, c.arm, c.strength, c.baseline) for c in family] == [
+        (regime, *pair) for regime in ("short", "long") for pair in pairs
+    ]
+    p_values = [comparison.result.p_value for comparison in family]
+    np.testing.assert_allclose(
+        [comparison.p_adjusted for comparison in family], statistics.holm(p_values)
+    )
+
+
+def test_every_regime_and_strength_has_its_own_scores(tmp_path):
+    # Points by strength, and in the long regime ten more of them.
+    def edit(record):
+        gain = 10 * (record["regime"] == "long") + 100 * record["strength"]
+        gain *= record["arm"] == "water"
+        record["accuracy"] = 50 + record["seed"] + gain
+
+    document = {**SWEEP, "regimes": TWO_REGIMES}
+    study = make_study(tmp_path, document, edit=edit)
+    differences = [c.result.mean_difference for c in verdict.compare(study)]
+    short = [2, 5, 10, 2, 5, 10, 0]
+    long = [12, 15, 20, 12, 15, 20, 0]
+    np.testing.assert_allclose(differences, short + long, atol=1e-9)
+    means = [row["accuracy_mean"] - 53.5 for row in verdict.summarize(study)]
+    np.testing.assert_allclose(means, [0, 0, 2, 5, 10, 0, 0, 12, 15, 20], atol=1e-9)
+
+
+# Tuned arms
+
+
+def test_tuned_arms_appear_at_the_strengths_that_were_chosen(tmp_path):
+    document = {
+        **TUNED,
+        "arms": {
+            **SWEEP["arms"],
+            "dropout": {"reg": "dropout", "rate": [0.1, 0.2, 0.3]},
+        },
+    }
+    effects = {("water", 0.02): 20, ("dropout", 0.3): 10}
+    study = make_study(tmp_path, document, effects=effects)
+    pairs = [
+        ("water", 0.02, "dropout", 0.3),
+        ("water", 0.02, "none", 0.0),
+        ("none", 0.0, "dropout", 0.3),
+    ]
+    for family in (verdict.compare(study), verdict.secondary(study)[:3]):
+        assert [c[1:5] for c in family] == pairs
+    assert [(row["arm"], row["strength"]) for row in verdict.summarize(study)] == [
+        ("none", 0.0),
+        ("dropout", 0.3),
+        ("water", 0.02),
+    ]
+    assert all(row["n"] == 8 for row in verdict.summarize(study))
+    assert "water at 0.02 beats dropout at 0.3 by" in verdict.sentence(study)
+    assert not any("missing" in said for said in verdict.departures(study, study.plan))
+
+
+def test_an_arm_whose_strength_is_not_chosen_is_untested(tmp_path):
+    absent = [Cell(store.TUNING, "water", 0.05, 101)]
+    study = make_study(tmp_path, TUNED, missing=absent)
+    water, _, none = verdict.compare(study)
+    assert (water.strength, water.decision) == (None, "untested")
+    assert water.note == "the strength of water is not chosen yet"
+    assert none.decision == "undecided"
+    row = verdict.summarize(study)[-1]
+    assert (row["arm"], row["strength"], row["n"]) == ("water", None, 0)
+    found = verdict.departures(study, study.plan)
+    assert "The tuning lacks 1 of its 6 networks." in found
+    assert "water in regime short: seeds 0 to 7 missing." in found
+
+
+# Other outcomes
+
+
+def test_other_outcomes_get_intervals_and_no_tests(tmp_path):
+    study = make_study(tmp_path, with_robustness=True)
+    others = verdict.secondary(study)
+    outcomes = ["nll", "brier", "ece", "corruption_error", "peak_accuracy", "gap"]
+    assert [c.outcome for c in others] == [o for o in outcomes for _ in range(3)]
+    for comparison in others:
+        assert comparison.decision == "secondary"
+        assert comparison.p_adjusted is comparison.detectable is None
+        ours, theirs = (
+            [
+                record[comparison.outcome]
+                for record in study.records
+                if record["arm"] == arm
+            ]
+            for arm in (comparison.arm, comparison.baseline)
+        )
+        assert comparison.result == statistics.compare_pairs(ours, theirs)
+
+
+def test_outcomes_that_were_not_measured_are_left_out(tmp_path):
+    document = {**PLANTED, "outcome": "nll"}
+    study = make_study(tmp_path, document, with_robustness=False)
+    found = list(dict.fromkeys(c.outcome for c in verdict.secondary(study)))
+    assert found == ["accuracy", "brier", "ece", "peak_accuracy", "gap"]
+
+
+def test_diverged_seeds_are_left_out_of_other_outcomes_too(tmp_path):
+    study = make_study(tmp_path, diverged=cells("water", [3]))
+    found = [c for c in verdict.secondary(study) if c.arm == "water"]
+    assert {c.outcome for c in found} >= {"nll", "peak_accuracy"}
+    for comparison in found:
+        assert comparison.seeds == (0, 1, 2, 4, 5, 6, 7)
+        assert comparison.note == "seed 3 of water diverged"
+
+
+# Summary
+
+
+def test_means_are_of_the_networks_that_count(tmp_path):
+    study = make_study(
+        tmp_path,
+        scores=SCORES,
+        with_robustness=True,
+        missing=cells("water", [2]),
+        diverged=cells("water", [0, 7]),
+    )
+    rows = {row["arm"]: row for row in verdict.summarize(study)}
+    assert list(rows) == list(study.plan.arms)
+    water = rows["water"]
+    assert (water["n"], water["diverged"], water["missing"]) == (5, [0, 7], [2])
+    counted = [r for r in study.records if r["arm"] == "water" and not r["diverged"]]
+    outcomes = ("accuracy", "peak_accuracy", "gap", "nll", "brier", "ece", "ece_mass")
+    for outcome in (*outcomes, "corruption_error", "train_loss"):
+        scores = [record[outcome] for record in counted]
+        if outcome == "train_loss":
+            scores = [losses[-1] for losses in scores]
+        assert water[f"{outcome}_mean"] == pytest.approx(np.mean(scores))
+        assert water[f"{outcome}_std"] == pytest.approx(np.std(scores, ddof=1))
+    kept = [1, 3, 4, 5, 6]
+    assert water["accuracy_mean"] == pytest.approx((BASE + UP)[kept].mean())
+
+
+def test_one_network_has_no_spread(tmp_path):
+    study = make_study(tmp_path, scores=SCORES, missing=cells("water", range(1, 8)))
+    water = verdict.summarize(study)[2]
+    assert (water["n"], water["accuracy_mean"]) == (1, BASE[0] + UP[0])
+    assert water["accuracy_std"] is None
+    assert water["corruption_error_mean"] is None
+
+
+# Departures
+
+
+def test_a_study_that_went_as_planned_departs_in_nothing(tmp_path):
+    study = make_study(tmp_path, dataset=official())
+    assert verdict.departures(study, study.plan) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "departure"),
+    [
+        (
+            {"seeds": 16},
+            "The study has seeds 0 to 7 (8); its plan file has seeds 0 to 15 (16).",
+        ),
+        (
+            {"seeds": 6},
+            "The study has seeds 0 to 7 (8); its plan file has seeds 0 to 5 (6).",
+        ),
+        (
+            {"comparisons": [*PLANTED["comparisons"], ["water", "none"]]},
+            "1 comparison is not in the study: water with none.",
+        ),
+        (
+            {"comparisons": PLANTED["comparisons"][:1]},
+            "2 comparisons are not in the plan file: none with dropout, gaussian with "
+            "dropout.",
+        ),
+        (
+            {"arms": {**PLANTED["arms"], "plane": {"reg": "plane"}}},
+            "1 arm is not in the study: plane.",
+        ),
+        (
+            {"arms": DOCUMENT["arms"], "comparisons": DOCUMENT["comparisons"]},
+            "1 arm is not in the plan file: gaussian.",
+        ),
+        (
+            {
+                "arms": {
+                    **PLANTED["arms"],
+                    "gaussian": GAUSSIAN | {"shared": True},
+                }
+            },
+            "Other than in the plan file: arm gaussian.",
+        ),
+        (
+            {"alpha": 0.01, "rule": "By eye."},
+            "Other than in the plan file: rule, alpha.",
+        ),
+    ],
+)
+def test_a_study_departs_from_its_plan_file(tmp_path, change, departure):
+    study = make_study(tmp_path, dataset=official())
+    registered = plans.parse({**PLANTED, "robustness": {}, **change}, "fake")
+    found = verdict.departures(study, registered)
+    assert departure in found
+    assert all("plan file" in said or "in the study" in said for said in found)
+
+
+def test_a_study_without_a_plan_file_says_so(tmp_path):
+    study = make_study(tmp_path, dataset=official())
+    (said,) = verdict.departures(study, None)
+    assert said.startswith("There is no plan file of the name fake")
+
+
+def test_networks_that_are_missing_or_diverged_are_departures(tmp_path):
+    study = make_study(
+        tmp_path,
+        dataset=official(),
+        missing=cells("water", [0, 4]),
+        diverged=cells("none", [2], 0.0),
+    )
+    assert verdict.departures(study, study.plan) == [
+        "none in regime short: seed 2 diverged.",
+        "water in regime short: seeds 0, 4 missing.",
+    ]
+
+
+def test_a_network_that_diverged_in_tuning_is_a_departure(tmp_path):
+    spoilt = [Cell(store.TUNING, "water", 0.05, 101)]
+    study = make_study(tmp_path, TUNED, dataset=official(), diverged=spoilt)
+    assert verdict.departures(study, study.plan) == [
+        "water at 0.05 in the tuning: seed 101 diverged."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "departure"),
+    [
+        (
+            "commit",
+            "ffff",
+            "The records are of several commits: 0123456789ab, ffff.",
+        ),
+        (
+            "commit",
+            None,
+            "The records are of several commits: 0123456789ab, unknown.",
+        ),
+        (
+            "jax",
+            "0.11.0",
+            "The records are of several versions of JAX: 0.10.0, 0.11.0.",
+        ),
+        ("device", "H100 x1", "The records are of several devices: H100 x1, cpu x1."),
+    ],
+)
+def test_records_of_several_environments_are_a_departure(
+    tmp_path, key, value, departure
+):
+    def edit(record):
+        if record["seed"] == 5:
+            record["environment"] = ENVIRONMENT | {key: value}
+
+    study = make_study(tmp_path, dataset=official(), edit=edit)
+    assert verdict.departures(study, study.plan) == [departure]
+
+
+def test_code_that_was_not_committed_is_a_departure(tmp_path):
+    def edit(record):
+        record["environment"]["commit"] = "0123-dirty"
+
+    study = make_study(tmp_path, dataset=official(), edit=edit)
+    assert verdict.departures(study, study.plan) == [
+        "Some networks were trained with code that was not committed."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("published", "departure"),
+    [
+        (0, "All corruptions were generated here"),
+        (16, "saturate was generated here"),
+        (15, "gaussian_blur, saturate were generated here"),
+        (17, None),
+    ],
+)
+def test_corruptions_are_always_a_departure(tmp_path, published, departure):
+    def edit(record):
+        sources = record["corruption_source"]
+        sources.update(dict.fromkeys(list(sources)[:published], "published"))
+
+    study = make_study(tmp_path, dataset=official(), with_robustness=True, edit=edit)
+    benchmark, *generated = verdict.departures(study, study.plan)
+    assert "14 of its 15 corruptions: frost" in benchmark
+    if departure is None:
+        assert generated == []
+    else:
+        (said,) = generated
+        assert said.startswith(departure) and "CIFAR-10-C" in said
+
+
+def test_other_pixels_than_the_official_are_a_departure(tmp_path):
+    study = make_study(tmp_path)
+    assert verdict.departures(study, study.plan) == [
+        "The images are CIFAR-10 (JPEG-75 copy), not CIFAR-10 with its official pixels."
+    ]
+
+
+def official() -> dict:
+    return {"name": "cifar10", "title": "CIFAR-10", "test_size": 200}
+
+
+# In words
+
+
+def test_the_sentence_says_what_was_decided(tmp_path):
+    document = {
+        **PLANTED,
+        "comparisons": [
+            ["water", "dropout"],
+            ["water", "none"],
+            ["none", "dropout"],
+            ["gaussian", "dropout"],
+        ],
+    }
+    study = make_study(tmp_path, document, scores=SCORES)
+
+    def interval(first, second):
+        result = statistics.compare_pairs(SCORES[first], SCORES[second])
+        return f"{result.low:.1f} to {result.high:.1f}".replace("-", "−")
+
+    assert verdict.sentence(study) == (
+        "On CIFAR-10 (JPEG-75 copy), after 3 epochs and over 8 paired seeds, water "
+        "beats dropout by 2.0 points of accuracy (95 % interval "
+        f"{interval('water', 'dropout')}) and none by 4.0 "
+        f"({interval('water', 'none')}); none loses to dropout by 2.0 "
+        f"({interval('dropout', 'none')}); gaussian cannot be told from dropout "
+        f"(difference 0.0, {interval('gaussian', 'dropout')})."
+    )
+
+
+def test_verbs_of_one_arm_are_joined(tmp_path):
+    document = {
+        **PLANTED,
+        "arms": {**PLANTED["arms"], "plane": {"reg": "plane"}},
+        "comparisons": [
+            ["water", "dropout"],
+            ["water", "none"],
+            ["water", "gaussian"],
+            ["water", "plane"],
+        ],
+    }
+    scores = SCORES | {"water": BASE, "none": BASE + UP, "plane": BASE + MIXED[::-1]}
+    scores["dropout"] = BASE - UP
+    study = make_study(tmp_path, document, scores=scores)
+    said = re.sub(r" (by [^()]*)?\([^)]*\)", "", verdict.sentence(study))
+    assert said.endswith(
+        "water beats dropout, loses to none, and cannot be told from gaussian or plane."
+    )
+
+
+def test_where_nothing_is_decided_it_says_what_would_have_been_found(tmp_path):
+    scores = SCORES | {"water": BASE + MIXED[::-1], "none": BASE - 3 * MIXED}
+    study = make_study(tmp_path, scores=scores)
+    family = verdict.compare(study)
+    assert {comparison.decision for comparison in family} == {"undecided"}
+    # That of none, whose differences spread most.
+    most = statistics.smallest_detectable_effect(
+        8, (3 * MIXED).std(ddof=1), num_comparisons=3
+    )
+    said = verdict.sentence(study)
+    assert said.endswith(
+        f" Differences of {most:.1f} points of accuracy would have been found with a "
+        "probability of about 80 %."
+    )
+    assert "Differences" not in verdict.sentence(
+        make_study(tmp_path / "decided", scores=SCORES)
+    )
+
+
+def test_an_interval_without_0_where_nothing_is_decided_is_explained(tmp_path):
+    # p = 4/256, and the second of three.
+    difference = [-0.5, 1.5, 2.5, 1.0, 3.0, 2.0, 1.5, 2.5]
+    scores = SCORES | {"none": BASE + MIXED, "gaussian": BASE + difference}
+    study = make_study(tmp_path, {**PLANTED, "alpha": 0.03}, scores=scores)
+    gaussian = verdict.compare(study)[2]
+    assert gaussian.decision == "undecided" and gaussian.result.low > 0
+    assert verdict.sentence(study).endswith(
+        ". An interval may leave out 0 where nothing is decided, as decisions are "
+        "corrected for the 3 comparisons and intervals are not."
+    )
+    study = make_study(tmp_path / "without", scores=SCORES)
+    assert "leave out" not in verdict.sentence(study)
+
+
+def test_what_was_not_tested_is_named_and_why(tmp_path):
+    diverged = cells("water", [3])
+    study = make_study(tmp_path, scores=SCORES, diverged=diverged)
+    said = verdict.sentence(study)
+    assert "water beats" not in said and "none loses to dropout by 2.0" in said
+    assert said.endswith(
+        " Not tested: water against dropout (seed 3 of water diverged)."
+    )
+
+
+def test_regimes_are_told_apart(tmp_path):
+    document = {**PLANTED, "regimes": TWO_REGIMES}
+    document["comparisons"] = [["water", "dropout"], ["none", "dropout"]]
+
+    def edit(record):
+        sign = 1 if record["regime"] == "short" else -1
+        scores = {"water": BASE + sign * UP, "none": BASE - sign * UP}
+        record["accuracy"] = scores.get(record["arm"], BASE)[record["seed"]]
+
+    study = make_study(tmp_path, document, edit=edit)
+    said = re.sub(r" by [^()]*\([^)]*\)", "", verdict.sentence(study))
+    assert said == (
+        "On CIFAR-10 (JPEG-75 copy), over 8 paired seeds, in regime short (after 1 "
+        "epoch without augmentation) water beats dropout; none loses to dropout; in "
+        "regime long (after 3 epochs of 5,000 images) water loses to dropout; none "
+        "beats dropout."
+    )
+
+
+def test_many_comparisons_are_counted_and_the_largest_named(tmp_path):
+    strengths = [0.01 * step for step in range(1, 11)]
+    document = {
+        **DOCUMENT,
+        "seeds": 12,
+        "arms": {**DOCUMENT["arms"], "water": {"reg": "water", "intensity": strengths}},
+        "comparisons": [["water", "dropout"]],
+    }
+    noise = np.tile(MIXED, 2)[:12]
+    gains = {0.01: 5, 0.02: 8, 0.03: 6, 0.04: -7, 0.05: -9}
+
+    def edit(record):
+        seed, is_water = record["seed"], record["arm"] == "water"
+        gain = gains.get(round(record["strength"], 2), 0)
+        record["accuracy"] = 60 + is_water * (gain + noise[seed])
+
+    absent = [Cell("short", "water", strengths[-1], 4)]
+    study = make_study(tmp_path, document, edit=edit, missing=absent)
+    said = verdict.sentence(study)
+    assert (
+        "the arm beats its baseline in 3 of 9 comparisons, loses in 2, and 4 are "
+        "undecided; the largest win is that of water at 0.02 over dropout, by " in said
+    )
+    shift = noise.mean()
+    assert f"over dropout, by {8 + shift:.1f} points of accuracy (95 % interval" in said
+    assert f"of water at 0.05 to dropout, by {9 - shift:.1f} points" in said
+    assert "Not tested: water at 0.1 against dropout (seed 4 of water missing)." in said
+
+
+def test_many_that_are_untested_are_counted(tmp_path):
+    study = make_study(
+        tmp_path,
+        {**SWEEP, "regimes": TWO_REGIMES, "seeds": 10},
+        diverged=cells("dropout", [0], 0.2, "long"),
+    )
+    assert (
+        "Of 14 comparisons 4 are untested, as networks are missing or diverged."
+        in verdict.sentence(study)
+    )
