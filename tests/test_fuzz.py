@@ -1,0 +1,48 @@
+"""Damaged recordings are loaded or refused; tests/fuzz_audio.py tries more of them."""
+
+import os
+import time
+
+import fuzz_audio
+import numpy as np
+import pytest
+
+from sounddrop_jax import audio
+
+INPUTS = int(os.environ.get("FUZZ_INPUTS", "400"))
+
+
+def test_damaged_recordings_are_loaded_or_refused():
+    counts, findings = fuzz_audio.fuzz(0, INPUTS)
+    assert not findings
+    # The damage is neither so small nor so great that nothing is tested.
+    assert sum(counts.values()) == INPUTS
+    assert min(counts.values()) > INPUTS / 10
+
+
+def misbehave(number, originals, folder) -> str:
+    if number == 3:
+        os.kill(os.getpid(), 9)
+    if number == 5:
+        time.sleep(60)
+    return "an error" if number == 6 else "track"
+
+
+def test_the_fuzzer_finds_crashes_hangs_and_errors_and_goes_on():
+    counts, findings = fuzz_audio.fuzz(0, 9, load=misbehave, seconds=1)
+    assert counts == {"track": 6, "refused": 0}
+    assert findings == {3: "crashes the process", 5: "hangs", 6: "an error"}
+
+
+@pytest.mark.parametrize(
+    "track, finding",
+    [
+        (lambda path: np.float32(1) / np.zeros(5, np.float32)[0], "RuntimeWarning: "),
+        (lambda path: np.full(5, np.nan, np.float32), "track of float32"),
+        (lambda path: np.zeros(5), "track of float64"),
+    ],
+)
+def test_the_fuzzer_tells_a_bad_track(track, finding, tmp_path, monkeypatch):
+    monkeypatch.setattr(audio, "load_track", track)
+    originals = fuzz_audio.make_originals(tmp_path)
+    assert fuzz_audio.load(0, originals, tmp_path).startswith(finding)
