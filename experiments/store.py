@@ -95,7 +95,8 @@ def open_store(
     with _writing(folder, path, remedy="name another folder"):
         if path.exists():
             ours = _merge(_read_plan(folder), ours, f"--out={folder}")
-            plans.parse(ours["plan"], plan.name)  # arms may not go together
+            # Arms may not go together.
+            plans.parse(ours["plan"], plan.name, is_done=True)
         (folder / "records").mkdir(parents=True, exist_ok=True)
         for kind in ("records", "noise"):
             for leftover in folder.glob(f"{kind}/**/*.tmp"):

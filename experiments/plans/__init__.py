@@ -245,7 +245,7 @@ def _parse_arm(name: str, table: "_Table", is_done: bool) -> Arm:
     reg = table.take("reg", str)
     if reg not in REGULARIZERS and is_done:
         written = [table.take(k, int | float | list, 0.0) for k in STRENGTHS]
-        strengths = next(filter(None, written), 0.0)
+        strengths: Any = next(filter(None, written), 0.0)
         strengths = strengths if isinstance(strengths, list) else [strengths]
         where = table.take("where", str, "features")
         return Arm(name, reg, tuple(map(float, strengths)), table.take_rest(), where)
@@ -255,7 +255,7 @@ def _parse_arm(name: str, table: "_Table", is_done: bool) -> Arm:
             f"{', '.join(REGULARIZERS)}, or register it (--module)."
         )
     recipe = REGULARIZERS[reg]
-    strengths: Any = recipe.default
+    strengths = recipe.default
     if recipe.strength is not None:
         strengths = table.take(recipe.strength, int | float | list, recipe.default)
     strengths = strengths if isinstance(strengths, list) else [strengths]

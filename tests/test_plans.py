@@ -1,0 +1,429 @@
+"""Plans: the project's own, and one clear line for each that cannot be run."""
+
+import copy
+import dataclasses
+import datetime
+import json
+import math
+import tomllib
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from experiments import plans
+from experiments.configs import UsageError
+from experiments.plans import Arm, Regime, Tuning
+from experiments.regularizers import REGULARIZERS, Recipe
+
+OWN = sorted(path.stem for path in plans.FOLDER.glob("*.toml"))
+DOCUMENT: dict[str, Any] = {
+    "question": "Is water better than dropout?",
+    "rule": "It is if p < 0.05.",
+    "seeds": 3,
+    "comparisons": [["water", "dropout"], ["none", "dropout"]],
+    "regimes": {"short": {"epochs": 2}},
+    "arms": {
+        "none": {"reg": "none"},
+        "dropout": {"reg": "dropout"},
+        "water": {"reg": "water", "intensity": 0.5},
+    },
+}
+TUNING: dict[str, Any] = {
+    "tuning": {"images": 100, "first_seed": 50, "seeds": 2},
+    "arms.dropout.rate": [0.1, 0.2],
+    "arms.water.intensity": [0.5, 0.25],
+}
+
+
+def make(changes: dict[str, Any]) -> dict[str, Any]:
+    """Makes a document with other entries: keys are dotted, None leaves one out."""
+    document = copy.deepcopy(DOCUMENT)
+    for key, value in changes.items():
+        *tables, entry = key.split(".")
+        table = document
+        for name in tables:
+            table = table.setdefault(name, {})
+        table[entry] = copy.deepcopy(value)
+        if value is None:
+            del table[entry]
+    return document
+
+
+def refuse(changes: dict[str, Any]) -> str:
+    with pytest.raises(UsageError) as error:
+        plans.parse(make(changes), "p")
+    return str(error.value)
+
+
+# What can be run
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_the_projects_own_plans_can_be_run_by_name_and_by_path(name):
+    plan = plans.load(name)
+    path = plans.FOLDER / f"{name}.toml"
+    assert plan == plans.load(str(path))
+    assert plan.name == name
+    document = tomllib.loads(path.read_text(encoding="utf-8"))
+    assert plan.document | {"arms": 0} == document | {"arms": 0}
+    assert plans.parse(plan.document, name) == plan
+    assert "?" in plan.question and plan.rule.endswith(".")
+
+
+def test_a_plan_says_little_and_gets_the_rest_by_default():
+    plan = plans.parse(DOCUMENT, "p")
+    assert (plan.name, plan.question) == ("p", "Is water better than dropout?")
+    assert (plan.dataset, plan.outcome, plan.alpha) == ("auto", "accuracy", 0.05)
+    assert plan.seeds == (0, 1, 2) and plan.tuning is None
+    assert plan.regimes == {"short": Regime("short", 2, None, True, 1)}
+    assert plan.arms == {
+        "none": Arm("none", "none", (0.0,), {}, "features"),
+        "dropout": Arm("dropout", "dropout", (0.2,), {}, "features"),
+        "water": Arm("water", "water", (0.5,), {}, "features"),
+    }
+    assert plan.comparisons == (("water", "dropout"), ("none", "dropout"))
+    assert (plan.batch_size, plan.learning_rate, plan.weight_decay) == (64, 1e-3, 0.01)
+    assert plan.dtype == "float32"
+    assert (plan.corruption_images, plan.fourier_images) == (0, 0)
+
+
+def test_whatever_a_plan_says_is_in_it():
+    changes = {
+        **{"dataset": "digits", "first_seed": 7, "outcome": "nll", "alpha": 0.01},
+        "regimes.few": {"epochs": 9, "train_images": 500, "augment": False},
+        "regimes.few.evaluate_every": 3,
+        "training": {"batch_size": 8, "learning_rate": 1, "weight_decay": 0},
+        "training.dtype": "bfloat16",
+        "robustness": {"corruption_images": 20, "fourier_images": 10},
+        "arms.plane": {"reg": "plane", "exponent": 2, "intensity": [1, 0.5]},
+        "arms.plane.where": "inputs",
+    }
+    plan = plans.parse(make(changes), "p")
+    assert (plan.dataset, plan.outcome, plan.alpha) == ("digits", "nll", 0.01)
+    assert plan.seeds == (7, 8, 9)
+    assert plan.regimes["few"] == Regime("few", 9, 500, False, 3)
+    assert (plan.batch_size, plan.learning_rate, plan.weight_decay) == (8, 1, 0)
+    assert plan.dtype == "bfloat16"
+    assert (plan.corruption_images, plan.fourier_images) == (20, 10)
+    assert plan.arms["plane"] == Arm(
+        "plane", "plane", (1.0, 0.5), {"exponent": 2}, "inputs"
+    )
+
+
+def test_strengths_left_to_defaults_are_written_out_as_defaults_may_change(monkeypatch):
+    document = copy.deepcopy(DOCUMENT)
+    plan = plans.parse(document, "p")
+    assert document == DOCUMENT
+    arms = DOCUMENT["arms"] | {"dropout": {"reg": "dropout", "rate": 0.2}}
+    assert plan.document == DOCUMENT | {"arms": arms}
+    monkeypatch.setitem(
+        REGULARIZERS, "dropout", dataclasses.replace(REGULARIZERS["dropout"], default=0)
+    )
+    assert plans.parse(plan.document, "p") == plan
+
+
+def test_a_tuning_has_images_and_seeds_of_its_own():
+    assert plans.parse(make(TUNING), "p").tuning == Tuning(100, (50, 51))
+
+
+GOOD = [
+    {"arms.water.intensity": 0},
+    {"arms.water.intensity": 3e38},
+    {"arms.none": {"reg": "dropout", "rate": [0, 0.999]}},
+    {"seeds": 2, "first_seed": 2**31 - 1},
+    {"alpha": 1e-12},
+    {"regimes.short.train_images": 0},
+    {"outcome": "corruption_error", "robustness.corruption_images": 1},
+    {"arms.A-1_b": {"reg": "none"}},
+    {"arms." + 64 * "a": {"reg": "none"}},
+    # A baseline may have several strengths if one of them is chosen.
+    TUNING,
+    TUNING | {"tuning.first_seed": 3},
+]
+
+
+@pytest.mark.parametrize("changes", GOOD, ids=str)
+def test_what_can_be_run_passes(changes):
+    plans.parse(make(changes), "p")
+
+
+def test_minus_zero_is_zero_which_names_the_same_folder():
+    plan = plans.parse(make({"arms.water.intensity": -0.0}), "p")
+    assert math.copysign(1, plan.arms["water"].strengths[0]) == 1
+
+
+def test_a_regularizer_that_was_registered_can_be_an_arm(monkeypatch):
+    prepare = REGULARIZERS["gaussian"].prepare
+    monkeypatch.setitem(REGULARIZERS, "mine", Recipe("intensity", 0.3, prepare))
+    tables = {
+        "arms.mine": {"reg": "mine", "mode": "relative"},
+        "arms.weak": {"reg": "mine", "intensity": [0, 0.1], "where": "inputs"},
+    }
+    plan = plans.parse(make(tables), "p")
+    assert plan.arms["mine"].strengths == (0.3,)
+    # What was done with it can be read without it.
+    monkeypatch.delitem(REGULARIZERS, "mine")
+    assert plans.parse(plan.document, "p", is_done=True) == plan
+    with pytest.raises(UsageError, match="reg='mine': unknown; .*--module"):
+        plans.parse(plan.document, "p")
+
+
+# What cannot
+
+BAD: list[tuple[dict[str, Any], str, str]] = [
+    # changes, the entry and value that the message names, and a part of the remedy
+    ({"seeds": 1}, "seeds=1", "give 2 or more"),
+    ({"seeds": 0}, "seeds=0", "from 1 to 10000"),
+    ({"seeds": True}, "seeds=True", "type int"),
+    ({"seeds": 3.0}, "seeds=3.0", "type int"),
+    ({"seeds": "3"}, "seeds='3'", "type int"),
+    ({"seeds": datetime.date(2025, 1, 2)}, "seeds=datetime", "type int"),
+    ({"seeds": 10**9}, "seeds=1000000000", "from 1 to 10000"),
+    ({"seeds": None}, "seeds is missing", "add it"),
+    ({"first_seed": -1}, "first_seed=-1", "from 0 to 2147483647"),
+    ({"first_seed": 2**31}, "first_seed=2147483648", "from 0 to 2147483647"),
+    ({"first_seed": False}, "first_seed=False", "type int"),
+    ({"question": None}, "question is missing", "add it"),
+    ({"question": 3}, "question=3", "type str"),
+    ({"rule": None}, "rule is missing", "add it"),
+    ({"rule": ["a"]}, "rule=['a']", "type str"),
+    ({"dataset": "cifar100"}, "dataset='cifar100'", "auto, cifar10, digits"),
+    ({"dataset": "a\nb"}, r"dataset='a\nb'", "auto, cifar10, digits"),
+    ({"outcome": "loss"}, "outcome='loss'", "accuracy, nll, brier"),
+    ({"outcome": []}, "outcome=[]", "type str"),
+    (
+        {"outcome": "corruption_error"},
+        "outcome=corruption_error",
+        "give robustness.corruption_images",
+    ),
+    ({"alpha": 0}, "alpha=0", "between 0 and 1"),
+    ({"alpha": 1}, "alpha=1", "between 0 and 1"),
+    ({"alpha": 2}, "alpha=2", "between 0 and 1"),
+    ({"alpha": -0.05}, "alpha=-0.05", "0 or more"),
+    ({"alpha": math.nan}, "alpha=nan", "finite"),
+    ({"alpha": True}, "alpha=True", "type int | float"),
+    ({"alpha": 10**400}, "alpha=1000", "float32"),
+    ({"alhpa": 0.05}, "alhpa", "known are alpha, arms"),
+    ({"a\nb": 1}, r"'a\nb'", "leave it out"),
+    # Training and robustness
+    ({"training": 3}, "training=3", "type dict"),
+    ({"training.epochs": 3}, "training.epochs", "known are batch_size, dtype"),
+    ({"training.batch_size": 0}, "training.batch_size=0", "from 1 to"),
+    ({"training.batch_size": True}, "training.batch_size=True", "type int"),
+    ({"training.learning_rate": -1}, "training.learning_rate=-1", "0 or more"),
+    ({"training.learning_rate": 1e39}, "training.learning_rate=1e+39", "float32"),
+    ({"training.weight_decay": math.inf}, "training.weight_decay=inf", "finite"),
+    ({"training.dtype": "float16"}, "training.dtype='float16'", "float32, bfloat16"),
+    ({"robustness.fog": 1}, "robustness.fog", "known are corruption_images"),
+    ({"robustness.corruption_images": -1}, "robustness.corruption_images=-1", "0 to"),
+    ({"robustness.fourier_images": 1.5}, "robustness.fourier_images=1.5", "type int"),
+    # Regimes
+    ({"regimes": {}}, "regimes: empty", "give one or more"),
+    ({"regimes": [1]}, "regimes=[1]", "type dict"),
+    ({"regimes.short": 3}, "regimes.short=3", "[regimes.short]"),
+    ({"regimes.short.epochs": None}, "regimes.short.epochs is missing", "add it"),
+    ({"regimes.short.epochs": 0}, "regimes.short.epochs=0", "from 1 to"),
+    ({"regimes.short.epochs": True}, "regimes.short.epochs=True", "type int"),
+    ({"regimes.short.train_images": -1}, "regimes.short.train_images=-1", "from 0"),
+    ({"regimes.short.evaluate_every": 0}, "regimes.short.evaluate_every=0", "from 1"),
+    ({"regimes.short.augment": 1}, "regimes.short.augment=1", "type bool"),
+    ({"regimes.short.lr": 1}, "regimes.short.lr", "augment, epochs, evaluate_every"),
+    # Arms
+    ({"arms": {}}, "arms: empty", "give one or more"),
+    ({"arms": None}, "arms: empty", "give one or more"),
+    ({"arms.none": "none"}, "arms.none='none'", "[arms.none]"),
+    ({"arms.none.reg": None}, "arms.none.reg is missing", "add it"),
+    ({"arms.none.reg": ["none"]}, "arms.none.reg=['none']", "type str"),
+    ({"arms.none.reg": "wind"}, "arms.none.reg='wind'", "none, dropout"),
+    ({"arms.none.reg": "wind"}, "arms.none.reg='wind'", "--module"),
+    ({"arms.none.reg": "a\nb"}, r"arms.none.reg='a\nb'", "none, dropout"),
+    ({"arms.none.rate": 0.1}, "arms.none.rate=0.1", "no such setting"),
+    ({"arms.water.rate": 0.1}, "arms.water.rate=0.1", "it has mode"),
+    ({"arms.water.mode": "loud"}, "arms.water.mode='loud'", "additive"),
+    ({"arms.water.where": "here"}, "arms.water.where='here'", "features, inputs"),
+    ({"arms.water.a\nb": 1}, r"arms.water.'a\nb'", "leave it out"),
+    ({"arms.water.intensity": -1}, "arms.water.intensity=-1", "0 or more"),
+    ({"arms.water.intensity": math.nan}, "arms.water.intensity=nan", "finite"),
+    ({"arms.water.intensity": math.inf}, "arms.water.intensity=inf", "finite"),
+    ({"arms.water.intensity": 1e39}, "arms.water.intensity=1e+39", "float32"),
+    ({"arms.water.intensity": 10**400}, "arms.water.intensity=1000", "float32"),
+    ({"arms.water.intensity": True}, "arms.water.intensity=True", "type int | float"),
+    ({"arms.water.intensity": "a"}, "arms.water.intensity='a'", "type int | float"),
+    ({"arms.water.intensity": [1, "a"]}, "arms.water.intensity='a'", "number of 0"),
+    ({"arms.water.intensity": [1, True]}, "arms.water.intensity=True", "number of 0"),
+    ({"arms.water.intensity": [[1]]}, "arms.water.intensity=[1]", "number of 0"),
+    ({"arms.water.intensity": []}, "arms.water.intensity=[]", "one number or more"),
+    ({"arms.water.intensity": [1, 2, 1.0]}, "arms.water.intensity=[1, 2", "once"),
+    ({"arms.water.intensity": [0.0, -0.0]}, "arms.water.intensity=[0.0", "once"),
+    ({"arms.dropout.rate": 1}, "arms.dropout.rate=1", "below 1"),
+    ({"arms.dropout.rate": [0.1, 1.0]}, "arms.dropout.rate=1.0", "below 1"),
+    ({"arms.dropout.rate": -0.1}, "arms.dropout.rate=-0.1", "0 or more"),
+    ({"arms.None": {"reg": "none"}}, "arms.None", "give another name"),
+    # Comparisons
+    ({"comparisons": None}, "comparisons is missing", "add it"),
+    ({"comparisons": "water"}, "comparisons='water'", "type list"),
+    ({"comparisons": []}, "comparisons=[]", "name a pair"),
+    ({"comparisons": ["ab"]}, "comparisons: 'ab'", '["arm", "baseline"]'),
+    ({"comparisons": [["none"]]}, "comparisons: ['none']", '["arm", "baseline"]'),
+    ({"comparisons": [["none", 1]]}, "comparisons: ['none', 1]", '["arm", "base'),
+    (
+        {"comparisons": [["none", "water"], ["wind", "water"]]},
+        "comparisons: there is no arm 'wind'",
+        "none, dropout, water",
+    ),
+    (
+        {"comparisons": [["none", "none"]]},
+        "comparisons: ['none', 'none']",
+        "leave it out",
+    ),
+    (
+        {"comparisons": 2 * [["none", "water"]]},
+        "comparisons: ['none', 'water'] stands there twice",
+        "leave it out",
+    ),
+    (
+        {"arms.dropout.rate": [0.1, 0.2]},
+        "comparisons: 'dropout' is a baseline with several strengths",
+        "a [tuning]",
+    ),
+    # Tuning
+    (TUNING | {"tuning": []}, "tuning=[]", "type dict"),
+    (TUNING | {"tuning.images": None}, "tuning.images is missing", "add it"),
+    (TUNING | {"tuning.images": True}, "tuning.images=True", "type int"),
+    (TUNING | {"tuning.seeds": 0}, "tuning.seeds=0", "from 1 to 10000"),
+    (TUNING | {"tuning.seeds": 10**9}, "tuning.seeds=1000000000", "to 10000"),
+    (TUNING | {"tuning.first_seed": None}, "tuning.first_seed is missing", "add it"),
+    (TUNING | {"tuning.first_seed": 2}, "tuning.first_seed=2: seed 2", "give others"),
+    (TUNING | {"first_seed": 51}, "tuning.first_seed=50: seed 51", "give others"),
+    (TUNING | {"tuning.epochs": 2}, "tuning.epochs", "first_seed, images, seeds"),
+    (
+        TUNING | {"arms.water.intensity": [1, 2, 3]},
+        "arm water has 3 strengths to choose from, arm dropout 2",
+        "the same number",
+    ),
+    ({"tuning": TUNING["tuning"]}, "tuning needs arms", "there are 0 such arms"),
+    (
+        TUNING | {"regimes.long": {"epochs": 3}},
+        "tuning needs arms",
+        "2 such arms and 2 regimes",
+    ),
+]
+UNSAFE = (
+    *("", ".", "..", "../x", "a/b", "a\\b", "/x", "a b", "a\nb", "~", "é", "²", "a.b"),
+    *("tuning", 65 * "a"),
+)
+BAD += [
+    ({key: {name: DOCUMENT[key][table]}}, f"{key}.{name!r}", "letters, digits, _ and -")
+    for key, table in (("arms", "none"), ("regimes", "short"))
+    for name in UNSAFE
+]
+
+
+@pytest.mark.parametrize(
+    ("changes", "named", "remedy"), BAD, ids=[str(row[0])[:60] for row in BAD]
+)
+def test_what_cannot_be_run_gets_one_line_with_entry_value_and_remedy(
+    changes, named, remedy
+):
+    message = refuse(changes)
+    assert len(message.splitlines()) == 1
+    assert message.startswith(f"plan p: {named}")
+    assert remedy in message and message.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("content", "named", "remedy"),
+    [
+        (b"seeds = = 3", "not TOML (", "line 1"),
+        (b"seeds = 1" + 5000 * b"0", "not TOML (", "correct it"),
+        (b"x = " + 9999 * b"[", "not TOML (", "correct it"),
+        (b"question = '\xff'", "cannot be read (not UTF-8 text)", ", ".join(OWN)),
+        (None, "cannot be read (No such file", ", ".join(OWN)),
+        ("folder", "cannot be read (Is a directory)", ", ".join(OWN)),
+    ],
+    ids=["not TOML", "5,000 digits", "deep", "not UTF-8", "missing", "a folder"],
+)
+def test_a_file_that_holds_no_plan_gets_one_line(tmp_path, content, named, remedy):
+    path = tmp_path / "mine.toml"
+    if content == "folder":
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UsageError) as error:
+        plans.load(str(path))
+    message = str(error.value)
+    assert len(message.splitlines()) == 1
+    assert message.startswith(f"--plan={path}: {named}")
+    assert remedy in message and message.endswith(".")
+
+
+def test_a_file_of_ones_own_is_called_by_its_name(tmp_path):
+    (tmp_path / "mine.toml").write_text("seeds = 1")
+    with pytest.raises(UsageError, match="^plan mine: seeds=1: "):
+        plans.load(str(tmp_path / "mine.toml"))
+
+
+# Whatever can be said
+
+names = st.from_regex("[a-z0-9_-]{1,64}", fullmatch=True).filter("tuning".__ne__)
+counts = st.integers(1, 2**31 - 1)
+numbers = st.integers(0, 100) | st.floats(0, 3e38)
+regimes = st.fixed_dictionaries(
+    {"epochs": counts}, optional={"train_images": counts, "augment": st.booleans()}
+)
+trainings = st.fixed_dictionaries(
+    {}, optional={"batch_size": counts, "learning_rate": numbers}
+)
+VALUES = {"rate": st.floats(0, 0.99), "intensity": numbers}
+
+
+@st.composite
+def documents(draw) -> dict[str, Any]:
+    """Draws a plan in which what is optional is said or left out."""
+    num_strengths = draw(st.integers(1, 3))
+    arms: dict[str, dict] = {}
+    for name in draw(st.lists(names, min_size=2, max_size=4, unique=True)):
+        reg = draw(st.sampled_from(list(REGULARIZERS)))
+        where = draw(st.sampled_from(["features", "inputs"]))
+        arms[name] = {"reg": reg, "where": where}
+        if strength := REGULARIZERS[reg].strength:
+            values = st.lists(VALUES[strength], min_size=3, max_size=3, unique=True)
+            arms[name][strength] = draw(values)[:num_strengths]
+    is_tuned = num_strengths > 1 and any(len(arm) > 2 for arm in arms.values())
+    num_regimes = 1 if is_tuned else draw(st.integers(1, 3))
+    pairs = st.sampled_from([(a, b) for a in arms for b in arms if a != b])
+    document = {
+        "question": draw(st.text()),
+        "rule": draw(st.text()),
+        "seeds": draw(st.integers(2, 50)),
+        "first_seed": draw(st.integers(0, 1000)),
+        "alpha": draw(st.floats(1e-300, 1, exclude_max=True)),
+        "regimes": draw(
+            st.dictionaries(names, regimes, min_size=1, max_size=num_regimes)
+        ),
+        "arms": arms,
+        "comparisons": [
+            list(pair) for pair in draw(st.lists(pairs, min_size=1, unique=True))
+        ],
+        "training": draw(trainings),
+    }
+    if is_tuned:
+        document["tuning"] = {"images": draw(counts), "first_seed": 2000, "seeds": 3}
+    return document
+
+
+@settings(max_examples=40, derandomize=True, database=None, deadline=None)
+@given(documents())
+def test_whatever_is_said_rightly_is_understood_and_survives_json(document):
+    plan = plans.parse(document, "p")
+    for name, table in document["arms"].items():
+        strength = REGULARIZERS[table["reg"]].strength
+        assert list(plan.arms[name].strengths) == table.get(strength, [0.0])
+        assert plan.arms[name].where == table["where"]
+    assert [list(pair) for pair in plan.comparisons] == document["comparisons"]
+    assert len(plan.seeds) == document["seeds"]
+    assert plan.seeds[0] == document["first_seed"]
+    assert list(plan.regimes) == list(document["regimes"])
+    assert plans.parse(json.loads(json.dumps(document)), "p") == plan

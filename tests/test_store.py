@@ -1,0 +1,574 @@
+"""A store: records whole or absent, growth, refusals, several read as one."""
+
+import copy
+import errno
+import itertools
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments import plans, store
+from experiments.configs import UsageError
+from experiments.plans import Plan
+from experiments.store import TUNING, Cell
+
+DOCUMENT: dict[str, Any] = {
+    "question": "Is water better than dropout?",
+    "rule": "It is if p < 0.05.",
+    "seeds": 2,
+    "comparisons": [["water", "dropout"]],
+    "regimes": {"short": {"epochs": 2}, "long": {"epochs": 4}},
+    "arms": {
+        "dropout": {"reg": "dropout", "rate": 0.2},
+        "water": {"reg": "water", "intensity": [0.5, 1]},
+    },
+}
+TUNED: dict[str, Any] = DOCUMENT | {
+    "regimes": {"short": {"epochs": 2}},
+    "tuning": {"images": 100, "first_seed": 50, "seeds": 3},
+}
+# As a study has it: a tuple, which JSON makes a list.
+DATASET = {"name": "digits", "fingerprint": "12ab", "class_names": ("zero", "one")}
+INPUTS = {"song.ogg": "34cd"}
+CELL = Cell("short", "water", 0.5, 1)
+
+
+def make_plan(document: dict[str, Any] = DOCUMENT, **changes) -> Plan:
+    return plans.parse(copy.deepcopy(document | changes), "fake")
+
+
+def grow(**arms) -> dict[str, Any]:
+    return {"arms": DOCUMENT["arms"] | arms}
+
+
+def open_store(folder: Path, document: dict[str, Any] = DOCUMENT, **changes) -> Plan:
+    plan = make_plan(document, **changes)
+    store.open_store(folder, plan, DATASET, INPUTS)
+    return plan
+
+
+def write(folder: Path, *cells: Cell, **record) -> None:
+    for cell in cells:
+        logits = np.full((3, 2), cell.seed, np.float32)
+        store.write(folder, cell, {"accuracy": 50.0 + cell.seed} | record, logits)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Reads every file below a folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def refusal(function, *args) -> str:
+    with pytest.raises(UsageError) as error:
+        function(*args)
+    message = str(error.value)
+    assert len(message.splitlines()) == 1 and message.endswith(".")
+    return message
+
+
+# Written and read
+
+
+def test_what_is_written_is_read_in_the_order_of_the_plan(tmp_path):
+    plan = open_store(tmp_path, TUNED)
+    cells, tuning = store.all_cells(plan), store.tuning_cells(plan)
+    write(tmp_path, *reversed(cells + tuning), curve=[1.5, 0.25])
+    store.write_noise(tmp_path, "water", {"layers": [{"std": 0.5}]})
+    study = store.read([tmp_path])
+    assert study.plan == plan and study.folders == (tmp_path,)
+    assert study.dataset == DATASET | {"class_names": ["zero", "one"]}
+    assert [Cell(*list(record.values())[:4]) for record in study.records] == cells
+    assert [Cell(*list(record.values())[:4]) for record in study.tuning] == tuning
+    assert study.records[0] == {
+        **{"regime": "short", "arm": "dropout", "strength": 0.2, "seed": 0},
+        **{"accuracy": 50.0, "curve": [1.5, 0.25]},
+    }
+    assert study.noise == {"water": {"layers": [{"std": 0.5}]}}
+    assert store.read_records(tmp_path, cells) == study.records
+
+
+def test_cells_are_every_strength_and_seed_and_tuning_those_that_are_chosen_from():
+    assert store.all_cells(make_plan(regimes=TUNED["regimes"], first_seed=7)) == [
+        Cell("short", arm, strength, seed)
+        for arm, strength in (("dropout", 0.2), ("water", 0.5), ("water", 1.0))
+        for seed in (7, 8)
+    ]
+    assert [cell.regime for cell in store.all_cells(make_plan())] == (
+        6 * ["short"] + 6 * ["long"]
+    )
+    assert store.tuning_cells(make_plan()) == []
+    assert store.tuning_cells(make_plan(TUNED)) == [
+        Cell(TUNING, "water", strength, seed)
+        for strength in (0.5, 1.0)
+        for seed in (50, 51, 52)
+    ]
+
+
+def test_files_lie_where_the_module_says(tmp_path):
+    open_store(tmp_path)
+    write(tmp_path, CELL)
+    store.write_noise(tmp_path, "water", {})
+    assert list(contents(tmp_path)) == [
+        "noise/water.json",
+        "plan.json",
+        "records/short/water/0.5/1.json",
+        "records/short/water/0.5/1.npz",
+    ]
+    with np.load(tmp_path / "records/short/water/0.5/1.npz") as saved:
+        assert saved["logits"].dtype == np.float32
+        np.testing.assert_array_equal(saved["logits"], np.ones((3, 2)))
+
+
+def test_what_is_not_finite_is_null(tmp_path):
+    open_store(tmp_path)
+    write(tmp_path, CELL, nll=math.nan, curve=[math.inf, 1.0])
+    (record,) = store.read_records(tmp_path, [CELL])
+    assert record["nll"] is None and record["curve"] == [None, 1.0]
+
+
+@pytest.mark.parametrize("strength", [0.1 + 0.2, 1e-300, 0.3, 1, 3e38])
+def test_strengths_that_differ_at_all_are_different_networks(tmp_path, strength):
+    cells = [CELL._replace(strength=strength), CELL._replace(strength=0.30000001)]
+    open_store(tmp_path)
+    write(tmp_path, cells[0])
+    assert store.missing(tmp_path, cells) == [cells[1]]
+    assert store.read_records(tmp_path, cells)[0]["strength"] == strength
+
+
+def test_missing_are_those_without_a_record_in_their_order(tmp_path):
+    cells = store.all_cells(open_store(tmp_path))
+    assert store.missing(tmp_path, cells) == cells
+    assert store.missing(tmp_path / "no", cells) == cells
+    write(tmp_path, *cells[1::2])
+    assert store.missing(tmp_path, cells) == cells[::2]
+    assert store.missing(tmp_path, reversed(cells)) == cells[::2][::-1]
+    assert len(store.read([tmp_path]).records) == len(cells[1::2])
+
+
+# Stopped
+
+
+def spoil(monkeypatch, where: str, error: BaseException) -> None:
+    """Lets writing fail: at the start of a file, in its middle or at its renaming."""
+    place, suffix = where.split(" ")
+    functions = {"replace": os.replace, "savez_compressed": np.savez_compressed}
+
+    def replace(source, target):
+        if str(target).endswith(suffix):
+            raise error
+        functions["replace"](source, target)
+
+    def save(file, **arrays):
+        file.write(b"PK")
+        raise error
+
+    def write_text(path, text):
+        if path.name.endswith(suffix + ".tmp"):
+            path.write_bytes(text.encode()[:10])
+            raise error
+        path.write_bytes(text.encode())
+
+    if place == "renaming":
+        monkeypatch.setattr(os, "replace", replace)
+    elif suffix == ".npz":
+        monkeypatch.setattr(np, "savez_compressed", save)
+    else:
+        monkeypatch.setattr(Path, "write_text", write_text)
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+PLACES = ["middle .npz", "renaming .npz", "middle .json", "renaming .json"]
+
+
+@pytest.mark.parametrize("error", [FULL, KeyboardInterrupt()], ids=["full", "Ctrl-C"])
+@pytest.mark.parametrize("where", PLACES)
+def test_a_record_that_could_not_be_finished_is_absent(
+    tmp_path, monkeypatch, where, error
+):
+    cells = store.all_cells(open_store(tmp_path))
+    write(tmp_path, cells[0])
+    before = contents(tmp_path)
+    with monkeypatch.context() as patch:
+        spoil(patch, where, error)
+        with pytest.raises((UsageError, KeyboardInterrupt)) as caught:
+            write(tmp_path, cells[1])
+    if error is FULL:
+        assert str(caught.value) == (
+            f"--out={tmp_path}: cannot be written (No space left on device); see to "
+            "that and run the study again, which goes on from here."
+        )
+    else:
+        assert caught.value is error
+    # At most whole logits, which count for nothing without their record.
+    left = contents(tmp_path).keys() - before.keys()
+    assert {Path(path).name for path in left} <= {"1.npz"}
+    assert ("1.npz" in str(left)) == (".json" in where)
+    assert {k: v for k, v in contents(tmp_path).items() if k in before} == before
+    assert store.missing(tmp_path, cells) == cells[1:]
+    assert len(store.read([tmp_path]).records) == 1
+    write(tmp_path, cells[1])
+    assert store.missing(tmp_path, cells) == cells[2:]
+
+
+@pytest.mark.parametrize("where", ["middle .json", "renaming .json"])
+def test_a_full_disk_is_named_by_whatever_writes(tmp_path, monkeypatch, where):
+    plan = open_store(tmp_path)
+    before = contents(tmp_path)
+    spoil(monkeypatch, where, FULL)
+    start = f"--out={tmp_path}: cannot be written (No space left on device); "
+    message = refusal(store.write_noise, tmp_path, "water", {"layers": []})
+    assert message.startswith(start)
+    message = refusal(store.open_store, tmp_path, plan, DATASET, INPUTS)
+    assert message == start + "name another folder."
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_device_that_is_really_full_ends_in_one_line(tmp_path, monkeypatch):
+    open_store(tmp_path)
+
+    def open_full(path, mode):
+        Path(path).touch()
+        return open("/dev/full", mode)
+
+    monkeypatch.setattr(store, "open", open_full, raising=False)
+    logits = np.random.default_rng(0).normal(size=(10_000, 10))  # more than buffers
+    message = refusal(store.write, tmp_path, CELL, {}, logits)
+    assert "No space left on device" in message
+    assert list(contents(tmp_path)) == ["plan.json"]
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    plan = open_store(tmp_path)
+    write(tmp_path, CELL)
+    before = contents(tmp_path)
+    folder = tmp_path / "records/short/water/0.5"
+    for leftover in (
+        *(folder / "1.json.tmp", folder / "0.npz.tmp", folder / "0.json.tmp"),
+        *(tmp_path / "noise/water.json.tmp", tmp_path / "plan.json.tmp"),
+    ):
+        leftover.parent.mkdir(exist_ok=True)
+        leftover.write_text("{")
+    (tmp_path / "notes.tmp").write_text("mine")
+    (folder / "0.npz").write_text("whole, but its record is not there")
+    assert len(store.read([tmp_path]).records) == 1
+    store.open_store(tmp_path, plan, DATASET, INPUTS)
+    after = contents(tmp_path)
+    assert after.pop("notes.tmp") == b"mine"
+    assert after.pop("records/short/water/0.5/0.npz").startswith(b"whole")
+    assert after == before
+
+
+# Where it cannot be
+
+
+@pytest.mark.parametrize("below", ["", "folder"])
+def test_a_file_in_the_way_is_refused_and_kept(tmp_path, below):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    folder = file / below
+    message = refusal(open_store, folder)
+    assert message.startswith(f"--out={folder}: cannot be written (")
+    assert message.endswith("name another folder.")
+    assert contents(tmp_path) == {"file": b"mine"}
+
+
+def test_a_file_in_the_place_of_the_records_is_named_before_anything_is_trained(
+    tmp_path,
+):
+    (tmp_path / "records").write_text("mine")
+    assert "cannot be written (File exists)" in refusal(open_store, tmp_path)
+    assert contents(tmp_path) == {"records": b"mine"}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
+def test_a_folder_that_is_read_only_is_refused(tmp_path):
+    plan = open_store(tmp_path)
+    tmp_path.chmod(0o500)
+    (tmp_path / "records").chmod(0o500)
+    try:
+        message = refusal(store.open_store, tmp_path, plan, DATASET, INPUTS)
+        assert message.endswith("(Permission denied); name another folder.")
+        message = refusal(write, tmp_path, CELL)
+        assert "cannot be written (Permission denied)" in message
+        assert store.read([tmp_path]).plan == plan
+    finally:
+        tmp_path.chmod(0o700)
+        (tmp_path / "records").chmod(0o700)
+
+
+@pytest.mark.parametrize("name", ["", "no/such/folder", "file"])
+def test_a_folder_without_a_study_says_what_makes_one(tmp_path, name):
+    (tmp_path / "file").write_text("")
+    message = refusal(store.read, [tmp_path / name])
+    assert message.startswith(f"{tmp_path / name}: there is no study in it; ")
+    assert "python -m experiments.study" in message
+
+
+# Grown
+
+
+SMALL: dict[str, Any] = DOCUMENT | grow(none={"reg": "none"})
+GROWTHS: dict[str, dict[str, Any]] = {
+    "seeds": {"seeds": 5},
+    "an arm": {"arms": SMALL["arms"] | {"drop": {"reg": "dropout"}}},
+    "a comparison": {"comparisons": [["none", "dropout"], ["water", "dropout"]]},
+    "other arms, compared": {
+        "arms": {"none": {"reg": "none"}, "drop": {"reg": "dropout"}},
+        "comparisons": [["drop", "none"]],
+    },
+}
+
+
+@pytest.mark.parametrize("name", GROWTHS)
+def test_a_store_grows_and_keeps_what_it_had(tmp_path, name):
+    old = open_store(tmp_path, SMALL)
+    write(tmp_path, *store.all_cells(old))
+    records = contents(tmp_path / "records")
+    new = open_store(tmp_path, SMALL, **GROWTHS[name])
+    assert contents(tmp_path / "records") == records
+    study = store.read([tmp_path])
+    assert study.plan.seeds == max(old.seeds, new.seeds)
+    assert study.plan.arms == {**old.arms, **new.arms}
+    assert set(study.plan.comparisons) == {*old.comparisons, *new.comparisons}
+    assert len(study.records) == len(store.all_cells(old))
+    # Back with the old plan: nothing shrinks.
+    store.open_store(tmp_path, old, DATASET, INPUTS)
+    after = store.read([tmp_path]).plan
+    assert (after.seeds, after.arms) == (study.plan.seeds, study.plan.arms)
+    assert set(after.comparisons) == set(study.plan.comparisons)
+
+
+def test_going_on_with_the_same_plan_changes_no_file(tmp_path):
+    plan = open_store(tmp_path)
+    write(tmp_path, CELL)
+    before = contents(tmp_path)
+    store.open_store(tmp_path, plan, DATASET, INPUTS)
+    assert contents(tmp_path) == before
+
+
+def test_a_new_arm_may_bring_its_own_file(tmp_path):
+    plan = open_store(tmp_path)
+    store.open_store(tmp_path, plan, DATASET, {"other.ogg": "56ef"})
+    saved = json.loads((tmp_path / "plan.json").read_text())
+    assert saved["inputs"] == INPUTS | {"other.ogg": "56ef"}
+
+
+# Refused
+
+# By what differs: how another study's is made, and how the message names it.
+DIFFERENCES: dict[str, tuple[dict[str, Any], str]] = {
+    "version": ({"version": 2}, "another version: 1 there, 2 here"),
+    "name": ({"name": "real"}, "another name: 'fake' there, 'real' here"),
+    "dataset": (
+        {"dataset": DATASET | {"fingerprint": "ff"}},
+        "another dataset: fingerprint '12ab' there, 'ff' here",
+    ),
+    "regime": (
+        {"regimes": DOCUMENT["regimes"] | {"long": {"epochs": 5}}},
+        "another plan: regimes is long epochs 4 there, 5 here",
+    ),
+    "another regime": (
+        {"regimes": {"short": {"epochs": 2}}},
+        "another plan: regimes is long {'epochs': 4} there, None here",
+    ),
+    "arm": (
+        grow(water={"reg": "water", "intensity": [0.5, 2]}),
+        "another arm water: intensity [0.5, 1] there, [0.5, 2] here",
+    ),
+    "arm's setting": (
+        grow(dropout={"reg": "dropout", "rate": 0.2, "where": "inputs"}),
+        "another arm dropout: where None there, 'inputs' here",
+    ),
+    "input": (
+        {"inputs": {"song.ogg": "ff"}},
+        "another file song.ogg: '34cd' there, 'ff' here",
+    ),
+    "first seed": ({"first_seed": 3}, "first_seed is None there, 3 here"),
+    "rule": ({"rule": "I say so."}, "plan: rule is 'It is if p < 0.05.' there, 'I"),
+    "alpha": ({"alpha": 0.5}, "another plan: alpha is None there, 0.5 here"),
+    "training": (
+        {"training": {"batch_size": 8}},
+        "another plan: training is None there, {'batch_size': 8} here",
+    ),
+    "several": (
+        {"rule": "No.", "outcome": "nll", "alpha": 0.5, "question": "Why?"},
+        "another plan: alpha is None there, 0.5 here",
+    ),
+}
+
+
+def open_other(folder: Path, changes: dict[str, Any], monkeypatch) -> None:
+    changes = dict(changes)
+    monkeypatch.setattr(store, "VERSION", changes.pop("version", 1))
+    name = changes.pop("name", "fake")
+    dataset, inputs = changes.pop("dataset", DATASET), changes.pop("inputs", INPUTS)
+    plan = plans.parse(copy.deepcopy(DOCUMENT | changes), name)
+    store.open_store(folder, plan, dataset, inputs)
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_another_study_is_refused_and_the_folder_left_alone(
+    tmp_path, monkeypatch, name
+):
+    changes, difference = DIFFERENCES[name]
+    open_store(tmp_path)
+    write(tmp_path, CELL)
+    (tmp_path / "records/short/0.json.tmp").write_text("{")
+    before = contents(tmp_path)
+    message = refusal(open_other, tmp_path, changes, monkeypatch)
+    assert message.startswith(f"--out={tmp_path}: holds a study with another ")
+    assert difference in message
+    assert message.endswith("; name another folder.")
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_stores_of_two_studies_are_not_read_together(tmp_path, monkeypatch, name):
+    changes, difference = DIFFERENCES[name]
+    open_store(tmp_path / "one")
+    open_other(tmp_path / "two", changes, monkeypatch)
+    folders = [tmp_path / "two", tmp_path / "one"]
+    message = refusal(store.read, folders)
+    assert message.startswith(f"{tmp_path / 'one'}: holds a study with another ")
+    assert difference in message
+
+
+def test_arms_that_do_not_go_together_are_refused_before_they_are_written(tmp_path):
+    open_store(tmp_path, TUNED)
+    before = contents(tmp_path)
+    # Each plan is fair alone; of both, one arm has more trials than the other.
+    gaussian = {"reg": "gaussian", "intensity": [0.1, 0.2, 0.3]}
+    arms = {"dropout": TUNED["arms"]["dropout"], "gaussian": gaussian}
+    changes = {"arms": arms, "comparisons": [["gaussian", "dropout"]]}
+    plan = make_plan(TUNED, **changes)
+    message = refusal(store.open_store, tmp_path, plan, DATASET, INPUTS)
+    assert "arm gaussian has 3 strengths to choose from, arm water 2" in message
+    assert contents(tmp_path) == before
+
+
+# Damaged
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "\xff", '{"seed": 1}'])
+@pytest.mark.parametrize(
+    "name", ["plan.json", "records/short/water/0.5/1.json", "noise/water.json"]
+)
+def test_a_damaged_file_is_named(tmp_path, name, content):
+    plan = open_store(tmp_path)
+    write(tmp_path, CELL)
+    store.write_noise(tmp_path, "water", {"layers": []})
+    path = tmp_path / name
+    path.write_text(content, encoding="latin-1")
+    message = refusal(store.read, [tmp_path])
+    assert message.startswith(f"{path}: damaged (")
+    assert message.endswith("; remove it, and run the study again.")
+    if "records" in name:
+        assert message == refusal(store.read_records, tmp_path, [CELL])
+    if "plan" in name:
+        args = (tmp_path, plan, DATASET, INPUTS)
+        assert message == refusal(store.open_store, *args)
+
+
+def test_a_record_in_anothers_place_is_named(tmp_path):
+    open_store(tmp_path)
+    write(tmp_path, CELL)
+    folder = tmp_path / "records/short/water/0.5"
+    shutil.copy(folder / "1.json", folder / "0.json")
+    message = refusal(store.read, [tmp_path])
+    assert message.startswith(f"{folder / '0.json'}: damaged (it is the record of ")
+    assert "seed=1" in message
+
+
+# Several as one
+
+
+def test_two_folders_read_together_are_one_copied_together(tmp_path):
+    one, two, both = (tmp_path / name for name in ("one", "two", "both"))
+    plan = open_store(one)
+    more = open_store(two, seeds=3, **grow(none={"reg": "none"}))
+    cells, more_cells = store.all_cells(plan), store.all_cells(more)
+    write(one, *cells[:8], machine=1)
+    write(two, *[cell for cell in more_cells if cell not in cells[:6]], machine=2)
+    store.write_noise(one, "water", {"layers": [1]})
+    store.write_noise(two, "water", {"layers": [2]})
+    store.write_noise(two, "none", {"layers": []})
+    shutil.copytree(two, both)
+    shutil.copytree(one / "records", both / "records", dirs_exist_ok=True)
+    shutil.copytree(one / "noise", both / "noise", dirs_exist_ok=True)
+    together, copied = store.read([one, two]), store.read([both])
+    assert together.plan == copied.plan and together.plan.seeds == (0, 1, 2)
+    assert list(together.plan.arms) == ["dropout", "water", "none"]
+    assert together.records == copied.records and together.noise == copied.noise
+    assert len(together.records) == len(more_cells)
+    assert together.noise == {"water": {"layers": [1]}, "none": {"layers": []}}
+    # Of the networks that both have, the first folder's count.
+    machines = [record["machine"] for record in together.records]
+    assert machines.count(1) == 8
+    turned = store.read([two, one])
+    assert [record["machine"] for record in turned.records].count(1) == 6
+    assert turned.folders == (two, one)
+
+
+# Tuned
+
+
+def tune(accuracies: dict[float, list[Any]], plan: Plan | None = None) -> dict:
+    """Chooses strengths by what networks of seeds 50, 51 and so on reached."""
+    plan = plan or make_plan(TUNED)
+    records = [
+        {**Cell(TUNING, "water", strength, 50 + index)._asdict(), "accuracy": value}
+        for strength, values in accuracies.items()
+        for index, value in enumerate(values)
+    ]
+    return store.choose_strengths(plan, reversed(records))
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "chosen"),
+    [
+        ({0.5: [70, 70, 70], 1.0: [71, 71, 71]}, 1.0),
+        ({0.5: [70, 70, 73], 1.0: [71, 71, 70.5]}, 0.5),  # by the mean
+        ({0.5: [70, 71, 72], 1.0: [72, 70, 71]}, 0.5),  # the lowest of equals
+        ({0.5: [0.1, 0.2, 0.3], 1.0: [0.3, 0.2, 0.1]}, 0.5),  # however they round
+        ({0.5: [0.3, 0.2, 0.1], 1.0: [0.1, 0.2, 0.3]}, 0.5),
+        ({0.5: [70, 70, 70], 1.0: [99, 99]}, None),  # one is missing yet
+        ({0.5: [], 1.0: [99, 99, 99]}, None),
+        ({}, None),
+        ({0.5: [None, 70, 70], 1.0: [50, 50, 50]}, 1.0),  # None counts as 0
+        ({0.5: [math.nan, 70, 70], 1.0: [50, 50, 50]}, 1.0),
+        ({0.5: [50, 50, 50], 1.0: [70, 70, math.nan]}, 0.5),
+        ({0.5: 3 * [None], 1.0: 3 * [None]}, 0.5),
+    ],
+)
+def test_the_strength_with_the_best_mean_is_chosen(accuracies, chosen):
+    assert tune(accuracies) == {"water": chosen}
+
+
+def test_the_lowest_of_equals_is_chosen_however_the_plan_lists_them():
+    for strengths in itertools.permutations([0.5, 1, 2]):
+        arm = {"reg": "water", "intensity": list(strengths)}
+        plan = make_plan(TUNED, **grow(water=arm))
+        assert tune({s: [70, 70, 70] for s in strengths}, plan) == {"water": 0.5}
+
+
+def test_nothing_is_chosen_without_a_tuning():
+    assert tune({0.5: [70, 70, 70]}, make_plan()) == {}
+
+
+def test_strengths_are_chosen_from_what_was_written(tmp_path):
+    plan = open_store(tmp_path, TUNED)
+    cells = store.tuning_cells(plan)
+    for cell in cells:
+        write(tmp_path, cell, accuracy=60 + cell.strength)
+    assert store.choose_strengths(plan, store.read([tmp_path]).tuning) == {"water": 1.0}
