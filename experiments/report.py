@@ -1,93 +1,125 @@
-"""The pictures of a run, drawn from its result alone."""
+"""One command: the report of a study, made of its stores alone.
 
+python -m experiments.report DIR
+"""
+
+import contextlib
+import csv
+import dataclasses
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated, Any
 
-import numpy as np
+import tyro
+
+from experiments import page, store, verdict
+from experiments.configs import UsageError, exit_codes, flag
+from experiments.figures import plot_confusion as plot_confusion
+from experiments.figures import plot_losses as plot_losses
+from experiments.store import Study
+from sounddrop_jax import statistics
+
+PAGE = "report.html"
+
+DESCRIPTION = """\
+Makes the report of a study anew: report.html, a page that needs no other file, and
+table.csv and comparisons.csv with its numbers. Several stores of one study are read
+together.
+
+  python -m experiments.report studies/claim
+  python -m experiments.report part1 part2 --out=whole"""
 
 
-def plot_losses(result: dict, path: Path) -> None:
-    """Draws the training loss of each epoch: every seed, and their mean.
+@dataclasses.dataclass(frozen=True)
+class ReportConfig:
+    """The flags of `python -m experiments.report`, their help and their defaults."""
+
+    folders: Annotated[
+        tuple[Path, ...],
+        tyro.conf.Positional,
+        flag("Stores, as experiments.study makes them.", "DIR [DIR ...]"),
+    ]
+    out: Annotated[
+        Path | None, flag("Folder for the report. Default: the first DIR.", "DIR")
+    ] = None
+
+
+def main() -> None:
+    """Runs the command line; bad input ends it with one line and exit code 2."""
+    config = tyro.cli(
+        ReportConfig, prog="python -m experiments.report", description=DESCRIPTION
+    )
+    with exit_codes(interrupted="no report was written."):
+        if not config.folders:
+            raise UsageError("DIR is missing: name the folder of a store, or several.")
+        study = store.read(config.folders)
+        print(verdict.sentence(study))
+        print(f"Report: {write(study, config.out or config.folders[0])}")
+
+
+def write(study: Study, out: Path) -> Path:
+    """Writes the page and the tables of a study, each whole or not at all.
 
     Args:
-        result: of a run, as in result.json.
-        path: of the PNG file.
+        study: as its stores hold it.
+        out: the folder, made if need be.
+
+    Returns:
+        The page.
+
+    Raises:
+        UsageError: if the folder cannot be written.
     """
-    figure, axes = _new_figure((6.4, 4.2))
-    losses = np.array([run["train_loss"] for run in result["runs"]], float)
-    epochs = np.arange(1, losses.shape[1] + 1)
-    several = len(losses) > 1
-    if several:
-        axes.plot(epochs, losses.T, color="tab:blue", alpha=0.3, linewidth=1)
-    axes.plot(
-        epochs,
-        losses.mean(0),
-        color="tab:blue",
-        marker="o",
-        markersize=4,
-        label=f"mean of {len(losses)} seeds" if several else f"seed {_seed(result)}",
-    )
-    axes.set(xlabel="epoch", ylabel="mean training loss")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    _title(axes, result, "training loss")
-    figure.savefig(path, dpi=150)
+    comparisons = [*verdict.compare(study), *verdict.secondary(study)]
+    texts = {
+        "table.csv": _write_csv(verdict.summarize(study)),
+        "comparisons.csv": _write_csv(map(_flatten, comparisons)),
+        PAGE: page.build(study),
+    }
+    paths = {out / name: out / f"{name}.tmp" for name in texts}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for temporary, text in zip(paths.values(), texts.values(), strict=True):
+            temporary.write_text(text, encoding="utf-8", newline="")
+        for path, temporary in paths.items():
+            os.replace(temporary, path)
+    except OSError as error:
+        for temporary in paths.values():
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+        raise UsageError(
+            f"--out={out}: cannot be written ({error.strerror}); name another folder."
+        ) from None
+    return out / PAGE
 
 
-def plot_confusion(result: dict, path: Path) -> None:
-    """Draws the confusion matrix, in percent of each true class, over all seeds.
-
-    Args:
-        result: of a run, as in result.json.
-        path: of the PNG file.
-    """
-    figure, axes = _new_figure((7.0, 6.2))
-    names = result["dataset"]["class_names"]
-    counts = np.sum([run["confusion"] for run in result["runs"]], axis=0)
-    percent = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    image = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
-    for row, column in np.ndindex(percent.shape):
-        value = percent[row, column]
-        axes.text(
-            column,
-            row,
-            f"{value:.0f}",
-            ha="center",
-            va="center",
-            fontsize=8,
-            color="white" if value > 50 else "black",
-        )
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
-    axes.set_yticks(range(len(names)), names)
-    axes.set(xlabel="predicted class", ylabel="true class")
-    figure.colorbar(image, label="% of the true class", shrink=0.8)
-    _title(axes, result, f"test accuracy {_accuracy(result)}")
-    figure.savefig(path, dpi=150)
+def _flatten(comparison: verdict.Comparison) -> dict[str, Any]:
+    row = comparison._asdict()
+    result = row.pop("result")
+    fields = statistics.PairedComparison._fields
+    numbers = dict.fromkeys(fields) if result is None else result._asdict()
+    return row | numbers
 
 
-def _new_figure(size: tuple[float, float]):
-    import matplotlib.figure
-
-    # Not pyplot, whose figures are global state that must be closed.
-    figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
-    return figure, figure.subplots()
-
-
-def _title(axes, result: dict, what: str) -> None:
-    config, dataset = result["config"], result["dataset"]
-    strength = "" if config["reg"] == "none" else f" {config['strength']:g}"
-    axes.set_title(f"{config['reg']}{strength}: {what}\n{dataset['title']}")
+def _write_csv(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Writes rows of the same keys; None is empty, a list its items with blanks."""
+    file = io.StringIO()
+    writer: csv.DictWriter | None = None
+    for row in rows:
+        if writer is None:
+            writer = csv.DictWriter(file, row.keys(), lineterminator="\n")
+            writer.writeheader()
+        writer.writerow({key: _cell(value) for key, value in row.items()})
+    return file.getvalue()
 
 
-def _accuracy(result: dict) -> str:
-    summary = result["summary"]
-    if summary["n"] == 1:
-        return f"{summary['accuracy_mean']:.2f}%"
-    return (
-        f"{summary['accuracy_mean']:.2f} ± {summary['accuracy_std']:.2f}%, "
-        f"{summary['n']} seeds"
-    )
+def _cell(value: Any) -> Any:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return " ".join(map(str, value))
+    return value
 
 
-def _seed(result: dict) -> int:
-    return result["runs"][0]["seed"]
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,10 @@
-"""The pictures show what the result says, for one seed and several, diverged or not."""
+"""A run's pictures show what its result says; a study's report is whole, or absent."""
 
 import copy
+import csv
+import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import report
+from experiments import figures, page, report, store, verdict
+from experiments.configs import UsageError
+from tests.stores import make_store
 
 CLASS_NAMES = [f"class {index}" for index in range(10)]
 
@@ -36,16 +41,16 @@ def make_result(num_seeds: int = 1, num_epochs: int = 3) -> dict:
 
 @pytest.fixture
 def drawn(monkeypatch) -> list:
-    """The axes of every figure that `report` makes."""
+    """The axes of every picture of a run."""
     made: list = []
-    new_figure = report._new_figure
+    new_figure = figures._new_figure
 
     def record(size):
         figure, axes = new_figure(size)
         made.append(axes)
         return figure, axes
 
-    monkeypatch.setattr(report, "_new_figure", record)
+    monkeypatch.setattr(figures, "_new_figure", record)
     return made
 
 
@@ -151,15 +156,24 @@ def test_pictures_leave_the_result_as_it_is(tmp_path):
     assert result == before
 
 
+def test_a_dollar_is_a_dollar(tmp_path, drawn):
+    result = make_result()
+    result["dataset"] = {"title": r"$\no$", "class_names": ["$x_1$"] * 10}
+    report.plot_losses(result, tmp_path / "loss.png")
+    report.plot_confusion(result, tmp_path / "confusion.png")
+    for axes in drawn:
+        for text in [axes.title, *axes.get_xticklabels(), *axes.get_yticklabels()]:
+            assert "$" not in text.get_text() or not text.get_parse_math()
+
+
 def test_drawing_needs_no_pyplot_and_no_jax(tmp_path):
     script = f"""
-import sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+import json, sys
 from pathlib import Path
-from experiments import report
+from experiments import figures
 assert "matplotlib" not in sys.modules
-import test_report
-report.plot_losses(test_report.make_result(), Path({str(tmp_path)!r}, "loss.png"))
+result = json.loads({json.dumps(make_result())!r})
+figures.plot_losses(result, Path({str(tmp_path)!r}, "loss.png"))
 for module in "matplotlib.pyplot", "jax", "flax":
     assert module not in sys.modules, module
 """
@@ -171,3 +185,186 @@ for module in "matplotlib.pyplot", "jax", "flax":
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     assert_is_picture(tmp_path / "loss.png")
+
+
+# Reports of studies
+
+FILES = {"report.html", "table.csv", "comparisons.csv"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return make_store(
+        tmp_path_factory.mktemp("stores") / "fake",
+        effects={"water": 4},
+        diverged=[store.Cell("short", "none", 0.0, 3)],
+    )
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Pictures take most of the time, and say nothing about files."""
+    monkeypatch.setattr(figures, "svg", lambda *args, **kw: "<svg></svg>")
+
+
+def run(monkeypatch, *flags: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["report", *map(str, flags)])
+    report.main()
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_the_command_writes_three_files(
+    tmp_path, folder, monkeypatch, capsys, no_pictures
+):
+    out = tmp_path / "new" / "report"
+    run(monkeypatch, folder, f"--out={out}")
+    assert names(out) == FILES
+    study = store.read([folder])
+    assert (out / "report.html").read_text(encoding="utf-8") == page.build(study)
+    told = capsys.readouterr()
+    assert told.err == ""
+    assert verdict.sentence(study) in told.out
+    assert str(out / "report.html") in told.out
+
+
+def test_by_default_the_first_folder_gets_the_report(
+    tmp_path, folder, monkeypatch, no_pictures
+):
+    first = make_store(tmp_path / "first", effects={"water": 4})
+    before = names(folder)
+    run(monkeypatch, first, folder)
+    assert names(first) >= FILES
+    assert names(folder) == before
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_table_holds_what_summarize_says(tmp_path, folder):
+    study = store.read([folder])
+    report.write(study, tmp_path)
+    rows = read_csv(tmp_path / "table.csv")
+    expected = verdict.summarize(study)
+    assert len(rows) == len(expected) == 3
+    for row, numbers in zip(rows, expected, strict=True):
+        assert row.keys() == numbers.keys()
+        for key, value in numbers.items():
+            if isinstance(value, float):
+                assert float(row[key]) == value
+            elif isinstance(value, list):
+                assert row[key] == " ".join(map(str, value))
+            else:
+                assert row[key] == ("" if value is None else str(value))
+    (diverged,) = [row["diverged"] for row in rows if row["arm"] == "none"]
+    assert diverged == "3"
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_comparisons_hold_primary_and_secondary_ones(tmp_path, folder):
+    study = store.read([folder])
+    report.write(study, tmp_path)
+    rows = read_csv(tmp_path / "comparisons.csv")
+    expected = [*verdict.compare(study), *verdict.secondary(study)]
+    assert len(rows) == len(expected) > 3
+    for row, comparison in zip(rows, expected, strict=True):
+        for key in ("regime", "arm", "baseline", "outcome", "decision", "note"):
+            assert row[key] == getattr(comparison, key)
+        assert row["seeds"].split() == [str(seed) for seed in comparison.seeds]
+        assert comparison.result is not None
+        for key, value in comparison.result._asdict().items():
+            assert row[key] == str(value)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_comparison_without_pairs_leaves_its_numbers_empty(tmp_path):
+    cells = [store.Cell("short", "water", 0.05, seed) for seed in range(8)]
+    study = store.read([make_store(tmp_path / "store", missing=cells)])
+    report.write(study, tmp_path)
+    row = read_csv(tmp_path / "comparisons.csv")[0]
+    assert (row["arm"], row["decision"]) == ("water", "untested")
+    assert row["mean_difference"] == row["p_value"] == row["seeds"] == ""
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_names_come_back_from_csv_as_they_are():
+    row = {"note": 'a,"b"\n<b>$x$&', "n": None, "seeds": (1, 2)}
+    text = report._write_csv([row])
+    (read,) = csv.DictReader(text.splitlines(keepends=True))
+    assert read == {"note": row["note"], "n": "", "seeds": "1 2"}
+
+
+@pytest.mark.parametrize("reason", ["no folder", "no store", "damaged"])
+def test_a_bad_store_is_one_line_and_no_file(tmp_path, monkeypatch, capsys, reason):
+    folder = tmp_path / "store"
+    if reason == "no store":
+        folder.mkdir()
+    if reason == "damaged":
+        make_store(folder, with_robustness=False)
+        next(folder.glob("records/*/*/*/*.json")).write_text("{")
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as caught:
+        run(monkeypatch, folder, f"--out={out}")
+    assert caught.value.code == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("error: ") and told.err.count("\n") == 1
+    assert str(folder) in told.err
+    assert not out.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(
+    tmp_path, folder, monkeypatch, capsys, no_pictures
+):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as caught:
+        run(monkeypatch, folder, f"--out={tmp_path / 'file'}")
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_command_without_a_folder_says_what_is_missing(monkeypatch, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run(monkeypatch)
+    assert caught.value.code == 2
+    assert "DIR" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_page_that_fails_leaves_the_old_files(tmp_path, folder, monkeypatch):
+    study = store.read([folder])
+    for name in FILES:
+        (tmp_path / name).write_text("old")
+
+    def fail(study):
+        raise RuntimeError
+
+    monkeypatch.setattr(page, "build", fail)
+    with pytest.raises(RuntimeError):
+        report.write(study, tmp_path)
+    assert {(tmp_path / name).read_text() for name in FILES} == {"old"}
+    assert names(tmp_path) == FILES
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_full_disk_leaves_the_old_files(tmp_path, folder, monkeypatch):
+    study = store.read([folder])
+    for name in FILES:
+        (tmp_path / name).write_text("old")
+    write_text = Path.write_text
+
+    def fail(path, text, **kw):
+        if path.name.startswith(report.PAGE):
+            raise OSError(28, os.strerror(28))
+        return write_text(path, text, **kw)
+
+    monkeypatch.setattr(Path, "write_text", fail)
+    with pytest.raises(UsageError, match="No space left"):
+        report.write(study, tmp_path)
+    assert {(tmp_path / name).read_text() for name in FILES} == {"old"}
+    assert names(tmp_path) == FILES

@@ -1,0 +1,482 @@
+"""A study's page: whole, self-contained, and true to its store."""
+
+import collections
+import dataclasses
+import functools
+import html.parser
+import re
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from experiments import figures, page, plans, store, verdict
+from experiments.store import Cell, Study
+from tests.stores import DATASET, DOCUMENT, make_store
+
+HOSTILE = "<b>$x$&\"'"
+VOID = {"meta", "br", "img", "link", "input", "hr"}
+STRENGTHS = [0.02, 0.05, 0.1]
+SWEEP = DOCUMENT | {
+    "comparisons": [["water", "dropout"], ["gaussian", "dropout"]],
+    "regimes": {"small": {"epochs": 2, "train_images": 1000}, "whole": {"epochs": 2}},
+    "arms": {
+        "dropout": {"reg": "dropout", "rate": 0.2},
+        "water": {"reg": "water", "intensity": STRENGTHS},
+        "gaussian": {"reg": "gaussian", "intensity": STRENGTHS},
+    },
+}
+TUNED = SWEEP | {
+    "regimes": {"whole": {"epochs": 2}},
+    "tuning": {"images": 1000, "first_seed": 50, "seeds": 2},
+}
+
+
+class Drawn(NamedTuple):
+    """A picture as the page asks for it."""
+
+    label: str
+    args: tuple
+    keywords: dict[str, Any]
+
+
+class Reader(html.parser.HTMLParser):
+    """Checks that tags are balanced, and gathers what they say."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.headings: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Study:
+    folder = tmp_path_factory.mktemp("stores") / "fake"
+    return store.read([make_store(folder, effects={"water": 4})])
+
+
+@pytest.fixture(scope="module")
+def text(study) -> str:
+    return page.build(study)
+
+
+@pytest.fixture
+def drawn(monkeypatch) -> dict[Callable, list[Drawn]]:
+    """What would have been drawn, by function; drawing itself takes seconds."""
+    pictures = collections.defaultdict(list)
+
+    def record(name, label, draw, *args, **kw):
+        pictures[draw].append(Drawn(label, args, kw))
+        return '<svg role="img"></svg>'
+
+    monkeypatch.setattr(figures, "svg", record)
+    return pictures
+
+
+def make(tmp_path: Path, **options: Any) -> Study:
+    return store.read([make_store(tmp_path / "store", **options)])
+
+
+def test_the_page_is_well_formed_and_loads_nothing(text):
+    reader = Reader(text)
+    ids = [attributes["id"] for _, attributes in reader.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for tag, attributes in reader.tags:
+        assert tag not in ("script", "link", "iframe", "img", "object", "base")
+        assert not {"src", "srcset", "xlink:href"} & attributes.keys()
+        href = attributes.get("href")
+        if href is not None:
+            assert href.startswith("data:image/png;base64,") or href[1:] in ids
+            assert href.startswith(("data:", "#"))
+    for target in re.findall(r"url\(([^)]*)\)", text):
+        assert target.startswith("#") and target[1:] in ids
+    assert "@import" not in text and "http" not in text
+
+
+def test_every_figure_has_a_caption_and_words_for_its_pictures(text):
+    reader = Reader(text)
+    counts = collections.Counter(tag for tag, _ in reader.tags)
+    assert counts["figure"] == counts["figcaption"] > 5
+    for tag, attributes in reader.tags:
+        if tag == "svg":
+            assert attributes["role"] == "img" and attributes["aria-label"]
+
+
+def test_the_verdict_comes_first_and_sections_in_order(text, study):
+    reader = Reader(text)
+    assert reader.headings == [
+        "Departures from the plan",
+        "Primary comparisons",
+        "Every seed",
+        "Arms",
+        "Training",
+        "Confusion",
+        "Corrupted images",
+        "Single frequencies",
+        "Calibration",
+        "Noise as measured",
+        "Secondary outcomes",
+        "The plan",
+        "Where the numbers come from",
+    ]
+    said = reader.text
+    assert said.index(verdict.sentence(study)) < said.index("Departures")
+    for departure in verdict.departures(study, None):
+        assert departure in said
+
+
+def test_the_same_store_gives_the_same_page(text, study):
+    assert page.build(store.read(study.folders)) == text
+
+
+def test_two_pictures_of_the_same_share_no_ids():
+    draw = functools.partial(figures.strips, [("a", {0: 1.0})], "x", False)
+    first, second = (figures.svg(name, "words", draw) for name in ("f1", "f2"))
+    ids = [set(re.findall(r'\bid="([^"]*)"', each)) for each in (first, second)]
+    assert ids[0] and ids[1] and not ids[0] & ids[1]
+
+
+def test_names_are_shown_as_they_are(study):
+    names = [HOSTILE, "\x00\ud800", "水", *DATASET["class_names"][3:]]
+    hostile = dataclasses.replace(
+        study,
+        plan=dataclasses.replace(study.plan, question=HOSTILE, rule=f"{HOSTILE} rule"),
+        dataset={**study.dataset, "title": HOSTILE, "class_names": names},
+        records=[
+            {
+                **record,
+                "corruptions": {HOSTILE: [10.0] * 5, **record["corruptions"]},
+                "environment": {**record["environment"], "commit": HOSTILE},
+            }
+            for record in study.records
+        ],
+    )
+    text = page.build(hostile)
+    text.encode()
+    assert "<b>" not in text
+    reader = Reader(text)
+    # In the heading, the rule, the dataset, the environment, and pictures.
+    assert reader.text.count(HOSTILE) >= 8
+    assert "水" in reader.text
+    assert "\x00" not in text
+
+
+@pytest.mark.usefixtures("drawn")
+def test_sections_without_data_are_left_out(tmp_path):
+    study = make(tmp_path, with_robustness=False)
+    headings = Reader(page.build(study)).headings
+    for absent in ("Corrupted images", "Single frequencies", "Tuning"):
+        assert absent not in headings
+    assert not any(heading.startswith("Against") for heading in headings)
+    silent = dataclasses.replace(study, noise={})
+    assert "Noise as measured" not in Reader(page.build(silent)).headings
+
+
+def test_a_diverged_network_is_named_and_not_drawn(tmp_path, drawn):
+    study = make(tmp_path, diverged=[Cell("short", "water", 0.05, 3)])
+    reader = Reader(page.build(study))
+    (strips,) = drawn[figures.strips]
+    scores = dict(strips.args[0])
+    assert set(scores["water"]) == set(range(8)) - {3}
+    assert set(scores["none"]) == set(range(8))
+    for picture in drawn[figures.curves]:
+        for series in picture.args[0]:
+            assert len(series.values) == (7 if series.label == "water" else 8)
+            assert np.isfinite(series.values).all()
+    assert "3 of water (diverged)" in reader.text
+    assert "untested" in reader.text
+
+
+def test_an_arm_without_records_is_left_out_of_pictures(tmp_path, drawn):
+    missing = [Cell("short", "dropout", 0.2, seed) for seed in range(8)]
+    study = make(tmp_path, missing=missing)
+    reader = Reader(page.build(study))
+    (strips,) = drawn[figures.strips]
+    assert [label for label, _ in strips.args[0]] == ["none", "water"]
+    (forest,) = drawn[figures.forest]
+    assert [row.decision for row in forest.args[0]].count("untested") >= 2
+    assert "16 of 24 planned" in reader.text
+
+
+def test_a_study_without_any_record_still_has_a_page(study):
+    empty = dataclasses.replace(study, records=[], noise={})
+    reader = Reader(page.build(empty))
+    assert "0 of 24 planned" in reader.text
+    assert "Training" not in reader.headings
+
+
+def test_equal_scores_are_drawn(tmp_path, study):
+    folder = make_store(tmp_path / "store", spread=0, with_robustness=False)
+    equal = store.read([folder])
+    (group,) = {record["arm"] for record in equal.records if record["arm"] == "none"}
+    none = {r["seed"]: r for r in equal.records if r["arm"] == group}
+    # Down to the last digit.
+    equal = dataclasses.replace(
+        equal,
+        records=[
+            none[r["seed"]] | {k: r[k] for k in ("regime", "arm", "strength")}
+            for r in equal.records
+        ],
+    )
+    reader = Reader(page.build(equal))
+    assert "0.00 [0.00, 0.00] undecided" in reader.text
+
+
+def test_differences_are_from_the_most_frequent_baseline(study, drawn):
+    page.build(study)
+    by_arm: dict[str, list] = {}
+    for record in study.records:
+        by_arm.setdefault(record["arm"], []).append(record)
+    totals = {
+        arm: sum(np.array(record["confusion"]) for record in records)
+        for arm, records in by_arm.items()
+    }
+    percent = {arm: 100 * t / t.sum(1, keepdims=True) for arm, t in totals.items()}
+    matrices, differences = (
+        [d for d in drawn[figures.confusion] if bool(d.keywords) == is_difference]
+        for is_difference in (False, True)
+    )
+    for picture in matrices:
+        np.testing.assert_allclose(picture.args[0], percent[picture.args[2]])
+    # The plan compares two arms with dropout, and one with none.
+    assert [d.args[2] for d in differences] == ["none − dropout", "water − dropout"]
+    np.testing.assert_allclose(
+        differences[1].args[0], percent["water"] - percent["dropout"]
+    )
+
+
+def test_corruptions_are_means_over_seeds_and_severities(study, drawn):
+    page.build(study)
+    errors, differences = drawn[figures.heat]
+    values, rows, columns, _ = errors.args
+    own = [r for r in study.records if r["arm"] == "water"]
+    expected = np.mean([r["corruptions"]["fog"] for r in own])
+    np.testing.assert_allclose(
+        values[rows.index("fog"), columns.index("water")], expected
+    )
+    expected = np.mean([r["corruption_error"] for r in own])
+    np.testing.assert_allclose(
+        values[rows.index("mean"), columns.index("water")], expected
+    )
+    assert "saturate *" in rows and "fog *" not in rows
+    assert differences.args[2] == ["none", "water"]
+    np.testing.assert_allclose(differences.args[0][:, 1], values[:, 2] - values[:, 1])
+
+
+def test_the_constant_is_in_the_middle_of_fourier_maps():
+    errors = np.arange(32.0 * 32).reshape(32, 32)
+    (image,) = figures.fourier(errors, "a", 0, 1, "viridis").axes[0].images
+    assert image.get_array()[16, 16] == errors[0, 0]
+    left, right, bottom, top = image.get_extent()
+    assert (left, right, bottom, top) == (-16.5, 15.5, 15.5, -16.5)
+
+
+def test_reliability_is_that_of_all_seeds_together(study, drawn):
+    page.build(study)
+    confidence, accuracy, title = drawn[figures.reliability][2].args
+    assert title.startswith("water: ")
+    own = [r["reliability"] for r in study.records if r["arm"] == "water"]
+    counts = np.array([bins["count"] for bins in own])
+    right = sum(
+        n * a
+        for bins in own
+        for n, a in zip(bins["count"], bins["accuracy"], strict=True)
+        if n
+    )
+    filled = counts.sum(0) > 0
+    assert len(confidence) == len(accuracy) == filled.sum()
+    np.testing.assert_allclose((accuracy * counts.sum(0)[filled]).sum(), right)
+
+
+def test_a_tuned_strength_is_shown_with_its_trials(tmp_path, drawn):
+    study = make(
+        tmp_path,
+        plan_document=TUNED,
+        effects={("water", 0.05): 10, ("gaussian", 0.1): 10},
+        with_robustness=False,
+    )
+    reader = Reader(page.build(study))
+    assert "Tuning" in reader.headings
+    chosen = {picture.args[3]: picture.args[2] for picture in drawn[figures.trials]}
+    assert chosen == {"water": 0.05, "gaussian": 0.1}
+    assert all(len(scores) == 2 for scores in drawn[figures.trials][0].args[1])
+    (strips,) = drawn[figures.strips]
+    labels = [label for label, _ in strips.args[0]]
+    assert labels == ["dropout", "water 0.05", "gaussian 0.1"]
+    assert not drawn[figures.sweep]
+
+
+def test_a_tuning_that_is_not_done_has_a_page(tmp_path, drawn):
+    missing = [Cell(store.TUNING, "water", 0.05, 50)]
+    study = make(tmp_path, plan_document=TUNED, missing=missing, with_robustness=False)
+    reader = Reader(page.build(study))
+    assert "not chosen" in reader.text
+    assert [picture.args[2] for picture in drawn[figures.trials]][0] is None
+
+
+def test_a_sweep_is_shown_against_strength_in_each_regime(tmp_path, drawn):
+    study = make(
+        tmp_path,
+        plan_document=SWEEP | {"seeds": 10},
+        effects={("water", 0.05): 8, ("gaussian", 0.1): -8},
+        with_robustness=False,
+    )
+    reader = Reader(page.build(study))
+    assert "Against strength and regime" in reader.headings
+    assert len(drawn[figures.forest]) == len(drawn[figures.strips]) == 2
+    assert len(drawn[figures.sweep]) == 2
+    for picture in drawn[figures.sweep]:
+        arms, places, xlabel, _ = picture.args
+        assert places == ["0.02", "0.05", "0.1"] and xlabel == "strength"
+        found = dict(arms)
+        assert found["water"]["0.05"].decision == "wins"
+        assert found["gaussian"]["0.1"].decision == "loses"
+        assert found["water"]["0.02"].decision == "undecided"
+        figure = figures.sweep(*picture.args)
+        letters = [text.get_text() for text in figure.axes[1].texts]
+        assert letters.count("W") == letters.count("L") == 1
+
+
+def test_several_regimes_without_a_sweep_are_shown_side_by_side(tmp_path, drawn):
+    document = DOCUMENT | {"regimes": SWEEP["regimes"]}
+    page.build(make(tmp_path, plan_document=document, with_robustness=False))
+    (picture,) = drawn[figures.sweep]
+    assert picture.args[1:3] == (["small", "whole"], "regime")
+
+
+def test_many_arms_have_curves_of_their_own(tmp_path, drawn):
+    arms = {f"water{index}": {"reg": "water"} for index in range(8)}
+    document = DOCUMENT | {
+        "seeds": 2,
+        "arms": {"dropout": {"reg": "dropout"}} | arms,
+        "comparisons": [[name, "dropout"] for name in arms],
+    }
+    page.build(make(tmp_path, plan_document=document, with_robustness=False))
+    losses = [d for d in drawn[figures.curves] if "loss" in d.label]
+    assert len(losses) == 8
+    for picture in losses:
+        assert picture.keywords == {"small": True}
+        assert [series.is_baseline for series in picture.args[0]] == [True, False]
+    assert len({picture.args[3] for picture in losses}) == 1
+
+
+def test_of_many_strengths_only_the_middle_has_pictures_of_its_own(tmp_path, drawn):
+    document = SWEEP | {
+        "seeds": 2,
+        "comparisons": [["water", "dropout"]],
+        "regimes": {"short": {"epochs": 2}},
+        "arms": {
+            "dropout": {"reg": "dropout"},
+            "water": {"reg": "water", "intensity": [i / 100 for i in range(1, 26)]},
+        },
+    }
+    study = make(tmp_path, plan_document=document, with_robustness=False)
+    reader = Reader(page.build(study))
+    titles = [d.args[2] for d in drawn[figures.confusion] if not d.keywords]
+    assert titles == ["dropout", "water 0.13"]
+    assert "Of several strengths only the middle one is shown." in reader.text
+
+
+@pytest.mark.usefixtures("drawn")
+def test_the_plan_is_shown_as_toml(study):
+    for document in (DOCUMENT, TUNED, {"a": {"b": {"c": 'x"\n'}}, "d": [1.5, True]}):
+        assert tomllib.loads(page._write_toml(document)) == document
+    for path in plans.FOLDER.glob("*.toml"):
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        assert tomllib.loads(page._write_toml(document)) == document
+    assert '[arms.water] reg = "water" intensity = 0.05' in Reader(
+        page.build(study)
+    ).text.replace("\n", " ")
+
+
+@pytest.mark.usefixtures("drawn")
+def test_each_environment_is_shown_with_its_number_of_networks(study):
+    records = [dict(record) for record in study.records]
+    records[0]["environment"] = records[0]["environment"] | {"device": "H100 x1"}
+    reader = Reader(page.build(dataclasses.replace(study, records=records)))
+    assert "H100 x1" in reader.text
+    assert "24 of 24 planned" in reader.text
+    cells = reader.text
+    assert re.search(r"\b23\b.*\bcpu x1\b", cells)
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "signed", "expected"),
+    [
+        (1.234, 2, True, "+1.23"),
+        (-1.5, 1, False, "−1.5"),
+        (-0.001, 2, True, "0.00"),
+        (0.0, 1, True, "0.0"),
+    ],
+)
+def test_numbers_have_a_minus_and_no_sign_before_zero(value, digits, signed, expected):
+    assert figures.number(value, digits, signed) == expected
+
+
+def find_browser() -> str | None:
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if found := shutil.which(name):
+            return found
+    folder = Path.home() / ".cache" / "ms-playwright"
+    found = sorted(folder.glob("chromium*/chrome-linux*/*chrom*"))
+    return str(found[-1]) if found else None
+
+
+@pytest.mark.skipif(find_browser() is None, reason="there is no Chromium")
+def test_the_page_does_not_scroll_sideways(tmp_path, text):
+    (tmp_path / "report.html").write_text(text, encoding="utf-8")
+    # Frames, as a window is never as narrow as a phone.
+    frames = "".join(
+        f'<iframe src="report.html" style="width:{width}px;border:0" '
+        "onload=\"this.setAttribute('data-width', "
+        'this.contentDocument.documentElement.scrollWidth)"></iframe>'
+        for width in (360, 1200)
+    )
+    wrapper = tmp_path / "wrapper.html"
+    wrapper.write_text(f"<!DOCTYPE html><body>{frames}</body>")
+    browser = find_browser()
+    assert browser is not None
+    result = subprocess.run(
+        [
+            *(browser, "--headless", "--no-sandbox", "--disable-gpu"),
+            "--hide-scrollbars",
+            *("--allow-file-access-from-files", "--dump-dom"),
+            f"--user-data-dir={tmp_path / 'profile'}",
+            wrapper.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    widths = re.findall(r'data-width="(\d+)"', result.stdout)
+    assert [int(width) for width in widths] == [360, 1200], result.stderr
