@@ -217,10 +217,13 @@ def choose_strengths(plan: Plan, tuning: Iterable[Mapping]) -> dict[str, float |
 
     Returns:
         By arm the strength with the highest mean accuracy on the images held out, the
-        lowest of equals; None where a record is missing yet. A network that has no
-        accuracy counts as 0 %. Without what is not tuned.
+        lowest of equals; None where a record is missing yet. A network that diverged
+        counts as 0 %. Without what is not tuned.
     """
-    accuracies = {_cell(record): record["accuracy"] for record in tuning}
+    accuracies = {
+        _cell(record): None if record["diverged"] else record["accuracy"]
+        for record in tuning
+    }
     chosen: dict[str, float | None] = {}
     for arm in plan.arms.values():
         own = [cell for cell in tuning_cells(plan) if cell.arm == arm.name]

@@ -44,7 +44,7 @@ from experiments.plans import Arm, Plan
 from experiments.progress import progress_bar
 from experiments.regularizers import REGULARIZERS
 from experiments.store import TUNING, Cell
-from experiments.training import Trainer, make_functions, takes_strengths
+from experiments.training import Functions, Trainer, make_functions, takes_strengths
 from sounddrop_jax import spectra
 from sounddrop_jax.audio import AudioError
 
@@ -154,13 +154,21 @@ def run(config: StudyConfig) -> Path:
         raise UsageError(str(error)) from None
     _check_sizes(plan, dataset)
     out = config.out or Path("studies", plan.name)
+    processes.share_cores(len(plan.seeds) * max(1, os.cpu_count() or 1))
+    # Before the store is made, as an arm's recording or strengths may be at fault.
+    noises = {}
+    for arm in plan.arms.values():
+        if not os.path.exists(out / "noise" / f"{arm.name}.json"):
+            if len(arm.strengths) > 1:
+                regime, part = _select(plan, dataset, next(iter(plan.regimes)))
+                _make_functions(plan, arm, regime, part)
+            noises[arm.name] = measure_noise(arm, dataset)
     store.open_store(out, plan, runs.describe_dataset(dataset), inputs)
+    for name, noise in noises.items():
+        store.write_noise(out, name, noise)
 
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"{plan.name}: {plan.question}")
-    processes.share_cores(len(plan.seeds) * max(1, os.cpu_count() or 1))
-    for arm in plan.arms.values():
-        store.write_noise(out, arm.name, measure_noise(arm, dataset))
 
     tuning = store.tuning_cells(plan)
     _do(config, plan, dataset, tuning, out, console)
@@ -195,16 +203,17 @@ def _do(
     console: Console,
 ) -> None:
     """Trains the networks of this share that have no record, and writes theirs."""
-    share, num_shares = _parse_part(config.part)
+    cells = _take_share(plan, cells, *_parse_part(config.part))
     batches = [
         todo
-        for index, batch in enumerate(_batches(plan, dataset, cells))
-        if index % num_shares == share and (todo := store.missing(out, batch))
+        for batch in _batches(plan, dataset, cells)
+        if (todo := store.missing(out, batch))
     ]
     if not batches:
         return
     questions = None
-    if batches[0][0].regime != TUNING:
+    is_robust = plan.corruption_images > 0 or plan.fourier_images > 0
+    if is_robust and batches[0][0].regime != TUNING:
         console.print("Preparing the corrupted test images.")
         questions = make_questions(plan, dataset, config.data_dir)
     sizes = [_count_images(plan, dataset, batch) for batch in batches]
@@ -253,24 +262,8 @@ def train(
     """
     arm = plan.arms[cells[0].arm]
     regime, part = _select(plan, dataset, cells[0].regime)
-    # An array, where the networks' own strengths take its place.
+    functions = _make_functions(plan, arm, regime, part)
     several = len(arm.strengths) > 1
-    strength = jnp.float32(cells[0].strength) if several else arm.strengths[0]
-    functions = make_functions(
-        part,
-        _prepare(arm, strength),
-        batch_size=plan.batch_size,
-        learning_rate=plan.learning_rate,
-        weight_decay=plan.weight_decay,
-        where=arm.where,
-        augmented=regime.augment,
-        dtype=plan.dtype,
-    )
-    if several and not takes_strengths(functions):
-        raise UsageError(
-            f"arms.{arm.name}: {arm.reg} cannot take several strengths, as none of its "
-            "arrays is called intensity or rate; give it one strength."
-        )
     start = time.perf_counter()
     trainer = Trainer(
         functions,
@@ -320,6 +313,30 @@ def train(
         )
     ]
     return list(zip(records, logits, strict=True))
+
+
+def _make_functions(
+    plan: Plan, arm: Arm, regime: plans.Regime, part: Dataset
+) -> Functions:
+    # An array, where the networks' own strengths take its place.
+    several = len(arm.strengths) > 1
+    strength = jnp.float32(arm.strengths[0]) if several else arm.strengths[0]
+    functions = make_functions(
+        part,
+        _prepare(arm, strength),
+        batch_size=plan.batch_size,
+        learning_rate=plan.learning_rate,
+        weight_decay=plan.weight_decay,
+        where=arm.where,
+        augmented=regime.augment,
+        dtype=plan.dtype,
+    )
+    if several and not takes_strengths(functions):
+        raise UsageError(
+            f"arms.{arm.name}: {arm.reg} cannot take several strengths, as none of its "
+            "arrays is called intensity or rate; give it one strength."
+        )
+    return functions
 
 
 def _score_probabilities(
@@ -495,6 +512,18 @@ def _count_images(plan: Plan, dataset: Dataset, batch: Sequence[Cell]) -> int:
     """Counts the images that networks of one regime train on, in all their epochs."""
     regime, part = _select(plan, dataset, batch[0].regime)
     return len(batch) * regime.epochs * len(part.train_labels)
+
+
+def _take_share(
+    plan: Plan, cells: Iterable[Cell], share: int, num_shares: int
+) -> list[Cell]:
+    """Takes every so manieth network of each arm, whatever the machine's devices."""
+    return [
+        cell
+        for cell in cells
+        if (cell.seed + plan.arms[cell.arm].strengths.index(cell.strength)) % num_shares
+        == share
+    ]
 
 
 def _batches(

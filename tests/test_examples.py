@@ -52,7 +52,8 @@ def source(example: str) -> str:
 
 
 def test_every_example_is_tested_and_listed():
-    assert {path.stem for path in FOLDER.glob("*.py")} == set(BOUNDS)
+    # tests/test_study.py runs my_noise.
+    assert {path.stem for path in FOLDER.glob("*.py")} - {"my_noise"} == set(BOUNDS)
     assert set(re.findall(r"\]\((\w+)\.py\)", README)) == set(BOUNDS)
 
 

@@ -1,0 +1,746 @@
+"""The command that fills a store: whatever stops it, it goes on to the same numbers.
+
+STUDY_KILLS says how often it is killed on the way: 3 times, or 20 by hand.
+"""
+
+import contextlib
+import io
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from experiments import caches, datasets, metrics, plans, report, runs, store, study
+from experiments.configs import UsageError
+from experiments.corruptions import BENCHMARK, CORRUPTIONS
+from experiments.regularizers import REGULARIZERS, Recipe
+from experiments.store import TUNING, Cell
+from sounddrop_jax import GaussianNoiseLayer
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "study.md"
+KILLS = int(os.environ.get("STUDY_KILLS", "3"))
+SHAPES = [[16, 16, 16], [8, 8, 32], [4, 4, 64]]
+TOO_STRONG = 3e38  # its product with noise leaves the range of float32
+
+# As many images to tune on as there are to test on, so that both share one program.
+PLAN = """
+question = "Does the study do what it says?"
+rule = "As in claim.toml."
+dataset = "digits"
+seeds = 2
+comparisons = [["water", "dropout"], ["water", "none"]]
+
+[regimes.short]
+epochs = 2
+train_images = 128
+
+[robustness]
+corruption_images = 5
+fourier_images = 1
+
+[tuning]
+images = 360
+first_seed = 100
+seeds = 1
+
+[arms.none]
+reg = "none"
+
+[arms.dropout]
+reg = "dropout"
+
+[arms.water]
+reg = "water"
+intensity = [0.1, 1.0]
+"""
+FIELDS = {
+    *("regime", "arm", "strength", "seed", "train_loss", "test_accuracy"),
+    *("accuracy", "peak_accuracy", "precision", "recall", "f1", "confusion"),
+    *("nll", "brier", "ece", "ece_mass", "reliability"),
+    *("train_accuracy", "train_nll", "gap"),
+    *("corruptions", "corruption_source", "corruption_error", "fourier"),
+    *("diverged", "environment", "seconds"),
+}
+# What runs in other processes: a batch, and so a record, for each network.
+ONE_BY_ONE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from experiments import study
+study.IMAGES_PER_CORE = 1
+study.main()
+"""
+
+same_bits = pytest.mark.skipif(
+    jax.default_backend() != "cpu", reason="sums on accelerators may vary in order"
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs(tmp_path_factory):
+    """One folder of compiled programs for all runs, in this process and in others."""
+    jax.device_count()  # as they are, before a command makes devices of cores
+    folder = tmp_path_factory.mktemp("programs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder))
+        caches.keep_programs()
+        compilation_cache.reset_cache()
+        yield folder
+    caches.keep_programs()
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module")
+def plan_file(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("plans") / "small.toml"
+    path.write_text(PLAN)
+    return path
+
+
+@pytest.fixture(scope="module")
+def digits() -> datasets.Dataset:
+    return datasets.load("digits")
+
+
+def call_main(*flags) -> str:
+    """Runs the command here, one network after the other, and returns what it said."""
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        patch.setattr(sys, "argv", ["study", *map(str, flags)])
+        patch.setattr(study, "IMAGES_PER_CORE", 1)
+        study.main()
+    return said.getvalue()
+
+
+def as_read(record: dict) -> dict:
+    """A record as its file says it, but for the time that it took."""
+    record = json.loads(runs.dumps(record))
+    del record["seconds"]
+    del record["environment"]["commit"]  # someone may commit while tests run
+    return record
+
+
+def networks(folder: Path) -> dict[str, tuple[dict, bytes]]:
+    """All records of a store with their logits, but for the time that they took."""
+    found = {}
+    for path in sorted(folder.glob("records/**/*.json")):
+        with np.load(path.with_suffix(".npz")) as saved:
+            logits = saved["logits"].tobytes()
+        name = path.relative_to(folder).as_posix()
+        found[name] = as_read(json.loads(path.read_text())), logits
+    return found
+
+
+def files(folder: Path) -> dict[Path, tuple[int, int]]:
+    stats = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder): (stat.st_mtime_ns, stat.st_size)
+        for path, stat in stats.items()
+    }
+
+
+class Finished(NamedTuple):
+    out: Path
+    said: str
+
+    @property
+    def study(self) -> store.Study:
+        return store.read([self.out])
+
+    @property
+    def chosen(self) -> float:
+        """The strength of water that its tuning found best."""
+        best = max(self.study.tuning, key=lambda record: record["accuracy"])
+        return best["strength"]
+
+
+@pytest.fixture(scope="module")
+def finished(plan_file, tmp_path_factory) -> Finished:
+    """A study that nothing disturbed."""
+    out = tmp_path_factory.mktemp("studies") / "deep" / "finished"
+    return Finished(out, call_main(f"--plan={plan_file}", f"--out={out}"))
+
+
+# One study, looked at from all sides
+
+
+def test_every_network_has_a_record_with_every_score(finished, digits):
+    study = finished.study
+    cells = [(record["arm"], record["seed"]) for record in study.records]
+    # Arms share their seeds.
+    assert cells == [(arm, seed) for arm in study.plan.arms for seed in (0, 1)]
+    for record in study.records:
+        assert set(record) == FIELDS
+        assert (record["regime"], record["diverged"]) == ("short", False)
+        assert len(record["train_loss"]) == len(record["test_accuracy"]) == 2
+        assert all(0 < loss < 10 for loss in record["train_loss"])
+        assert record["accuracy"] == record["test_accuracy"][-1]
+        assert record["peak_accuracy"] == max(record["test_accuracy"])
+        assert record["nll"] > 0 and 0 <= record["brier"] <= 2
+        assert 0 <= record["ece"] <= 1 and 0 <= record["ece_mass"] <= 1
+        assert sum(record["reliability"]["count"]) == len(digits.test_labels)
+        assert record["gap"] == record["nll"] - record["train_nll"]
+        assert 0 <= record["train_accuracy"] <= 100
+        assert record["environment"].keys() == runs.environment().keys()
+        assert record["seconds"] > 0
+
+
+def test_scores_are_those_of_the_saved_logits(finished, digits):
+    for record in finished.study.records:
+        cell = Cell(*(record[field] for field in Cell._fields))
+        path = finished.out / "records" / "/".join(map(str, cell))
+        with np.load(f"{path}.npz") as saved:
+            logits = saved["logits"]
+        assert (logits.shape, logits.dtype) == ((360, 10), np.float32)
+        scores = metrics.score(logits, digits.test_labels)
+        scores |= metrics.calibration(logits, digits.test_labels)
+        assert {name: record[name] for name in scores} == scores
+
+
+def test_corruptions_and_waves_are_scored(finished):
+    fifths = {0.0, 20.0, 40.0, 60.0, 80.0, 100.0}  # of 5 images
+    for record in finished.study.records:
+        errors = record["corruptions"]
+        assert list(errors) == list(CORRUPTIONS)
+        assert all(len(each) == 5 and set(each) <= fifths for each in errors.values())
+        benchmark = [errors[name] for name in BENCHMARK]
+        assert record["corruption_error"] == pytest.approx(np.mean(benchmark))
+        assert record["corruption_source"] == dict.fromkeys(CORRUPTIONS, "generated")
+        assert (record["fourier"]["images"], record["fourier"]["norm"]) == (1, 4.0)
+        waves = np.array(record["fourier"]["errors"])
+        assert waves.shape == (32, 32) and set(waves.flat) <= {0.0, 100.0}
+        opposite = np.roll(waves[::-1, ::-1], 1, axis=(0, 1))
+        np.testing.assert_array_equal(waves, opposite)
+
+
+def test_a_wrong_answer_counts_for_its_corruption_or_its_wave(plan_file, digits):
+    plan = plans.load(str(plan_file))
+    questions = study.make_questions(plan, digits, None)
+    right = [labels for _, _, labels in questions.corruptions]
+    right += [questions.labels] * len(questions.frequencies)
+    logits = np.eye(10)[np.concatenate(right)]
+    assert len(logits) == len(questions.images)
+    place = [(name, severity) for name, severity, _ in questions.corruptions]
+    first = 5 * place.index(("fog", 3))
+    wave = 5 * len(place) + questions.frequencies.index((1, 2))
+    for wrong in (first, first + 1, wave):
+        logits[wrong] = np.roll(logits[wrong], 1)
+    record = study._score_answers(questions, logits)
+    errors = dict.fromkeys(CORRUPTIONS, [0.0] * 5) | {"fog": [0, 0, 40, 0, 0]}
+    assert record["corruptions"] == errors
+    assert record["corruption_error"] == pytest.approx(40 / (5 * len(BENCHMARK)))
+    waves = np.zeros((32, 32))
+    waves[1, 2] = waves[-1, -2] = 100
+    np.testing.assert_array_equal(record["fourier"]["errors"], waves)
+    # And the wave is where it counts.
+    lone = questions.images[wave].astype(float) - digits.test_images[0]
+    power = np.abs(np.fft.fft2(lone[..., 0]))
+    assert np.unravel_index(power.argmax(), power.shape) in [(1, 2), (31, 30)]
+
+
+def test_the_noise_as_measured_has_the_intensity_as_its_spread(finished):
+    noise = finished.study.noise
+    assert set(noise) == {"none", "dropout", "water"}
+    assert noise["none"]["layers"] == noise["dropout"]["layers"] == []
+    assert noise["water"]["strength"] == 0.1
+    layers = noise["water"]["layers"]
+    assert [layer["shape"] for layer in layers] == SHAPES
+    for layer in layers:
+        assert layer["std"] == pytest.approx(0.1, rel=0.05)
+        for axis in ("rows", "columns"):
+            assert np.shape(layer["power"][axis])[1] == 2
+    # Pink along rows, white along columns.
+    assert layers[0]["exponents"]["rows"] == pytest.approx(1, abs=0.1)
+    assert layers[0]["exponents"]["columns"] == pytest.approx(0, abs=0.1)
+
+
+def test_the_plan_is_kept_with_what_its_numbers_hang_on(finished, digits):
+    kept = json.loads((finished.out / "plan.json").read_text())
+    plan = tomllib.loads(PLAN)
+    plan["arms"]["dropout"]["rate"] = 0.2  # a default is written down
+    assert (kept["name"], kept["plan"]) == ("small", plan)
+    assert kept["dataset"]["fingerprint"] == digits.fingerprint
+    assert kept["inputs"] == {}
+
+
+def test_the_command_says_what_it_does_and_where_the_report_is(finished):
+    first, *_, sentence, last = finished.said.splitlines()
+    assert first == "small: Does the study do what it says?"
+    assert "2 paired seeds" in sentence
+    assert last == f"Report: {finished.out / report.PAGE}"
+    assert "<html" in (finished.out / report.PAGE).read_text()
+    assert finished.said.count("1 networks from seed") == 8
+
+
+def test_the_same_command_again_trains_nothing_and_says_the_same(finished, plan_file):
+    before = files(finished.out)
+    tables = {path: path.read_text() for path in finished.out.glob("*.csv")}
+    assert len(tables) == 2
+    said = call_main(f"--plan={plan_file}", f"--out={finished.out}")
+    after = files(finished.out)
+    assert after.keys() == before.keys()
+    for path in before:
+        if path.parts[0] in ("records", "noise"):
+            assert after[path] == before[path]
+    assert {path: path.read_text() for path in finished.out.glob("*.csv")} == tables
+    assert said.splitlines()[-2:] == finished.said.splitlines()[-2:]
+    assert "from seed" not in said
+
+
+# Tuning
+
+
+def test_the_strength_that_was_best_on_held_out_images_is_trained(finished):
+    tuning = finished.study.tuning
+    assert [(r["arm"], r["strength"], r["seed"]) for r in tuning] == [
+        ("water", 0.1, 100),
+        ("water", 1.0, 100),
+    ]
+    assert tuning[0]["accuracy"] != tuning[1]["accuracy"]
+    records = [r for r in finished.study.records if r["arm"] == "water"]
+    assert {record["strength"] for record in records} == {finished.chosen}
+    assert f"water: {finished.chosen:g} was the best" in finished.said
+
+
+@pytest.mark.parametrize(("train_images", "first"), [(0, 7), (4, 4), (7, 7)])
+def test_tuning_sees_neither_held_out_nor_test_images(train_images, first, monkeypatch):
+    document = tomllib.loads(PLAN)
+    document["regimes"]["short"]["train_images"] = train_images
+    document["tuning"]["images"] = 3
+    plan = plans.parse(document, "small")
+    numbers = np.arange(15, dtype=np.uint8)
+    images = np.broadcast_to(numbers[:, None, None, None], (15, 32, 32, 3))
+    dataset = datasets.Dataset(
+        "digits",
+        "numbers",
+        "",
+        images[:10],
+        numbers[:10],
+        images[10:],
+        numbers[10:],
+        (),
+    )
+    seen = []
+
+    def make_functions(part, make_regularizer, **settings):
+        for split in ("train", "test"):
+            labels = getattr(part, f"{split}_labels")
+            np.testing.assert_array_equal(
+                getattr(part, f"{split}_images")[:, 0, 0, 0], labels
+            )
+            seen.append(labels.tolist())
+        raise InterruptedError
+
+    monkeypatch.setattr(study, "make_functions", make_functions)
+    for regime in (TUNING, "short"):
+        with pytest.raises(InterruptedError):
+            study.train(plan, dataset, [Cell(regime, "water", 0.1, 0)], None)
+    num_trained = train_images or 10
+    assert seen == [
+        [*range(first)],
+        [7, 8, 9],
+        # What is reported: all that the regime has, and the test images.
+        [*range(num_trained)],
+        [*range(10, 15)],
+    ]
+
+
+# Networks side by side
+
+
+@same_bits
+def test_a_network_is_the_same_alone_and_beside_others(finished, plan_file, digits):
+    plan = plans.load(str(plan_file))
+    questions = study.make_questions(plan, digits, None)
+    cells = [Cell("short", "water", finished.chosen, seed) for seed in plan.seeds]
+    together = study.train(plan, digits, cells, questions)
+    alone = networks(finished.out)
+    for cell, (record, logits) in zip(cells, together, strict=True):
+        name = f"records/{'/'.join(map(str, cell))}.json"
+        assert (as_read(cell._asdict() | record), logits.tobytes()) == alone[name]
+
+
+@same_bits
+def test_a_network_that_diverges_is_told_and_spoils_no_other(
+    finished, digits, tmp_path
+):
+    document = tomllib.loads(PLAN)
+    document["arms"]["water"]["intensity"] = [finished.chosen, TOO_STRONG]
+    plan = plans.parse(document, "small")
+    good = Cell("short", "water", finished.chosen, 0)
+    bad = Cell("short", "water", TOO_STRONG, 1)
+    questions = study.make_questions(plan, digits, None)
+    results = study.train(plan, digits, [good, bad], questions)
+    for cell, (record, logits) in zip((good, bad), results, strict=True):
+        store.write(tmp_path, cell, record, logits)
+    found = networks(tmp_path)
+    names = [f"records/{'/'.join(map(str, cell))}.json" for cell in (good, bad)]
+    assert found[names[0]] == networks(finished.out)[names[0]]
+    record, _ = found[names[1]]
+    assert record["diverged"] is True
+    assert record["train_loss"] == [None, None]
+    for score in ("nll", "brier", "ece", "ece_mass", "reliability", "train_nll", "gap"):
+        assert record[score] is None, score
+
+
+def test_without_robustness_there_are_no_such_scores(plan_file, digits, tmp_path):
+    asked = []
+
+    def train(plan, dataset, cells, questions, *, show):
+        asked.append((len(cells), questions))
+        raise KeyboardInterrupt
+
+    text = PLAN.replace("[robustness]\ncorruption_images = 5\nfourier_images = 1", "")
+    text = re.sub(r"\[tuning\].*?\n\n", "", text, flags=re.S)
+    path = tmp_path / "bare.toml"
+    path.write_text(text)
+    (tmp_path / "out" / "noise").mkdir(parents=True)
+    for arm in ("none", "dropout", "water"):
+        store.write_noise(tmp_path / "out", arm, {"strength": 0.1, "layers": []})
+    config = study.StudyConfig(plan=str(path), out=tmp_path / "out")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "train", train)
+        with pytest.raises(KeyboardInterrupt):
+            study.run(config)
+    assert asked == [(2, None)]
+
+
+# Stopped and gone on
+
+
+def start(out: Path, plan_file: Path, **settings) -> subprocess.Popen:
+    environment = {k: v for k, v in os.environ.items() if k != "FORCE_COLOR"}
+    if jax.default_backend() == "cpu":
+        count = f"--xla_force_host_platform_device_count={jax.device_count()}"
+        environment["XLA_FLAGS"] = count
+    flags = [f"--plan={plan_file}", f"--out={out}"]
+    command = [sys.executable, "-W", "error", "-c", ONE_BY_ONE, *flags]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **settings)
+
+
+def wait_for(process: subprocess.Popen, num_records: int, out: Path) -> None:
+    """Waits until a process has opened the store, which then has so many records."""
+    opened = started = time.time_ns()
+    while process.poll() is None:
+        with contextlib.suppress(FileNotFoundError):
+            opened = (out / "plan.json").stat().st_mtime_ns
+        num_there = len(list(out.glob("records/**/*.json")))
+        if opened > started and num_there >= num_records:
+            return
+        time.sleep(0.01)
+
+
+class Stopped(NamedTuple):
+    out: Path
+    code: int
+    said: str
+    complaint: str
+    codes: list[int]
+
+
+@pytest.fixture(scope="module")
+def stopped(finished, plan_file, tmp_path_factory) -> Stopped:
+    """The same study, interrupted once, killed again and again, and then let go on."""
+    out = tmp_path_factory.mktemp("studies") / "stopped"
+    process = start(out, plan_file, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for(process, 1, out)
+    process.send_signal(signal.SIGINT)
+    said, complaint = process.communicate()
+    code, codes = process.returncode, []
+    pace = float(np.median([r["seconds"] for r in finished.study.records]))
+    rng = np.random.default_rng(0)
+    for _ in range(KILLS):
+        num_records = len(list(out.glob("records/**/*.json")))
+        num_records += rng.random() < 2 / KILLS
+        process = start(out, plan_file, stdout=subprocess.DEVNULL)
+        wait_for(process, num_records, out)
+        time.sleep(rng.uniform(0, 1.5 * pace))
+        process.kill()
+        codes.append(process.wait())
+    call_main(f"--plan={plan_file}", f"--out={out}")
+    return Stopped(out, code, said, complaint, codes)
+
+
+def test_ctrl_c_ends_with_one_line_and_code_130(stopped):
+    assert stopped.code == 130
+    (line,) = stopped.complaint.splitlines()
+    assert line.startswith("interrupted: ") and "the same command goes on" in line
+    assert "Report" not in stopped.said
+
+
+@same_bits
+def test_however_it_was_killed_the_records_are_the_same(stopped, finished):
+    assert stopped.codes[0] == -signal.SIGKILL
+    assert networks(stopped.out) == networks(finished.out)
+    assert files(stopped.out).keys() == files(finished.out).keys()  # so no *.tmp
+    for name in ("table.csv", "comparisons.csv"):
+        ours, theirs = (folder / name for folder in (stopped.out, finished.out))
+        assert ours.read_text() == theirs.read_text()
+
+
+@same_bits
+def test_parts_make_one_study(finished, plan_file, tmp_path, monkeypatch, capsys):
+    parts = [tmp_path / "1", tmp_path / "2"]
+    commands = [
+        (f"--plan={plan_file}", f"--part={index}/2", f"--out={out}")
+        for index, out in enumerate(parts, 1)
+    ]
+    for command in commands:
+        assert "water: its strength cannot be chosen" in call_main(*command)
+    # Each tuned a half, which the other needs as well.
+    for ours, theirs in (parts, parts[::-1]):
+        source, target = (folder / "records" / TUNING for folder in (ours, theirs))
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    for command in commands:
+        assert "water: its strength cannot be chosen" not in call_main(*command)
+    shares = [set(networks(out)) for out in parts]
+    both = {name for name in shares[0] if name.startswith("records/tuning")}
+    assert len(both) == 2 and shares[0] & shares[1] == both
+    assert len(shares[0]) == len(shares[1]) == 5
+    merged = networks(parts[0]) | networks(parts[1])
+    assert merged == networks(finished.out)
+
+    out = tmp_path / "whole"
+    monkeypatch.setattr(sys, "argv", ["report", *map(str, parts), f"--out={out}"])
+    report.main()
+    assert capsys.readouterr().out.splitlines()[0] == finished.said.splitlines()[-2]
+    table = (finished.out / "table.csv").read_text()
+    assert (out / "table.csv").read_text() == table
+
+
+def test_parts_do_not_depend_on_a_machine_s_devices(plan_file):
+    plan = plans.load(str(plan_file))
+    cells = store.all_cells(plan)
+    for num_shares in (1, 2, 3, 5):
+        shares = [
+            study._take_share(plan, cells, share, num_shares)
+            for share in range(num_shares)
+        ]
+        assert sorted(sum(shares, [])) == sorted(cells)
+
+
+@same_bits
+def test_more_seeds_are_trained_and_no_others(finished, plan_file, tmp_path):
+    out = tmp_path / "grown"
+    shutil.copytree(finished.out, out)
+    before = files(out)
+    said = call_main(f"--plan={plan_file}", "--seeds=3", f"--out={out}")
+    after = files(out)
+    new = {path.as_posix() for path in after.keys() - before.keys()}
+    groups = ("none/0.0", "dropout/0.2", f"water/{finished.chosen}")
+    assert new == {
+        f"records/short/{group}/2.{ending}"
+        for group in groups
+        for ending in ("json", "npz")
+    }
+    records = [path for path in before if path.parts[0] == "records"]
+    assert len(records) == 16
+    assert all(after[path] == before[path] for path in records)
+    assert "3 paired seeds" in said
+    assert store.read([out]).plan.seeds == (0, 1, 2)
+
+
+# Bad input
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """Input is judged before anything is measured or trained."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("it began")
+
+    monkeypatch.setattr(study, "measure_noise", refuse)
+    monkeypatch.setattr(study, "train", refuse)
+
+
+MEASURE_NOISE = study.measure_noise
+SONG = '\n[arms.song]\nreg = "aphex"\naudio = "song.wav"\n'
+SONG_FIRST = PLAN.replace("\n[arms.none]", SONG + "\n[arms.none]")
+BAD = [
+    # what the plan file holds, flags, how the line starts, a part of the remedy
+    (PLAN, ["--plan=nothing"], "--plan=nothing: cannot be read", "smoke"),
+    (PLAN + SONG, [], "plan my: arm song needs the recording song.wav", "--audio-dir"),
+    (PLAN + SONG, ["--audio-dir=TMP/no"], "--audio-dir=TMP/no: song.wav", "folder"),
+    (SONG_FIRST, ["--audio-dir=TMP"], "arms.song.audio=", "song.wav"),
+    (PLAN, ["--part=3/2"], "--part=3/2: ", "I/N"),
+    (PLAN, ["--part=0/2"], "--part=0/2: ", "I/N"),
+    (PLAN, ["--part=x"], "--part=x: ", "I/N"),
+    (PLAN, ["--module=TMP/no.py"], "--module=TMP/no.py: not a Python file", ""),
+    (PLAN, ["--module=TMP/song.wav"], "--module=TMP/song.wav: not a Python file", ""),
+    (PLAN, ["--module=TMP"], "--module=TMP: not a Python file", ""),
+    (PLAN, ["--module=TMP/idle.py"], "--module=TMP/idle.py: it adds nothing", "docs/"),
+    (PLAN, ["--seeds=1"], "plan my: seeds=1: ", "2 or more"),
+    (
+        PLAN.replace("128", "1078"),
+        [],
+        "plan my: regime short needs 1438 training images, of which 360 for tuning",
+        "1437; give fewer",
+    ),
+    (PLAN.replace("128", "63"), [], "plan my: regime short trains on 63", "give more"),
+    (
+        PLAN.replace("images = 5", "images = 361"),
+        [],
+        "plan my: corruption_images=361: ",
+        "360 test images",
+    ),
+    (
+        PLAN.replace("images = 1\n", "images = 361\n"),
+        [],
+        "plan my: fourier_images=361: ",
+        "360 test images",
+    ),
+    (
+        PLAN.replace('"none"\n', '"none"\nrate = [0.1, 0.2]\n'),
+        [],
+        "plan my: arms.none.rate=[0.1, 0.2]: none has no such setting",
+        "",
+    ),
+    (
+        PLAN.replace('"water"\nintensity = [0.1, 1.0]', '"fixed"\nintensity = [1, 2]')
+        .replace('[arms.none]\nreg = "none"\n\n[arms.dropout]\nreg = "dropout"\n', "")
+        .replace('"dropout"', '"none"')
+        .replace(', ["water", "none"]', "")
+        + '\n[arms.none]\nreg = "none"\n',
+        [],
+        "arms.water: fixed cannot take several strengths",
+        "give it one strength",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "start", "remedy"), BAD, ids=[start for _, _, start, _ in BAD]
+)
+def test_bad_input_ends_with_one_line_and_code_2_and_leaves_no_folder(
+    text, flags, start, remedy, tmp_path, monkeypatch, capfd, no_training
+):
+    # A layer whose strength is a number, whatever it is given.
+    def prepare(strength):
+        return lambda shape: GaussianNoiseLayer(0.1)
+
+    recipe = Recipe("intensity", 0.1, prepare)
+    monkeypatch.setitem(REGULARIZERS, "fixed", recipe)
+    if start.startswith("arms.song"):
+        monkeypatch.setattr(study, "measure_noise", MEASURE_NOISE)
+    files = {"my.toml": text, "song.wav": "la la la\n" * 99, "idle.py": "x = 1\n"}
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    command = [f"--plan={tmp_path / 'my.toml'}", *flags]  # the last one counts
+    command = [flag.replace("TMP", str(tmp_path)) for flag in command]
+    if any(flag.startswith("--plan") for flag in flags):
+        del command[0]
+    with pytest.raises(SystemExit) as exit:
+        call_main(*command, f"--out={tmp_path / 'new' / 'run'}")
+    assert exit.value.code == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"error: {start.replace('TMP', str(tmp_path))}")
+    assert remedy in line
+    assert {path.name for path in tmp_path.iterdir()} == set(files)
+
+
+def test_the_store_of_another_plan_is_refused_and_kept(
+    finished, tmp_path, capsys, no_training
+):
+    before = files(finished.out)
+    path = tmp_path / "small.toml"
+    path.write_text(PLAN.replace("epochs = 2", "epochs = 3"))
+    with pytest.raises(SystemExit) as exit:
+        call_main(f"--plan={path}", f"--out={finished.out}")
+    assert exit.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: --out={finished.out}: holds a study with another")
+    assert "epochs 2 there, 3 here" in line
+    assert files(finished.out) == before
+
+
+@pytest.mark.parametrize("below", ["file", "file/run", "x" * 300])
+def test_a_folder_that_cannot_be_written_ends_the_same(
+    below, plan_file, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(study, "measure_noise", lambda arm, dataset: {})
+    monkeypatch.setattr(study, "_make_functions", lambda *args: None)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(SystemExit) as exit:
+        call_main(f"--plan={plan_file}", f"--out={tmp_path / below}")
+    assert exit.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot be written" in line and "another folder" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+# The page
+
+
+def test_the_page_shows_the_files_of_its_example():
+    page = PAGE.read_text("utf-8")
+    for name, language in (("my_noise.py", "python"), ("my_plan.toml", "toml")):
+        text = (ROOT / "docs" / "examples" / name).read_text("utf-8")
+        assert f"```{language}\n{text}```\n" in page
+        assert f"(examples/{name})" in page
+    code = (ROOT / "docs" / "examples" / "my_noise.py").read_text("utf-8")
+    assert len([line for line in code.splitlines() if line]) < 10
+
+
+def test_the_page_s_command_compares_a_regularizer_of_one_s_own(tmp_path):
+    found = re.findall(r"^python -m .*my_plan.*$", PAGE.read_text("utf-8"), re.M)
+    (command,) = map(shlex.split, found)
+    assert command[:3] == ["python", "-m", "experiments.study"]
+    process = subprocess.run(
+        [sys.executable, *command[1:], f"--out={tmp_path}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert (process.returncode, process.stderr) == (0, "")
+    result = store.read([tmp_path])
+    assert list(result.plan.arms) == ["none", "dropout", "brown"]
+    assert len(result.records) == 3 * 8
+    assert not any(record["diverged"] for record in result.records)
+    layers = result.noise["brown"]["layers"]
+    assert [layer["shape"] for layer in layers] == SHAPES
+    assert layers[0]["exponents"]["rows"] == pytest.approx(2, abs=0.1)
+    assert layers[0]["std"] == pytest.approx(0.1, rel=0.05)
+    sentence, where = process.stdout.splitlines()[-2:]
+    assert "8 paired seeds" in sentence and "brown" in sentence
+    assert where == f"Report: {tmp_path / report.PAGE}"
+
+
+def test_the_page_lists_every_entry_of_a_plan():
+    """The entries of its table are those that the reader of plans knows."""
+    document = tomllib.loads(PLAN)
+    known = {"arms.NAME.reg", "arms.NAME.intensity", "arms.NAME.rate"}
+    known |= {"arms.NAME.where", "arms.NAME.SETTING"}
+    document |= {"training": {}}
+    for where, table in (
+        ("", document),
+        *(
+            (f"{name}.", document[name])
+            for name in ("tuning", "training", "robustness")
+        ),
+        ("regimes.NAME.", document["regimes"]["short"]),
+    ):
+        table["unheard_of"] = 1
+        with pytest.raises(UsageError) as error:
+            plans.parse(document, "my")
+        del table["unheard_of"]
+        names = str(error.value).partition("known are ")[2].rstrip(".").split(", ")
+        known |= {f"{where}{name}" for name in names}
+    tables = {"arms", "regimes", "tuning", "training", "robustness"}
+    table = PAGE.read_text("utf-8").partition("\n| entry |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| `([\w.]+)` \|", table, re.M)
+    assert len(rows) == len(set(rows))
+    assert set(rows) == known - tables
