@@ -527,7 +527,11 @@ def tune(accuracies: dict[float, list[Any]], plan: Plan | None = None) -> dict:
     """Chooses strengths by what networks of seeds 50, 51 and so on reached."""
     plan = plan or make_plan(TUNED)
     records = [
-        {**Cell(TUNING, "water", strength, 50 + index)._asdict(), "accuracy": value}
+        {
+            **Cell(TUNING, "water", strength, 50 + index)._asdict(),
+            "accuracy": value,
+            "diverged": value is None or not np.isfinite(value),
+        }
         for strength, values in accuracies.items()
         for index, value in enumerate(values)
     ]
@@ -570,5 +574,6 @@ def test_strengths_are_chosen_from_what_was_written(tmp_path):
     plan = open_store(tmp_path, TUNED)
     cells = store.tuning_cells(plan)
     for cell in cells:
-        write(tmp_path, cell, accuracy=60 + cell.strength)
+        accuracy = 99 if cell.strength == 0.5 else 60 + cell.strength
+        write(tmp_path, cell, accuracy=accuracy, diverged=cell.strength == 0.5)
     assert store.choose_strengths(plan, store.read([tmp_path]).tuning) == {"water": 1.0}
