@@ -7,20 +7,40 @@ import contextlib
 import dataclasses
 import datetime
 import io
+import json
+import secrets
+import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import tyro
 from rich.console import Console
 
-from experiments import caches, datasets, metrics, processes, report, runs
-from experiments.configs import DESCRIPTION, Config, UsageError, check, exit_codes
+from experiments import (
+    caches,
+    checkpoints,
+    datasets,
+    metrics,
+    processes,
+    report,
+    runs,
+)
+from experiments.checkpoints import Checkpoint, Checkpoints, Signals
+from experiments.configs import (
+    DESCRIPTION,
+    Config,
+    Interrupted,
+    UsageError,
+    check,
+    exit_codes,
+)
 from experiments.progress import progress_bar
-from experiments.training import Trainer, make_functions
+from experiments.training import Functions, Progress, Trainer, make_functions
 from sounddrop_jax.audio import AudioError
 
 
@@ -58,10 +78,30 @@ class Plan(NamedTuple):
     steps_per_epoch: int
 
 
+class Course(NamedTuple):
+    """How a training went.
+
+    Attributes:
+        records: one an epoch, as in metrics.jsonl but with NaN and infinity.
+        logits: float32 `[S, M, num_classes]`, of the last evaluation.
+        compile_seconds: as the next ones, of all that it took, interruptions left out.
+        train_seconds: of training steps alone.
+        images_per_second: of training.
+    """
+
+    records: list[dict]
+    logits: np.ndarray
+    compile_seconds: float
+    train_seconds: float
+    images_per_second: float
+
+
 def _prepare(config: Config, is_first: bool) -> Plan:
     check(config)
     if config.out is None:
-        name = f"{config.reg}-{time.strftime('%Y%m%d-%H%M%S')}"
+        # Runs that start in the same second, on any machine, have folders of their own.
+        code = secrets.token_hex(3)
+        name = f"{config.reg}-{time.strftime('%Y%m%d-%H%M%S')}-{code}"
         config = dataclasses.replace(config, out=Path("runs", name))
     try:
         settings = {"audio": config.audio} if config.reg == "aphex" else {}
@@ -86,28 +126,79 @@ def _prepare(config: Config, is_first: bool) -> Plan:
 def run(config: Config) -> dict:
     """Trains and evaluates, and writes the five files that `runs` and `report` make.
 
-    Of several processes the first writes and prints.
+    Of several processes the first writes and prints. A single one keeps checkpoints
+    while it trains; SIGINT and SIGTERM make it save where it is.
 
     Returns:
         The result, as in result.json.
 
     Raises:
-        UsageError: if a flag is at fault; nothing was written then.
+        UsageError: if a flag is at fault, and nothing was written; or if the folder
+            cannot be written any more, and what was written stays.
+        Interrupted: after a signal.
     """
     is_first = processes.is_first()
-    plan = processes.together(lambda: _prepare(config, is_first), config.seeds)
+    signals = Signals()
+    with contextlib.ExitStack() as stack:
+        if not config.distributed:
+            stack.enter_context(signals)
+        plan = processes.together(lambda: _prepare(config, is_first), config.seeds)
+        config, out = plan.config, plan.config.out
+        assert out is not None
+        result = runs.describe(config, plan.dataset)
+        processes.check_alike(
+            [result["config"] | {"out": None}, result["dataset"]], config.seeds
+        )
+
+        def claim():
+            if is_first:
+                stack.enter_context(runs.claim_folder(out, resume=config.resume))
+
+        processes.together(claim, config.seeds)
+        console = Console(highlight=False, soft_wrap=True, quiet=not is_first)
+        if config.resume and (out / runs.RESULT).exists():
+            return _close_finished(out, result, console)
+        try:
+            return _run(plan, result, console, signals)
+        except OSError as error:
+            if config.distributed:
+                raise  # so that the others do not wait for this process
+            reason = error.strerror or error
+            hint = ""
+            if checkpoints.exist(out):
+                hint = "; with room to write, the same flags and --resume go on"
+            raise UsageError(
+                f"--out={out}: cannot be written any more ({reason}); what was written "
+                f"stays{hint}."
+            ) from None
+        except KeyboardInterrupt as error:
+            if config.distributed or not checkpoints.exist(out):
+                raise
+            raise Interrupted(
+                getattr(error, "signum", signal.SIGINT),
+                f"no result yet; go on with the same flags, --out={out} and --resume.",
+            ) from None
+
+
+def _close_finished(out: Path, result: dict, console: Console) -> dict:
+    """Leaves a finished run as it is, if the flags are its own."""
+    try:
+        finished = json.loads((out / runs.RESULT).read_text())
+        there = runs.describe_numbers(finished)
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UsageError(
+            f"--out={out}: its {runs.RESULT} cannot be read; name another folder."
+        ) from None
+    checkpoints.check_same(there, runs.describe_numbers(result))
+    checkpoints.remove(out)
+    console.print(f"Nothing to do, the run is finished: {out}")
+    return finished
+
+
+def _run(plan: Plan, result: dict, console: Console, signals: Signals) -> dict:
     config, dataset = plan.config, plan.dataset
     out = config.out
     assert out is not None
-    result = runs.describe(config, dataset)
-    processes.check_alike(
-        [result["config"] | {"out": None}, result["dataset"]], config.seeds
-    )
-    processes.together(
-        lambda: runs.claim_folder(out) if is_first else None, config.seeds
-    )
-    seeds = list(range(config.seed, config.seed + config.seeds))
-    console = Console(highlight=False, soft_wrap=True, quiet=not is_first)
     console.print(
         f"{config.reg} on {dataset.title} ({len(dataset.train_labels):,} images), "
         f"{config.seeds} seed{'s' if config.seeds > 1 else ''} from {config.seed}, "
@@ -115,7 +206,6 @@ def run(config: Config) -> dict:
     )
     if config.reg == "aphex" and config.audio is None:
         console.print("No --audio: using a glitch track that the program synthesised.")
-
     functions = make_functions(
         dataset,
         plan.make_regularizer,
@@ -124,9 +214,89 @@ def run(config: Config) -> dict:
         weight_decay=config.weight_decay,
         dtype=config.dtype,
     )
-    epoch_losses, epoch_accuracies = [], []
-    total_steps = config.epochs * plan.steps_per_epoch
-    start = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+        saved = None
+        if not config.distributed:
+            saved = stack.enter_context(contextlib.closing(Checkpoints(out)))
+        about = _describe_origin(config, result, functions)
+        checkpoint = None
+        if config.resume and saved is not None:
+            checkpoint = _find_checkpoint(about, saved, console)
+            records = checkpoint.about["records"] if checkpoint is not None else []
+            runs.write_metrics(out, records)
+        course = _train(plan, functions, about, saved, checkpoint, console, signals)
+        # The rest is a matter of seconds.
+        signals.held = True
+        result |= _score(plan, course)
+        if processes.is_first():
+            seeds = [run["seed"] for run in result["runs"]]
+            runs.save_predictions(out, course.logits, dataset.test_labels, seeds)
+            _draw(result, out)
+            runs.save_result(out, result)
+    if processes.is_first():
+        checkpoints.remove(out)
+    console.print(f"Results: {out}")
+    for line in runs.seed_table(result) + runs.closing_lines(result):
+        console.print(line)
+    return result
+
+
+def _describe_origin(config: Config, result: dict, functions: Functions) -> dict:
+    """Describes what a checkpoint's numbers come from."""
+    numbers = runs.describe_numbers(result)
+    if config.audio is not None:
+        leaves = jax.tree.leaves(functions.constants.layers)
+        arrays = {str(i): np.asarray(leaf) for i, leaf in enumerate(leaves)}
+        numbers["--audio"] = checkpoints.digest_arrays(arrays)[:12]
+    environment = result["environment"]
+    device, _, _ = environment["device"].rpartition(" x")
+    return {
+        "numbers": numbers | {"code version": checkpoints.VERSION},
+        "environment": {"jax": environment["jax"], "device": device},
+    }
+
+
+def _find_checkpoint(
+    about: dict, saved: Checkpoints, console: Console
+) -> Checkpoint | None:
+    checkpoint = saved.load()
+    if checkpoint is None:
+        console.print("No checkpoint to go on from: starting afresh.")
+        return None
+    there = checkpoint.about
+    checkpoints.check_same(there["numbers"], about["numbers"])
+    checkpoints.warn_if_elsewhere(there["environment"], about["environment"])
+    return checkpoint
+
+
+def _take_up(trainer: Trainer, checkpoint: Checkpoint) -> Progress:
+    about, arrays = checkpoint.about, dict(checkpoint.arrays)
+    totals = arrays.pop("totals")
+    try:
+        trainer.load_state(arrays)
+    except ValueError as error:
+        raise UsageError(
+            f"--resume: the run in --out is of another version of the code ({error}); "
+            "go on with that one, or name another folder."
+        ) from None
+    return Progress(about["epoch"], about["step"], totals, None, about["seconds"])
+
+
+def _train(
+    plan: Plan,
+    functions: Functions,
+    about: dict,
+    saved: Checkpoints | None,
+    checkpoint: Checkpoint | None,
+    console: Console,
+    signals: Signals,
+) -> Course:
+    config, dataset = plan.config, plan.dataset
+    out, steps_per_epoch = config.out, plan.steps_per_epoch
+    assert out is not None
+    seeds = list(range(config.seed, config.seed + config.seeds))
+    total_steps = config.epochs * steps_per_epoch
+    begin = time.perf_counter()
     with progress_bar(total_steps, console) as show:
         trainer = Trainer(
             functions,
@@ -134,72 +304,121 @@ def run(config: Config) -> dict:
             seeds_at_once=config.at_once or processes.choose_seeds_at_once(),
             mesh=processes.make_mesh(config.seeds),
         )
-        for progress in trainer.train(config.epochs, plan.steps_per_epoch):
-            done = progress.epoch * plan.steps_per_epoch + progress.step
-            images_per_second = (
-                done * config.batch_size * config.seeds / progress.seconds
-            )
+        start: Progress | None = None
+        records: list[dict] = []
+        if checkpoint is not None:
+            start = _take_up(trainer, checkpoint)
+            records = checkpoint.about["records"]
+            begin -= start.seconds
+            console.print(f"Going on in epoch {start.epoch + 1}, step {start.step}.")
+        signals.held = saved is not None
+        for progress in trainer.train(
+            config.epochs, steps_per_epoch, evaluate_every=None, start=start
+        ):
+            epoch, step = progress.epoch, progress.step
+            done = epoch * steps_per_epoch + step
+            speed = done * config.batch_size * config.seeds / progress.seconds
+            losses = progress.losses
             text = (
-                f"epoch {progress.epoch + 1}/{config.epochs}, "
-                f"loss {progress.losses.mean():.4f}, {images_per_second:,.0f} images/s"
+                f"epoch {epoch + 1}/{config.epochs}, loss {_mean(losses):.4f}, "
+                f"{speed:,.0f} images/s"
             )
             show(done, text)
-            if progress.logits is None:
+            is_over = step == steps_per_epoch
+            if saved is not None and (is_over or signals.heard is not None):
+                position = {"epoch": epoch, "step": step, "seconds": progress.seconds}
+                arrays = trainer.save_state() | {"totals": progress.totals}
+                # What an epoch's end has to say is found again when it is loaded.
+                own = about | position | {"records": list(records)}
+                saved.save(done, Checkpoint(own, arrays))
+            if signals.heard is not None:
+                if saved is not None:
+                    saved.wait()
+                raise Interrupted(signals.heard)
+            if not is_over:
                 continue
-            logits = progress.logits
+            # Everything is saved, or about to be: no need to wait for many networks.
+            signals.held = False
+            logits = trainer.evaluate()
+            signals.held = saved is not None
             accuracies = metrics.accuracy(logits, dataset.test_labels)
-            epoch_losses.append(progress.losses)
-            epoch_accuracies.append(accuracies)
             record = {
-                "epoch": progress.epoch + 1,
-                "train_loss": progress.losses.tolist(),
+                "epoch": epoch + 1,
+                "train_loss": losses.tolist(),
                 "test_accuracy": accuracies.tolist(),
                 "seconds": progress.seconds,
             }
-            if is_first:
+            records.append(record)
+            if processes.is_first():
                 runs.append_metrics(out, record)
-            elapsed = time.perf_counter() - start - trainer.compile_seconds
+            elapsed = time.perf_counter() - begin - trainer.compile_seconds
             left = datetime.timedelta(
                 seconds=round(elapsed * (total_steps - done) / done)
             )
+            sound = ~_diverged(records, logits)
+            lost = [seed for seed, kept in zip(seeds, sound, strict=True) if not kept]
             console.print(
-                f"Epoch [{progress.epoch + 1}/{config.epochs}], "
-                f"Loss: {progress.losses.mean():.4f}, "
-                f"Accuracy: {accuracies.mean():.2f}%, "
-                f"{images_per_second:,.0f} images/s, {left} left"
+                f"Epoch [{epoch + 1}/{config.epochs}], "
+                f"Loss: {_mean(losses[sound]):.4f}, "
+                f"Accuracy: {_mean(accuracies[sound]):.2f}%, "
+                f"{speed:,.0f} images/s, {left} left"
+                + (f", diverged: {runs.name_seeds(lost)}" if lost else "")
             )
+    return Course(records, logits, trainer.compile_seconds, progress.seconds, speed)
 
-    result["runs"] = [
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else float("nan")
+
+
+def _diverged(records: list[dict], logits: np.ndarray) -> np.ndarray:
+    """Says of each network if a loss or a logit of it was NaN or infinite."""
+    losses = np.array([record["train_loss"] for record in records])
+    return ~(np.isfinite(losses).all(0) & np.isfinite(logits).all((1, 2)))
+
+
+def _score(plan: Plan, course: Course) -> dict:
+    """Makes the part of the result that a training adds."""
+    config = plan.config
+    losses, accuracies = (
+        np.transpose([record[name] for record in course.records])
+        for name in ("train_loss", "test_accuracy")
+    )
+    diverged = _diverged(course.records, course.logits)
+    scored = [
         {
-            "seed": seed,
-            "train_loss": losses.tolist(),
-            "test_accuracy": accuracies.tolist(),
-            "peak_accuracy": float(accuracies.max()),
-            **metrics.score(seed_logits, dataset.test_labels),
+            "seed": config.seed + index,
+            "diverged": bool(diverged[index]),
+            "train_loss": losses[index].tolist(),
+            "test_accuracy": accuracies[index].tolist(),
+            "peak_accuracy": float(accuracies[index].max()),
+            **metrics.score(course.logits[index], plan.dataset.test_labels),
         }
-        for seed, losses, accuracies, seed_logits in zip(
-            seeds,
-            np.transpose(epoch_losses),
-            np.transpose(epoch_accuracies),
-            logits,
-            strict=True,
-        )
+        for index in range(config.seeds)
     ]
-    result["summary"] = runs.summarize(result["runs"])
-    result["seconds"] = {
-        "compile": round(trainer.compile_seconds, 3),
-        "train": round(progress.seconds, 3),
+    return {
+        "runs": scored,
+        "summary": runs.summarize(scored),
+        "seconds": {
+            "compile": round(course.compile_seconds, 3),
+            "train": round(course.train_seconds, 3),
+        },
+        "images_per_second": round(course.images_per_second, 1),
     }
-    result["images_per_second"] = round(images_per_second, 1)
-    if is_first:
-        runs.save_predictions(out, logits, dataset.test_labels, seeds)
-        report.plot_losses(result, out / "loss.png")
-        report.plot_confusion(result, out / "confusion.png")
-        runs.save_result(out, result)
-    console.print(f"Results: {out}")
-    for line in runs.seed_table(result) + runs.closing_lines(result):
-        console.print(line)
-    return result
+
+
+def _draw(result: dict, out: Path) -> None:
+    """Draws the two pictures, of the networks that did not diverge."""
+    drawn = result
+    sound = [run for run in result["runs"] if not run["diverged"]]
+    if sound:
+        drawn = result | {"runs": sound}
+    else:
+        # Of nothing but such networks, which the picture then shows as they are.
+        alike = [run | {"diverged": False} for run in result["runs"]]
+        drawn = result | {"summary": runs.summarize(alike)}
+    report.plot_losses(drawn, out / "loss.png")
+    report.plot_confusion(drawn, out / "confusion.png")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,9 +21,25 @@ class UsageError(Exception):
     """Bad input: one line that names the flag, the value and the remedy."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal asked for the end.
+
+    Args:
+        signum: of the signal.
+        message: what is left behind; empty for what the command says by default.
+    """
+
+    def __init__(self, signum: int, message: str = ""):
+        super().__init__(message)
+        self.signum = signum
+
+
 @contextlib.contextmanager
 def exit_codes(*, interrupted: str) -> Iterator[None]:
     """Ends a command with one line: 2 after bad input, 130 after Ctrl-C.
+
+    Other signals that raise `Interrupted` end it with 128 and their number, as a shell
+    puts it: 143 for SIGTERM.
 
     Args:
         interrupted: what is left behind by a command that was interrupted.
@@ -32,9 +49,9 @@ def exit_codes(*, interrupted: str) -> Iterator[None]:
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print(f"interrupted: {interrupted}", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as error:
+        print(f"interrupted: {str(error) or interrupted}", file=sys.stderr)
+        sys.exit(128 + getattr(error, "signum", signal.SIGINT))
 
 
 def flag(help: str, metavar: str | None = None) -> Any:
@@ -136,8 +153,17 @@ class Config:
     ] = "auto"
     data_dir: DataDir = None
     out: Annotated[
-        Path | None, flag("Folder for the results. Default: runs/REG-TIME.", "DIR")
+        Path | None, flag("Folder for the results. Default: runs/REG-TIME-CODE.", "DIR")
     ] = None
+    resume: Annotated[
+        bool,
+        tyro.conf.FlagCreatePairsOff,
+        flag(
+            "Go on with the run in --out from its last checkpoint, or start it; with "
+            "the same flags the numbers are those of a run that was not interrupted. "
+            "Not with --distributed, which keeps no checkpoints."
+        ),
+    ] = False
     dtype: Annotated[
         str,
         flag(
@@ -205,6 +231,13 @@ def check(config: Config) -> None:
     ):
         if value is not None and not 0 <= value < math.inf:
             raise UsageError(f"{name}={value}: give a finite number of 0 or more.")
+    if config.resume and config.out is None:
+        raise UsageError("--resume: name the folder of the run, --out=DIR.")
+    if config.resume and config.distributed:
+        raise UsageError(
+            "--resume: --distributed keeps no checkpoints; start the run anew, in "
+            "another folder."
+        )
     if config.rate is not None and not 0 <= config.rate < 1:
         raise UsageError(f"--rate={config.rate}: give a number of 0 or more, below 1.")
     _check_unused(config)

@@ -1,47 +1,81 @@
 """What a run leaves behind: a folder of five files, and the words on the terminal."""
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from experiments import checkpoints
 from experiments.configs import Config, UsageError
 from experiments.datasets import Dataset
 
 RESULT = "result.json"
+METRICS = "metrics.jsonl"
 
 
-def claim_folder(out: Path) -> None:
-    """Makes the folder of a run, which must not hold a result yet.
+@contextlib.contextmanager
+def claim_folder(out: Path, *, resume: bool = False) -> Iterator[None]:
+    """Makes the folder of a run and keeps other processes out of it.
+
+    Args:
+        out: the folder.
+        resume: whether it may hold a run, finished or not, which stays as it is.
 
     Raises:
-        UsageError: if it holds one, is a file, or cannot be written.
+        UsageError: if it holds another run, is in use, is a file, or cannot be written.
     """
-    try:
-        holds_result = (out / RESULT).exists()
-        if not holds_result:
+    with contextlib.ExitStack() as stack:
+        try:
+            # Before anything is made, and again when nobody else can write there.
+            _check_folder(out, resume)
             out.mkdir(parents=True, exist_ok=True)
-            (out / "metrics.jsonl").write_text("")
-    except OSError as error:
-        raise UsageError(
-            f"--out={out}: cannot be written ({error.strerror}); name another folder."
-        ) from None
-    if holds_result:
+            stack.enter_context(checkpoints.lock(out))
+            _check_folder(out, resume)
+            if not resume:
+                write_metrics(out, [])
+        except OSError as error:
+            raise UsageError(
+                f"--out={out}: cannot be written ({error.strerror}); name another "
+                "folder."
+            ) from None
+        yield
+
+
+def _check_folder(out: Path, resume: bool) -> None:
+    if resume:
+        if checkpoints.exist(out) and not (out / METRICS).exists():
+            raise UsageError(
+                f"--out={out}: the checkpoints in it are of no run of this command; "
+                "name another folder."
+            )
+    elif (out / RESULT).exists():
         raise UsageError(
             f"--out={out}: it already holds a result; name another folder, or remove "
             "this one."
         )
+    elif checkpoints.exist(out):
+        raise UsageError(
+            f"--out={out}: it holds an unfinished run; go on with it by --resume, name "
+            "another folder, or remove this one."
+        )
+
+
+def write_metrics(out: Path, records: list[dict]) -> None:
+    """Writes metrics.jsonl anew."""
+    (out / METRICS).write_text("".join(dumps(record) + "\n" for record in records))
 
 
 def append_metrics(out: Path, record: dict) -> None:
     """Adds one line to metrics.jsonl."""
-    with open(out / "metrics.jsonl", "a") as file:
+    with open(out / METRICS, "a") as file:
         file.write(dumps(record) + "\n")
 
 
@@ -68,9 +102,14 @@ def save_result(out: Path, result: dict) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a file of JSON, whole or not at all."""
+    text = dumps(value, indent=2) + "\n"
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(dumps(value, indent=2) + "\n")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def dumps(value: Any, indent: int | None = None) -> str:
@@ -94,12 +133,36 @@ def describe(config: Config, dataset: Dataset) -> dict:
     # Folders are this machine's own business, and not needed to tell runs apart.
     settings["out"] = None if config.out is None else config.out.name
     settings["audio"] = None if config.audio is None else Path(config.audio).name
-    del settings["data_dir"]
+    for name in ("data_dir", "resume"):
+        del settings[name]
     return {
         "config": settings,
         "dataset": describe_dataset(dataset),
         "environment": environment(),
     }
+
+
+def describe_numbers(result: dict) -> dict[str, Any]:
+    """Describes what a run's numbers depend on, of what its result says.
+
+    Args:
+        result: as `describe` returns it.
+
+    Returns:
+        Plain Python, by flag. A recording is not among it: its name says too little.
+    """
+    config, dataset = result["config"], result["dataset"]
+    others = ("seeds_at_once", "out", "distributed", "audio", "intensity", "rate")
+    settings = {name: value for name, value in config.items() if name not in others}
+    strength = settings.pop("strength")
+    if name := Config(reg=config["reg"]).recipe.strength:
+        settings[name] = strength
+    num_batches = dataset["train_size"] // config["batch_size"]
+    settings["steps_per_epoch"] = min(
+        config["steps_per_epoch"] or num_batches, num_batches
+    )
+    settings["dataset"] = f"{dataset['title']} ({dataset['fingerprint'][:12]})"
+    return {f"--{name.replace('_', '-')}": value for name, value in settings.items()}
 
 
 def describe_dataset(dataset: Dataset) -> dict:
@@ -147,20 +210,31 @@ def commit() -> str | None:
 
 
 def summarize(runs: list[dict]) -> dict:
-    """Summarises the accuracies of several seeds.
+    """Summarises the accuracies of several seeds, those that diverged left out.
 
     Returns:
         n, and the mean, sample standard deviation (None for one seed), lowest and
-        highest accuracy in percent.
+        highest accuracy in percent, all None if n is 0; and the seeds that diverged.
     """
-    accuracies = np.array([run["accuracy"] for run in runs])
+    accuracies = np.array([run["accuracy"] for run in _sound(runs)])
+    n = len(accuracies)
     return {
-        "n": len(runs),
-        "accuracy_mean": float(accuracies.mean()),
-        "accuracy_std": float(accuracies.std(ddof=1)) if len(runs) > 1 else None,
-        "accuracy_min": float(accuracies.min()),
-        "accuracy_max": float(accuracies.max()),
+        "n": n,
+        "accuracy_mean": float(accuracies.mean()) if n else None,
+        "accuracy_std": float(accuracies.std(ddof=1)) if n > 1 else None,
+        "accuracy_min": float(accuracies.min()) if n else None,
+        "accuracy_max": float(accuracies.max()) if n else None,
+        "diverged": [run["seed"] for run in runs if run["diverged"]],
     }
+
+
+def _sound(runs: list[dict]) -> list[dict]:
+    return [run for run in runs if not run["diverged"]]
+
+
+def name_seeds(seeds: list[int]) -> str:
+    """Names seeds: "seed 58", or "seeds 58, 59"."""
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
 def seed_table(result: dict) -> list[str]:
@@ -168,6 +242,7 @@ def seed_table(result: dict) -> list[str]:
     rows = [
         f"{run['seed']:>10}  {run['train_loss'][-1]:.4f}  "
         f"{run['accuracy']:8.2f}%  {run['peak_accuracy']:6.2f}%"
+        f"{'  diverged' if run['diverged'] else ''}"
         for run in result["runs"]
     ]
     return [f"{'seed':>10}  {'loss':>6}  {'accuracy':>9}  {'peak':>7}", *rows]
@@ -175,10 +250,17 @@ def seed_table(result: dict) -> list[str]:
 
 def closing_lines(result: dict) -> list[str]:
     """Returns the lines that a run ends with, those of the original for one seed."""
-    runs, summary = result["runs"], result["summary"]
+    runs, summary = _sound(result["runs"]), result["summary"]
+    lines = []
+    if summary["diverged"]:
+        who = name_seeds(summary["diverged"])
+        lines = [f"Diverged, and left out: {who} of {len(result['runs'])}."]
+    if summary["n"] == 0:
+        return [*lines, "No network is left to score."]
     if summary["n"] == 1:
         run = runs[0]
         return [
+            *lines,
             f"Accuracy: {run['accuracy']:.2f}%",
             f"Precision: {run['precision']:.4f}, Recall: {run['recall']:.4f}, "
             f"F1: {run['f1']:.4f}",
@@ -189,6 +271,7 @@ def closing_lines(result: dict) -> list[str]:
         return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
 
     return [
+        *lines,
         f"Accuracy: {spread('accuracy', 2)}% over {summary['n']} seeds "
         f"(worst {summary['accuracy_min']:.2f}%, best {summary['accuracy_max']:.2f}%)",
         f"Precision: {spread('precision', 4)}, Recall: {spread('recall', 4)}, "

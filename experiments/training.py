@@ -92,16 +92,21 @@ class Progress(NamedTuple):
     Attributes:
         epoch: from 0.
         step: number of steps done in this epoch.
-        losses: float64 `[S]`, the mean training loss of this epoch so far.
+        totals: float32 `[S]`, the sum of this epoch's training losses so far.
         logits: float32 `[S, M, num_classes]` after an evaluation, else None.
         seconds: spent on training steps so far; neither compilation nor evaluation.
     """
 
     epoch: int
     step: int
-    losses: np.ndarray
+    totals: np.ndarray
     logits: np.ndarray | None
     seconds: float
+
+    @property
+    def losses(self) -> np.ndarray:
+        """The mean training loss of this epoch so far, float64 `[S]`."""
+        return self.totals.astype(np.float64) / self.step
 
 
 def stream(key: jax.Array, name: str) -> jax.Array:
@@ -333,7 +338,12 @@ class Trainer:
         self.compile_seconds = time.perf_counter() - start
 
     def train(
-        self, num_epochs: int, steps_per_epoch: int, *, evaluate_every: int = 1
+        self,
+        num_epochs: int,
+        steps_per_epoch: int,
+        *,
+        evaluate_every: int | None = 1,
+        start: Progress | None = None,
     ) -> Iterator[Progress]:
         """Trains all networks, and reports after every compiled call.
 
@@ -342,47 +352,56 @@ class Trainer:
             steps_per_epoch: number of steps an epoch, at most the number of whole
                 batches.
             evaluate_every: how many epochs pass from one evaluation to the next; the
-                networks are evaluated after the last one in any case.
+                networks are evaluated after the last one in any case. None for never.
+            start: where the state that was loaded had come to, or None for the start.
 
         Yields:
             Several times an epoch; at the end of one with an evaluation, test logits.
+            Where it starts at the end of an epoch, this end first.
         """
-        num_steps, seconds = 1, 0.0
-        for epoch in range(num_epochs):
-            total, step = self._zeros, 0
-            start = time.perf_counter()
+        num_steps = 1
+        step, totals, seconds = 0, self._zeros, 0.0
+        if start is not None:
+            step, seconds = start.step, start.seconds
+            totals = self._place(start.totals)
+        for epoch in range(0 if start is None else start.epoch, num_epochs):
+            begin = time.perf_counter()
             order = self._shuffle(self._state.key, epoch)
-            while step < steps_per_epoch:
+            is_over = False
+            while not is_over:
                 stop = min(step + num_steps, steps_per_epoch)
-                self._state, total = self._train_steps(
-                    self._state, total, self._constants, order, epoch, step, stop
+                self._state, totals = self._train_steps(
+                    self._state, totals, self._constants, order, epoch, step, stop
                 )
-                losses = ensembles.gather(total).astype(np.float64)
-                elapsed = time.perf_counter() - start
+                own_totals = ensembles.gather(totals)[: self.num_seeds]
+                elapsed = time.perf_counter() - begin
                 if self._mesh is not None:
                     # All processes do the same steps, by the slowest clock.
                     elapsed = float(ensembles.exchange(elapsed, mesh=self._mesh).max())
                 seconds += elapsed
                 num_steps = round((stop - step) * SECONDS_PER_CALL / elapsed) or 1
                 step = stop
+                is_over = step == steps_per_epoch
                 logits = None
-                is_last = epoch + 1 == num_epochs
-                is_time = is_last or (epoch + 1) % evaluate_every == 0
-                if step == steps_per_epoch and is_time:
-                    logits = self._logits(self._constants)
-                losses = losses[: self.num_seeds] / step
-                yield Progress(epoch, step, losses, logits, seconds)
-                start = time.perf_counter()
+                if is_over and evaluate_every is not None:
+                    is_last = epoch + 1 == num_epochs
+                    if is_last or (epoch + 1) % evaluate_every == 0:
+                        logits = self._logits(self._constants)
+                yield Progress(epoch, step, own_totals, logits, seconds)
+                begin = time.perf_counter()
+            step, totals = 0, self._zeros
 
-    def evaluate(self, images: np.ndarray) -> np.ndarray:
-        """Classifies other images than the test set's, with the same program.
+    def evaluate(self, images: np.ndarray | None = None) -> np.ndarray:
+        """Classifies images, with the one program that classifies the test set.
 
         Args:
-            images: uint8 `[M, H, W, C]`.
+            images: uint8 `[M, H, W, C]`; None for the test set.
 
         Returns:
             float32 `[S, M, num_classes]`, the logits.
         """
+        if images is None:
+            return self._logits(self._constants)
         size = len(self._constants.test_images)
         logits = []
         for start in range(0, len(images), size):
@@ -395,6 +414,59 @@ class Trainer:
             logits.append(self._logits(constants)[:, : len(block)])
         return np.concatenate(logits, axis=1)
 
+    def save_state(self) -> dict[str, np.ndarray]:
+        """Copies the state of all networks to the host.
+
+        Returns:
+            Arrays `[S, ...]` by name, the same on any mesh.
+        """
+        named, _ = jax.tree_util.tree_flatten_with_path(self._plain_state())
+        # Copied, because the device will write to what it has been given.
+        return {
+            _name(path): np.array(ensembles.gather(leaf)[: self.num_seeds])
+            for path, leaf in named
+        }
+
+    def load_state(self, arrays: dict[str, np.ndarray]) -> None:
+        """Takes up a state that `save_state` returned, to go on from there.
+
+        Raises:
+            ValueError: if it is of other networks.
+        """
+        named, treedef = jax.tree_util.tree_flatten_with_path(self._plain_state())
+        expected = {
+            _name(path): (self.num_seeds, *leaf.shape[1:], leaf.dtype)
+            for path, leaf in named
+        }
+        found = {name: (*array.shape, array.dtype) for name, array in arrays.items()}
+        if found != expected:
+            raise ValueError("the state is of networks with other arrays")
+        leaves = [arrays[_name(path)] for path, _ in named]
+        state = jax.tree_util.tree_unflatten(treedef, leaves)
+        key = jax.random.wrap_key_data(
+            jnp.asarray(state.key), impl=jax.random.key_impl(self._state.key)
+        )
+        self._state = self._place(jax.tree.map(jnp.asarray, state)._replace(key=key))
+
+    def _plain_state(self) -> TrainState:
+        """Returns the state with keys as numbers."""
+        return self._state._replace(key=jax.random.key_data(self._state.key))
+
+    def _place(self, tree: Any) -> Any:
+        """Puts what has a value for each seed onto the devices."""
+        if self._mesh is None:
+            return jax.tree.map(jnp.asarray, tree)
+        padded = ensembles.pad_seeds(tree, mesh=self._mesh)
+        return ensembles.place(padded, mesh=self._mesh, spec=P(ensembles.SEEDS))
+
     def _logits(self, constants: Constants) -> np.ndarray:
         logits = self._evaluate(self._state, constants)
+        # Python hears no signal while it waits for a device, and many networks take
+        # their time.
+        while not logits.is_ready():
+            time.sleep(0.005)
         return ensembles.gather(logits)[: self.num_seeds]
+
+
+def _name(path: tuple) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")

@@ -126,13 +126,14 @@ def test_result_has_the_promised_schema(result):
         assert all(0 < loss < 10 for loss in run["train_loss"])
         assert run["accuracy"] == run["test_accuracy"][-1]
         assert run["peak_accuracy"] == max(run["test_accuracy"])
+        assert run["diverged"] is False
         for name in ("precision", "recall", "f1"):
             assert 0 <= run[name] <= 1
         assert np.shape(run["confusion"]) == (10, 10)
         assert np.sum(run["confusion"]) == 360
     accuracies = [run["accuracy"] for run in result["runs"]]
     summary = result["summary"]
-    assert summary["n"] == 2
+    assert (summary["n"], summary["diverged"]) == (2, [])
     assert summary["accuracy_mean"] == pytest.approx(np.mean(accuracies))
     assert summary["accuracy_std"] == pytest.approx(np.std(accuracies, ddof=1))
     assert set(result["seconds"]) == {"compile", "train"}
@@ -387,8 +388,8 @@ def test_help_teaches_every_flag(monkeypatch, capsys):
         *("--reg", "--seeds", "--seeds-at-once", "--seed", "--epochs"),
         "--steps-per-epoch",
         *("--batch-size", "--learning-rate", "--weight-decay", "--intensity"),
-        *("--rate", "--audio", "--dataset", "--data-dir", "--out", "--dtype"),
-        "--distributed",
+        *("--rate", "--audio", "--dataset", "--data-dir", "--out", "--resume"),
+        *("--dtype", "--distributed"),
     ):
         # At a line's start, with something to say about it.
         assert re.search(rf"^\W*{flag} .*\w", help, re.MULTILINE), flag
@@ -408,7 +409,7 @@ class Interrupted:
     def __init__(self, functions, seeds, **settings):
         pass
 
-    def train(self, num_epochs, steps_per_epoch):
+    def train(self, num_epochs, steps_per_epoch, **settings):
         yield Progress(0, 1, np.ones(1), None, 0.1)
         raise KeyboardInterrupt
 
@@ -417,6 +418,8 @@ class Interrupted:
 def interrupted(monkeypatch):
     monkeypatch.setattr(cifar, "Trainer", Interrupted)
     monkeypatch.setattr(cifar, "make_functions", lambda *args, **kwargs: None)
+    # Of which there is nothing to fingerprint.
+    monkeypatch.setattr(cifar, "_describe_origin", lambda *args: {})
 
 
 def test_ctrl_c_exits_130_with_one_line_and_no_result(
@@ -455,7 +458,18 @@ def test_the_folder_is_named_after_arm_and_time_unless_given(
     with pytest.raises(KeyboardInterrupt):
         cifar.run(Config(reg="gaussian", dataset="digits"))
     (folder,) = (tmp_path / "runs").iterdir()
-    assert re.fullmatch(r"gaussian-\d{8}-\d{6}", folder.name)
+    assert re.fullmatch(r"gaussian-\d{8}-\d{6}-[0-9a-f]{6}", folder.name)
+
+
+def test_runs_that_start_in_the_same_second_have_folders_of_their_own(
+    tmp_path, monkeypatch, interrupted
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cifar.time, "strftime", lambda format: "20261123-000000")
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            cifar.run(Config(reg="gaussian", dataset="digits"))
+    assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
 def test_flags_reach_the_training(tmp_path, monkeypatch, capsys):
@@ -469,7 +483,7 @@ def test_flags_reach_the_training(tmp_path, monkeypatch, capsys):
         def __init__(self, functions, seeds, **settings):
             calls.update(settings, seeds=seeds)
 
-        def train(self, num_epochs, steps_per_epoch):
+        def train(self, num_epochs, steps_per_epoch, **settings):
             calls.update(num_epochs=num_epochs, steps_per_epoch=steps_per_epoch)
             raise KeyboardInterrupt
 

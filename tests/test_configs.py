@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import tyro
 
-from experiments.configs import Config, UsageError, check
+from experiments.configs import Config, Interrupted, UsageError, check, exit_codes
 from experiments.regularizers import REGULARIZERS
 
 FLAGS = (
     *("--reg", "--seeds", "--seeds-at-once", "--seed", "--epochs"),
     *("--steps-per-epoch", "--batch-size", "--learning-rate"),
     *("--weight-decay", "--intensity", "--rate", "--audio"),
-    *("--dataset", "--data-dir", "--out", "--dtype", "--distributed"),
+    *("--dataset", "--data-dir", "--out", "--resume", "--dtype", "--distributed"),
 )
 
 
@@ -28,7 +28,7 @@ def test_defaults_are_the_originals_and_pass():
     assert (config.learning_rate, config.weight_decay) == (1e-3, 0.01)
     for name in ("intensity", "rate", "audio", "data_dir", "out"):
         assert getattr(config, name) is None
-    assert config.distributed is False
+    assert config.distributed is False and config.resume is False
 
 
 def test_fields_are_the_flags():
@@ -48,6 +48,7 @@ def test_the_command_line_makes_a_config():
     assert tyro.cli(Config, args=["--reg=dropout", "--rate=0.5"]).rate == 0.5
     assert tyro.cli(Config, args=["--seeds-at-once=auto"]) == Config()
     assert tyro.cli(Config, args=["--distributed"]) == Config(distributed=True)
+    assert tyro.cli(Config, args=["--resume"]) == Config(resume=True)
     assert tyro.cli(Config, args=["--seeds-at-once=3"]).seeds_at_once == 3
     assert tyro.cli(Config, args=[]) == Config()
 
@@ -82,6 +83,7 @@ def test_strength_is_the_flag_or_the_recipes_default(name):
         {"seed": 2**32 - 1},
         {"seed": 2**32 - 4, "seeds": 4},
         {"dtype": "bfloat16"},
+        {"resume": True, "out": Path("runs/one")},
     ],
     ids=str,
 )
@@ -126,6 +128,8 @@ BAD = [
     ({"reg": "dropout", "intensity": 0.1}, "--intensity=0.1", "--reg=gaussian"),
     ({"reg": "none", "intensity": 0.1}, "--intensity=0.1", "water or plane or aphex"),
     ({"reg": "water", "audio": "song.mp3"}, "--audio=song.mp3", "--reg=aphex"),
+    ({"resume": True}, "--resume", "--out=DIR"),
+    ({"resume": True, "out": Path("a"), "distributed": True}, "--resume", "anew"),
 ]
 
 
@@ -149,3 +153,20 @@ def test_every_unused_strength_is_refused():
             if flag != recipe.strength:
                 with pytest.raises(UsageError, match=f"--reg={name} does not use it"):
                     check(Config(reg=name, **{flag: 0.1}))
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UsageError("--a: no."), 2, "error: --a: no."),
+        (KeyboardInterrupt(), 130, "interrupted: nothing is left."),
+        (Interrupted(15), 143, "interrupted: nothing is left."),
+        (Interrupted(2, "much is left."), 130, "interrupted: much is left."),
+    ],
+    ids=repr,
+)
+def test_a_command_ends_with_one_line_and_a_code(error, code, line, capsys):
+    with pytest.raises(SystemExit) as exit, exit_codes(interrupted="nothing is left."):
+        raise error
+    assert exit.value.code == code
+    assert capsys.readouterr().err.splitlines() == [line]

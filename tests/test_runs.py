@@ -21,6 +21,7 @@ ACCURACIES = [76.02, 75.73, 74.09, 73.69]
 def make_result(accuracies, **scores) -> dict:
     result_runs = [
         {"seed": 58 + index, "accuracy": accuracy, "peak_accuracy": accuracy + 0.5}
+        | {"diverged": False}
         | {"train_loss": [1.4, 0.77 + index / 100], "precision": 0.7604}
         | {"recall": accuracy / 100, "f1": 0.7565}
         | scores
@@ -33,8 +34,8 @@ def make_result(accuracies, **scores) -> dict:
 
 
 def assert_refused(out: Path) -> str:
-    with pytest.raises(UsageError) as error:
-        runs.claim_folder(out)
+    with pytest.raises(UsageError) as error, runs.claim_folder(out):
+        pass
     message = str(error.value)
     assert len(message.splitlines()) == 1
     assert message.startswith(f"--out={out}: ") and "name another folder" in message
@@ -43,7 +44,8 @@ def assert_refused(out: Path) -> str:
 
 def test_a_new_folder_is_made_with_its_parents(tmp_path):
     out = tmp_path / "runs" / "water"
-    runs.claim_folder(out)
+    with runs.claim_folder(out):
+        pass
     assert [path.name for path in out.iterdir()] == ["metrics.jsonl"]
     assert (out / "metrics.jsonl").read_text() == ""
 
@@ -51,9 +53,19 @@ def test_a_new_folder_is_made_with_its_parents(tmp_path):
 def test_a_folder_without_a_result_is_taken_and_its_metrics_start_afresh(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n')
     (tmp_path / "notes.txt").write_text("mine")
-    runs.claim_folder(tmp_path)
+    with runs.claim_folder(tmp_path):
+        pass
     assert (tmp_path / "metrics.jsonl").read_text() == ""
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_folder_to_resume_in_stays_as_it_is(tmp_path):
+    contents = {"result.json": "{}", "metrics.jsonl": '{"epoch": 1}\n'}
+    for name, content in contents.items():
+        (tmp_path / name).write_text(content)
+    with runs.claim_folder(tmp_path, resume=True):
+        pass
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == contents
 
 
 def test_a_folder_that_holds_a_result_is_left_alone(tmp_path):
@@ -142,6 +154,16 @@ def test_save_result_leaves_the_result_and_nothing_else(tmp_path):
     assert result == {"summary": {"n": 1, "accuracy_std": None}}
 
 
+def test_a_result_that_cannot_be_put_in_place_leaves_nothing(tmp_path, monkeypatch):
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="No space"):
+        runs.save_result(tmp_path, {"summary": {}})
+    assert not list(tmp_path.iterdir())
+
+
 def test_save_result_is_all_or_nothing(tmp_path):
     with pytest.raises(TypeError):
         runs.save_result(tmp_path, {"whole": 1, "no JSON": object()})
@@ -180,6 +202,7 @@ def test_describe_names_what_was_really_used_and_no_folder_of_this_machine():
     )
     description = runs.describe(config, make_dataset())
     text = runs.dumps(description)
+    assert "resume" not in text
     assert "someone" not in text and str(Path.cwd()) not in text
     settings = description["config"]
     assert (settings["audio"], settings["out"]) == ("song.flac", "aphex")
@@ -242,8 +265,8 @@ def test_commit_is_none_without(missing, checkout, monkeypatch):
 
 
 def test_summary_of_several_seeds():
-    summary = runs.summarize([{"accuracy": value} for value in ACCURACIES])
-    assert summary["n"] == 4
+    summary = make_result(ACCURACIES)["summary"]
+    assert (summary["n"], summary["diverged"]) == (4, [])
     # The published mean and sample deviation.
     assert round(summary["accuracy_mean"], 2) == 74.88
     assert round(summary["accuracy_std"], 2) == 1.16
@@ -251,13 +274,49 @@ def test_summary_of_several_seeds():
 
 
 def test_summary_of_one_seed_has_no_deviation():
-    assert runs.summarize([{"accuracy": 75.73}]) == {
+    assert make_result([75.73])["summary"] == {
         "n": 1,
         "accuracy_mean": 75.73,
         "accuracy_std": None,
         "accuracy_min": 75.73,
         "accuracy_max": 75.73,
+        "diverged": [],
     }
+
+
+def diverge(result: dict, *indices: int) -> dict:
+    for index in indices:
+        result["runs"][index] |= {"diverged": True, "train_loss": [math.nan]}
+    return result | {"summary": runs.summarize(result["runs"])}
+
+
+def test_what_diverged_is_left_out_by_name():
+    result = diverge(make_result([10.0, *ACCURACIES]), 0)
+    expected = make_result(ACCURACIES)
+    assert result["summary"] == expected["summary"] | {"diverged": [58]}
+    assert runs.closing_lines(result) == [
+        "Diverged, and left out: seed 58 of 5.",
+        *runs.closing_lines(expected),
+    ]
+    _, spoiled, *rows = runs.seed_table(result)
+    assert spoiled.endswith("  diverged") and "nan" in spoiled
+    assert not any("diverged" in row for row in rows)
+
+
+def test_one_that_is_left_closes_as_one_seed_does():
+    lines = runs.closing_lines(diverge(make_result([10.0, 75.73]), 0))
+    assert lines[1:] == runs.closing_lines(make_result([75.73]))
+
+
+def test_nothing_that_is_left_has_no_mean():
+    result = diverge(make_result([10.0, 10.0]), 0, 1)
+    summary = result["summary"]
+    assert (summary["n"], summary["diverged"]) == (0, [58, 59])
+    assert all(summary[f"accuracy_{name}"] is None for name in ("mean", "std", "min"))
+    assert runs.closing_lines(result) == [
+        "Diverged, and left out: seeds 58, 59 of 2.",
+        "No network is left to score.",
+    ]
 
 
 def test_one_seed_closes_with_the_words_of_the_original():

@@ -383,7 +383,9 @@ def test_without_augmentation_the_images_are_trained_on_as_they_are():
     assert abs(other - loss) > 1e-4
 
 
-@pytest.mark.parametrize("every, expected", [(1, [0, 1, 2]), (2, [1, 2]), (9, [2])])
+@pytest.mark.parametrize(
+    "every, expected", [(1, [0, 1, 2]), (2, [1, 2]), (9, [2]), (None, [])]
+)
 def test_networks_are_evaluated_every_so_often_and_at_the_end(arms, every, expected):
     trainer = Trainer(arms["dropout"].functions, SEEDS[:1])
     reports = trainer.train(3, 1, evaluate_every=every)
@@ -395,6 +397,7 @@ def test_trainer_classifies_other_images_as_it_does_the_test_set(trained):
     trainer, images = trained["trainer"], DATASET.test_images
     expected = trained["reports"][-1].logits
     np.testing.assert_array_equal(trainer.evaluate(images), expected)
+    np.testing.assert_array_equal(trainer.evaluate(), expected)
     # More than one block of the test set's size, and a part of one.
     many = np.concatenate([images, images[::-1], images[:3]])
     logits = trainer.evaluate(many)

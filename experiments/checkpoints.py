@@ -1,0 +1,279 @@
+"""Checkpoints of a run in OUT/checkpoints, the lock of OUT, and signals to stop.
+
+A run that was cut off anywhere, SIGKILL in the middle of a save included, goes on from
+the newest checkpoint that is sound and ends in the numbers of one that was not.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from experiments.configs import Interrupted, UsageError
+
+FOLDER = "checkpoints"
+LOCK = ".lock"
+# Raised with every change of the code that gives other numbers, for which an unfinished
+# run must not go on. What another release of JAX changes, nobody knows: a warning.
+VERSION = 1
+KEPT = 2
+
+
+class Checkpoint(NamedTuple):
+    """What a run goes on from.
+
+    Attributes:
+        about: plain Python, ready for JSON, NaN and infinity included.
+        arrays: by name.
+    """
+
+    about: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+
+class Checkpoints:
+    """The checkpoints of one run, written by Orbax in the background.
+
+    Orbax writes each under another name, renames it when it is whole and then removes
+    all but the last two.
+
+    Args:
+        out: the run's folder.
+    """
+
+    def __init__(self, out: Path):
+        import orbax.checkpoint as ocp  # which takes a second
+
+        self._args = ocp.args
+        self._folder = (out / FOLDER).absolute()
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=KEPT, cleanup_tmp_directories=True
+        )
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
+
+    def save(self, number: int, checkpoint: Checkpoint) -> None:
+        """Begins to save a checkpoint, once the one before is saved.
+
+        Args:
+            number: larger than any before; the newest one's again does nothing.
+            checkpoint: whose arrays nobody changes.
+
+        Raises:
+            OSError: if it cannot be written, or the one before could not.
+        """
+        if number == self._manager.latest_step():
+            return
+        about = checkpoint.about | {"digest": _digest(checkpoint)}
+        try:
+            self._manager.save(
+                number,
+                args=self._args.Composite(
+                    about=self._args.JsonSave(about),
+                    arrays=self._args.StandardSave(checkpoint.arrays),
+                ),
+            )
+        except Exception as error:
+            raise _as_os_error(error) from error
+
+    def wait(self) -> None:
+        """Waits until all is saved.
+
+        Raises:
+            OSError: if it could not be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise _as_os_error(error) from error
+
+    def load(self) -> Checkpoint | None:
+        """Reads the newest sound checkpoint; removes, and names, those that are not.
+
+        Returns:
+            None if there is none.
+        """
+        for number in sorted(self._manager.all_steps(), reverse=True):
+            # A damaged file may raise anything at all.
+            with contextlib.suppress(Exception):
+                found = self._manager.restore(
+                    number,
+                    args=self._args.Composite(
+                        about=self._args.JsonRestore(),
+                        arrays=self._args.StandardRestore(),
+                    ),
+                )
+                digest = found.about.pop("digest")
+                checkpoint = Checkpoint(found.about, found.arrays)
+                if digest == _digest(checkpoint):
+                    return checkpoint
+            path = self._folder / str(number)
+            shutil.rmtree(path, ignore_errors=True)
+            self._manager.reload()
+            next_one = "the one before" if self._manager.all_steps() else "the start"
+            _warn(f"{path} is damaged, and was removed; going on from {next_one}.")
+        return None
+
+    def close(self) -> None:
+        """Waits, and ends what runs in the background; what fails now is of no use."""
+        with contextlib.suppress(Exception):
+            self._manager.close()
+
+
+def exist(out: Path) -> bool:
+    """Says if a folder holds checkpoints, or what is left of them."""
+    folder = out / FOLDER
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def remove(out: Path) -> None:
+    """Removes the checkpoints of a run, if there are any."""
+    shutil.rmtree(out / FOLDER, ignore_errors=True)
+
+
+def check_same(there: dict[str, Any], here: dict[str, Any]) -> None:
+    """Refuses to go on with a run that was another.
+
+    Args:
+        there: what the numbers of the run depend on, by the name of flag or thing.
+        here: the same of this command.
+
+    Raises:
+        UsageError: names what differs, there and here.
+    """
+    names = dict.fromkeys([*there, *here])
+    differences = [
+        f"{name}: {there.get(name)} there, {here.get(name)} here"
+        for name in names
+        if there.get(name) != here.get(name)
+    ]
+    if differences:
+        raise UsageError(
+            f"--resume: the run in --out was another ({'; '.join(differences)}); give "
+            "the flags, files and code that it was started with, or another folder."
+        )
+
+
+def warn_if_elsewhere(there: dict[str, Any], here: dict[str, Any]) -> None:
+    """Says if a run began where its numbers may have been others, by a little."""
+    differences = [
+        f"{name} {there[name]} there, {here[name]} here"
+        for name in there
+        if there[name] != here[name]
+    ]
+    if differences:
+        _warn(
+            f"--resume: {'; '.join(differences)}; the numbers may differ from those of "
+            "a run that was not interrupted."
+        )
+
+
+@contextlib.contextmanager
+def lock(out: Path) -> Iterator[None]:
+    """Keeps other processes out of a folder; the system lets go of a dead one's.
+
+    Raises:
+        UsageError: if another process holds it.
+        OSError: if the folder cannot be written.
+    """
+    path = out / LOCK
+    while True:
+        file = open(path, "a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Not if its owner ended, and removed it, after it was opened here.
+            if os.path.exists(path) and os.path.samestat(
+                os.stat(path), os.fstat(file.fileno())
+            ):
+                break
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip() or "another one"
+            file.close()
+            raise UsageError(
+                f"--out={out}: process {owner} is writing to it; wait for its end, or "
+                "name another folder."
+            ) from None
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+    with file:
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        try:
+            yield
+        finally:
+            # While it is still held, or it might be the next one's.
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+class Signals:
+    """Hears SIGINT and SIGTERM, while it is entered: each raises `Interrupted`.
+
+    Attributes:
+        held: True while a first signal only notes itself in `heard`; a second one
+            raises all the same.
+        heard: the signal that came while it was held, or None.
+    """
+
+    def __init__(self) -> None:
+        self.held = False
+        self.heard: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        # Elsewhere, as in a notebook's helper, Python has no say in it.
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                self._before[signum] = signal.signal(signum, self._hear)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+
+    def _hear(self, signum: int, frame: FrameType | None) -> None:
+        if not self.held or self.heard is not None:
+            raise Interrupted(signum)
+        self.heard = signum
+
+
+def digest_arrays(arrays: dict[str, np.ndarray]) -> str:
+    """Returns a fingerprint of arrays and their names."""
+    sha = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        sha.update(repr((name, str(array.dtype), array.shape)).encode())
+        sha.update(np.ascontiguousarray(array).data)
+    return sha.hexdigest()
+
+
+def _digest(checkpoint: Checkpoint) -> str:
+    text = json.dumps(checkpoint.about, sort_keys=True)
+    text += digest_arrays(checkpoint.arrays)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _as_os_error(error: Exception) -> OSError:
+    """Gives an error of Orbax, or of TensorStore beneath it, one type and one line."""
+    if isinstance(error, OSError):
+        return error
+    line = str(error).partition("\n")[0]
+    return OSError(0, line[:200] or type(error).__name__)
+
+
+def _warn(line: str) -> None:
+    print(f"warning: {line}", file=sys.stderr)

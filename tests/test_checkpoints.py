@@ -1,0 +1,774 @@
+"""A run cut off anywhere goes on, and ends in the numbers of one that was not."""
+
+import copy
+import dataclasses
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import checkpoints, cifar, metrics, report, runs, training
+from experiments.checkpoints import Checkpoint, Checkpoints, Signals, lock
+from experiments.configs import Config, Interrupted, UsageError
+
+ROOT = Path(__file__).parents[1]
+FILES = {
+    *("result.json", "metrics.jsonl", "predictions.npz"),
+    *("loss.png", "confusion.png"),
+}
+SEEDS = [58, 59, 60]
+STEPS = 3
+FLAGS = ["--reg=dropout", "--dataset=digits", "--seeds=3", "--epochs=3"]
+FLAGS += [f"--steps-per-epoch={STEPS}", "--batch-size=16"]
+
+
+def call_main(*flags) -> int:
+    """Runs the command here, and returns its exit code."""
+    before, sys.argv = sys.argv, ["cifar", *map(str, flags)]
+    try:
+        cifar.main()
+    except SystemExit as exit:
+        return exit.code
+    finally:
+        sys.argv = before
+    return 0
+
+
+def numbers(out: Path) -> tuple:
+    """All that a run leaves which does not depend on the clock."""
+    assert {path.name for path in out.iterdir()} == FILES
+    result = json.loads((out / "result.json").read_text())
+    for name in ("seconds", "images_per_second"):
+        del result[name]
+    result["config"]["out"] = None
+    del result["environment"]["commit"]  # someone may work on the checkout
+    rows = (out / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(row) for row in rows]
+    for record in records:
+        del record["seconds"]
+    with np.load(out / "predictions.npz") as saved:
+        arrays = {name: saved[name].tobytes() for name in saved}
+    return result, records, arrays
+
+
+class Shared:
+    """Runs in this process, that share their compiled programs and take one step a
+    call.
+
+    Attributes:
+        at_step: called with the number of steps done, after each.
+        at_evaluation: called before each.
+        change: of the initial state, before a run that starts afresh.
+    """
+
+    def __init__(self, patch):
+        self.reset()
+        made: dict = {}
+
+        def make_functions(*args, **kwargs):
+            if "functions" not in made:
+                made["functions"] = original_functions(*args, **kwargs)
+            return made["functions"]
+
+        def make_trainer(*args, **kwargs):
+            if "trainer" not in made:
+                made["trainer"] = training.Trainer(*args, **kwargs)
+                made["state"] = made["trainer"].save_state()
+            trainer = copy.copy(made["trainer"])
+            state = {name: array.copy() for name, array in made["state"].items()}
+            self.change(state)
+            trainer.load_state(state)
+            evaluate = trainer.evaluate
+
+            def evaluate_noticed():
+                self.at_evaluation()
+                return evaluate()
+
+            trainer.evaluate = evaluate_noticed
+            return trainer
+
+        @contextmanager
+        def progress_bar(total, console):
+            yield lambda done, text: self.at_step(done)
+
+        original_functions = cifar.make_functions
+        patch.setattr(cifar, "make_functions", make_functions)
+        patch.setattr(cifar, "Trainer", make_trainer)
+        patch.setattr(cifar, "progress_bar", progress_bar)
+        patch.setattr(training, "SECONDS_PER_CALL", 1e-9)
+
+    def reset(self):
+        self.at_step: Callable[[int], object] = lambda done: None
+        self.at_evaluation: Callable[[], object] = lambda: None
+        self.change: Callable[[dict], object] = lambda state: None
+
+
+@pytest.fixture(scope="module")
+def module_patch():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def all_shared(module_patch) -> Shared:
+    return Shared(module_patch)
+
+
+@pytest.fixture
+def shared(all_shared) -> Shared:
+    all_shared.reset()
+    return all_shared
+
+
+@pytest.fixture(scope="module")
+def reference(all_shared, tmp_path_factory) -> tuple:
+    """The numbers of a run that nobody interrupted."""
+    out = tmp_path_factory.mktemp("reference") / "run"
+    all_shared.reset()
+    assert call_main(*FLAGS, f"--out={out}") == 0
+    return numbers(out)
+
+
+def send(signum: int, when: int) -> Callable[[int], None]:
+    return lambda done: os.kill(os.getpid(), signum) if done == when else None
+
+
+def interrupt(shared: Shared, out: Path, *, after: int, flags=()) -> None:
+    """Leaves a run behind that was stopped after some steps."""
+    shared.at_step = send(signal.SIGTERM, after)
+    assert call_main(*FLAGS, f"--out={out}", *flags) == 143
+    shared.reset()
+
+
+def steps_saved(out: Path) -> list[int]:
+    return sorted(int(path.name) for path in (out / checkpoints.FOLDER).iterdir())
+
+
+def one_error(capsys) -> str:
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+# Interrupted and resumed
+
+
+@pytest.mark.parametrize("after", [1, 2, 3, 5, 6, 8, 9])
+def test_a_run_stopped_anywhere_and_resumed_ends_in_the_same_numbers(
+    after, shared, reference, tmp_path, capsys
+):
+    out = tmp_path / "run"
+    signum, code = [(signal.SIGTERM, 143), (signal.SIGINT, 130)][after % 2]
+    shared.at_step = send(signum, after)
+    assert call_main(*FLAGS, f"--out={out}") == code
+    line = one_error(capsys)
+    assert line.startswith("interrupted: ") and f"--out={out} and --resume" in line
+    ends = [done for done in (3, 6, 9) if done < after]
+    assert steps_saved(out) == [*ends, after][-2:]
+    assert {path.name for path in out.iterdir()} == {"metrics.jsonl", "checkpoints"}
+    shared.reset()
+    done_later: list[int] = []
+    shared.at_step = done_later.append
+    assert call_main(*FLAGS, f"--out={out}", "--resume") == 0
+    # Not a step was done twice; an epoch's end is looked at again.
+    first = after if after % STEPS == 0 else after + 1
+    assert done_later == [*range(first, 10)]
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    epoch, step = divmod(after - 1, STEPS)
+    assert f"Going on in epoch {epoch + 1}, step {step + 1}." in printed.out
+    assert numbers(out) == reference
+
+
+def test_a_run_stopped_again_and_again_ends_in_the_same_numbers(
+    shared, reference, tmp_path
+):
+    out = tmp_path / "run"
+    for after in range(1, 10):
+        interrupt(shared, out, after=after, flags=["--resume"])
+    assert call_main(*FLAGS, f"--out={out}", "--resume") == 0
+    assert numbers(out) == reference
+
+
+def test_a_signal_in_an_evaluation_ends_it_at_once(shared, reference, tmp_path, capsys):
+    out = tmp_path / "run"
+
+    def stop():
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("the evaluation went on")
+
+    shared.at_evaluation = stop
+    assert call_main(*FLAGS, f"--out={out}") == 143
+    assert "--resume" in one_error(capsys)
+    assert steps_saved(out) == [3]
+    shared.reset()
+    assert call_main(*FLAGS, f"--out={out}", "--resume") == 0
+    assert numbers(out) == reference
+
+
+def test_a_signal_before_the_first_checkpoint_leaves_nothing_to_resume(
+    shared, tmp_path, monkeypatch, capsys
+):
+    def stop(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cifar, "make_functions", stop)
+        assert call_main(*FLAGS, f"--out={tmp_path}") == 143
+    assert one_error(capsys) == "interrupted: no result was written."
+    # The same command can be given again.
+    shared.at_step = send(signal.SIGINT, 1)
+    assert call_main(*FLAGS, f"--out={tmp_path}") == 130
+
+
+def test_a_signal_while_the_result_is_written_comes_too_late(
+    shared, reference, tmp_path, monkeypatch
+):
+    save = runs.save_predictions
+
+    def stop(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        save(*args)
+
+    monkeypatch.setattr(runs, "save_predictions", stop)
+    assert call_main(*FLAGS, f"--out={tmp_path / 'run'}") == 0
+    assert numbers(tmp_path / "run") == reference
+
+
+def test_resume_starts_a_run_that_there_is_not(shared, reference, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert call_main(*FLAGS, f"--out={out}", "--resume") == 0
+    assert "starting afresh" in capsys.readouterr().out
+    assert numbers(out) == reference
+
+
+def test_a_finished_run_is_left_alone(shared, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert call_main(*FLAGS, f"--out={out}") == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    (out / checkpoints.FOLDER).mkdir()  # killed before it was removed
+    capsys.readouterr()
+    assert call_main(*FLAGS, f"--out={out}", "--resume") == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("Nothing to do") and printed.err == ""
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    # But it is not taken for another.
+    assert call_main(*FLAGS, f"--out={out}", "--resume", "--seed=3") == 2
+    assert "--seed: 58 there, 3 here" in one_error(capsys)
+    (out / "result.json").write_text("{")
+    assert call_main(*FLAGS, f"--out={out}", "--resume") == 2
+    assert "cannot be read" in one_error(capsys)
+
+
+# Refused
+
+
+def test_without_resume_an_unfinished_run_is_refused(shared, tmp_path, capsys):
+    out = tmp_path / "run"
+    interrupt(shared, out, after=4)
+    capsys.readouterr()
+    assert call_main(*FLAGS, f"--out={out}") == 2
+    line = one_error(capsys)
+    assert line.startswith(f"error: --out={out}: ") and "--resume" in line
+    assert steps_saved(out) == [3, 4]
+
+
+def test_another_runs_folder_is_refused_and_kept(shared, tmp_path, capsys):
+    file = tmp_path / checkpoints.FOLDER / "100" / "weights"
+    file.parent.mkdir(parents=True)
+    file.write_text("mine")
+    for flags, named in ((["--resume"], "of no run"), ([], "unfinished")):
+        assert call_main(*FLAGS, f"--out={tmp_path}", *flags) == 2
+        assert named in one_error(capsys)
+        assert file.read_text() == "mine"
+
+
+OTHERS = [
+    # flags, and how the difference is named
+    (["--seed=3"], "--seed: 58 there, 3 here"),
+    (["--seeds=2"], "--seeds: 3 there, 2 here"),
+    (["--epochs=4"], "--epochs: 3 there, 4 here"),
+    (["--steps-per-epoch=4"], "--steps-per-epoch: 3 there, 4 here"),
+    (["--batch-size=8"], "--batch-size: 16 there, 8 here"),
+    (["--learning-rate=0.1"], "--learning-rate: 0.001 there, 0.1 here"),
+    (["--weight-decay=0"], "--weight-decay: 0.01 there, 0.0 here"),
+    (["--rate=0.5"], "--rate: 0.2 there, 0.5 here"),
+    (["--dtype=bfloat16"], "--dtype: float32 there, bfloat16 here"),
+    (["--reg=none"], "--reg: dropout there, none here"),
+]
+
+
+def test_a_run_is_not_resumed_as_another(shared, reference, tmp_path, capsys):
+    out = tmp_path / "run"
+    interrupt(shared, out, after=4)
+    for flags, named in OTHERS:
+        capsys.readouterr()
+        assert call_main(*FLAGS, f"--out={out}", "--resume", *flags) == 2, flags
+        line = one_error(capsys)
+        assert line.startswith("error: --resume: ") and named in line
+        assert steps_saved(out) == [3, 4]
+    # What changes no number may differ, and a default may be written out.
+    flags = ["--seeds-at-once=2", "--data-dir=elsewhere", "--rate=0.2"]
+    assert call_main(*FLAGS, f"--out={out}", "--resume", *flags) == 0
+    result, *rest = numbers(out)
+    assert (result["runs"], *rest) == (reference[0]["runs"], *reference[1:])
+
+
+def test_other_code_other_data_and_another_jax(
+    shared, reference, tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        there = runs.environment() | {"jax": "0.0.1"}
+        patch.setattr(runs, "environment", lambda: there)
+        interrupt(shared, out, after=4)
+    command = [*FLAGS, f"--out={out}", "--resume"]
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "VERSION", 0)
+        assert call_main(*command) == 2
+        assert f"code version: {checkpoints.VERSION + 1} there" in one_error(capsys)
+    load = cifar.datasets.load
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            cifar.datasets,
+            "load",
+            lambda *args: dataclasses.replace(load(*args), fingerprint="abcd"),
+        )
+        assert call_main(*command) == 2
+        assert "(abcd) here" in one_error(capsys)
+    assert call_main(*command) == 0
+    line = one_error(capsys)
+    assert line.startswith("warning: --resume: jax 0.0.1 there, ")
+    assert numbers(out) == reference
+
+
+def test_a_recording_is_known_by_its_sound(tmp_path, monkeypatch):
+    class Functions:
+        class constants:
+            layers = {"bank": np.arange(6.0)}
+
+    result = {
+        "config": {"reg": "aphex", "strength": 0.05, "batch_size": 2}
+        | {"steps_per_epoch": None},
+        "dataset": {"title": "a", "fingerprint": "b", "train_size": 4},
+        "environment": {"jax": "1", "device": "cpu x2"},
+    }
+    config = Config(reg="aphex", audio="a.wav")
+
+    def describe():
+        return cifar._describe_origin(config, result, Functions)  # type: ignore
+
+    before = describe()
+    assert before["environment"] == {"jax": "1", "device": "cpu"}
+    assert before["numbers"]["--intensity"] == 0.05
+    config = Config(reg="aphex", audio="b.wav")
+    assert describe() == before
+    Functions.constants.layers = {"bank": np.arange(6.0) + 1}
+    assert describe()["numbers"]["--audio"] != before["numbers"]["--audio"]
+
+
+# Damaged
+
+
+def files_of(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def truncate(folder: Path) -> None:
+    for path in files_of(folder):
+        os.truncate(path, path.stat().st_size // 2)
+
+
+def garble(folder: Path) -> None:
+    for path in files_of(folder):
+        path.write_bytes(random.Random(0).randbytes(path.stat().st_size))
+
+
+def flip_a_bit(folder: Path) -> None:
+    path = max(files_of(folder), key=lambda path: path.stat().st_size)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def empty(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def lie(folder: Path) -> None:
+    (path,) = (folder / "about").glob("metadata*")
+    path.write_text(path.read_text().replace('"step": 2', '"step": 1'))
+
+
+def lose(name: str) -> Callable[[Path], None]:
+    def lose(folder):
+        shutil.rmtree(folder / name)
+
+    return lose
+
+
+DAMAGES = {
+    "truncated": truncate,
+    "garbled": garble,
+    "one bit": flip_a_bit,
+    "emptied": empty,
+    "no arrays": lose("arrays"),
+    "no about": lose("about"),
+    "a lie": lie,
+}
+
+
+@pytest.fixture(scope="module")
+def unfinished(all_shared, reference, tmp_path_factory) -> Path:
+    """A run stopped after its second epoch's second step."""
+    out = tmp_path_factory.mktemp("unfinished") / "run"
+    interrupt(all_shared, out, after=5)
+    assert steps_saved(out) == [3, 5]
+    return out
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    damage, unfinished, shared, reference, tmp_path, capfd
+):
+    out = tmp_path / "run"
+    shutil.copytree(unfinished, out)
+    damage(out / checkpoints.FOLDER / "5")
+    assert call_main(*FLAGS, f"--out={out}", "--resume") == 0
+    printed = capfd.readouterr()
+    (line,) = printed.err.splitlines()
+    assert line.startswith("warning: ") and "checkpoints/5 is damaged" in line
+    assert "going on from the one before" in line
+    assert "Going on in epoch 1, step 3." in printed.out
+    assert numbers(out) == reference
+
+
+def test_with_nothing_sound_a_run_starts_afresh_and_says_so(
+    unfinished, shared, reference, tmp_path, capfd
+):
+    out = tmp_path / "run"
+    shutil.copytree(unfinished, out)
+    for number in (3, 5):
+        truncate(out / checkpoints.FOLDER / str(number))
+    (out / checkpoints.FOLDER / "8.orbax-checkpoint-tmp-9").mkdir()
+    (out / checkpoints.FOLDER / "notes").write_text("in the way")
+    (out / "metrics.jsonl").write_text("half a li")
+    assert call_main(*FLAGS, f"--out={out}", "--resume") == 0
+    printed = capfd.readouterr()
+    newest, oldest = printed.err.splitlines()
+    assert "the one before" in newest and "going on from the start" in oldest
+    assert "starting afresh" in printed.out
+    assert numbers(out) == reference
+
+
+# The checkpoints themselves
+
+
+def make_checkpoint(number: int) -> Checkpoint:
+    about = {"number": number, "loss": [float("inf"), 0.1], "none": None}
+    arrays = {"a.b": np.full((2, 3), number, np.float32), "c": np.arange(number)}
+    return Checkpoint(about, arrays)
+
+
+def test_checkpoints_come_back_and_the_last_two_are_kept(tmp_path):
+    with closing(Checkpoints(tmp_path)) as saved:
+        assert saved.load() is None
+        for number in (1, 2, 5, 5):
+            saved.save(number, make_checkpoint(number))
+        saved.wait()
+        assert steps_saved(tmp_path) == [2, 5]
+    with closing(Checkpoints(tmp_path)) as saved:
+        found, expected = saved.load(), make_checkpoint(5)
+    assert found is not None
+    assert found.about == expected.about
+    assert found.arrays.keys() == expected.arrays.keys()
+    for name, array in expected.arrays.items():
+        assert found.arrays[name].dtype == array.dtype
+        np.testing.assert_array_equal(found.arrays[name], array)
+    checkpoints.remove(tmp_path)
+    assert not checkpoints.exist(tmp_path) and not list(tmp_path.iterdir())
+
+
+def test_a_state_of_other_networks_is_refused(shared, tmp_path, capsys):
+    out = tmp_path / "run"
+    interrupt(shared, out, after=1)
+    load = Checkpoints.load
+
+    def load_less(self):
+        checkpoint = load(self)
+        del checkpoint.arrays[next(iter(checkpoint.arrays.keys() - {"totals"}))]
+        return checkpoint
+
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "load", load_less)
+        assert call_main(*FLAGS, f"--out={out}", "--resume") == 2
+    assert "another version of the code" in one_error(capsys)
+
+
+# The lock
+
+
+def test_a_folder_in_use_is_refused(shared, tmp_path, capsys):
+    with lock(tmp_path):
+        for flags in ([], ["--resume"]):
+            assert call_main(*FLAGS, f"--out={tmp_path}", *flags) == 2
+            line = one_error(capsys)
+            assert line.startswith(f"error: --out={tmp_path}: process {os.getpid()} ")
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert not list(tmp_path.iterdir())
+    with lock(tmp_path):
+        pass
+
+
+def test_the_dead_hold_no_lock(tmp_path):
+    program = (
+        "import fcntl, sys, time; file = open(sys.argv[1], 'w'); "
+        "fcntl.flock(file, fcntl.LOCK_EX); print('1234567', file=file, flush=True); "
+        "print('held', flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / ".lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(UsageError, match="process 1234567 is writing"):
+            with lock(tmp_path):
+                pass
+        process.kill()
+    with lock(tmp_path):
+        assert (tmp_path / ".lock").read_text() == str(os.getpid())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_that_its_owner_removes_meanwhile_is_taken_anew(tmp_path, monkeypatch):
+    flock = checkpoints.fcntl.flock
+    calls = []
+
+    def remove_first(file, how):
+        if not calls:
+            (tmp_path / ".lock").unlink()
+        calls.append(how)
+        flock(file, how)
+
+    monkeypatch.setattr(checkpoints.fcntl, "flock", remove_first)
+    with lock(tmp_path):
+        assert (tmp_path / ".lock").read_text() == str(os.getpid())
+    assert len(calls) == 2
+
+
+# Signals
+
+
+def test_signals_wait_while_they_are_held_but_only_once():
+    before = signal.getsignal(signal.SIGTERM)
+    with Signals() as signals:
+        with pytest.raises(Interrupted) as error:
+            os.kill(os.getpid(), signal.SIGINT)
+        assert error.value.signum == signal.SIGINT
+        signals.held = True
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.heard == signal.SIGTERM
+        with pytest.raises(Interrupted):
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+# A disk that fills, a folder that turns read-only
+
+
+def fail(*args, **kwargs):
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("where", "name"),
+    [
+        (runs, "append_metrics"),
+        (runs, "save_predictions"),
+        (runs.os, "replace"),
+        (report, "plot_losses"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_disk_that_fills_ends_with_one_line_and_keeps_what_is_there(
+    where, name, shared, reference, tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, fail)
+        assert call_main(*FLAGS, f"--out={out}") == 2
+    line = one_error(capsys)
+    assert line.startswith(f"error: --out={out}: cannot be written any more")
+    assert "No space left on device" in line and "--resume" in line
+    assert checkpoints.exist(out)
+    assert not list(out.glob("*.tmp")) and not (out / ".lock").exists()
+    assert call_main(*FLAGS, f"--out={out}", "--resume") == 0
+    assert numbers(out) == reference
+
+
+@pytest.mark.parametrize("name", ["save", "wait_until_finished"])
+def test_a_checkpoint_that_cannot_be_written_ends_the_same(
+    name, shared, tmp_path, monkeypatch, capsys
+):
+    import orbax.checkpoint as ocp
+
+    def fail_as_tensorstore_does(*args, **kwargs):
+        raise ValueError("RESOURCE_EXHAUSTED: no space\nand much more")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ocp.CheckpointManager, name, fail_as_tensorstore_does)
+        shared.at_step = send(signal.SIGTERM, 2)
+        assert call_main(*FLAGS, f"--out={tmp_path}") == 2
+    line = one_error(capsys)
+    assert "RESOURCE_EXHAUSTED: no space" in line and "much more" not in line
+
+
+# One bad seed
+
+
+def spoil(*indices: int) -> Callable[[dict], None]:
+    """Makes some networks diverge, from their first step on."""
+
+    def change(state):
+        for name, array in state.items():
+            if name.startswith("params"):
+                array[list(indices)] = np.nan
+
+    return change
+
+
+def test_a_seed_that_diverges_is_named_and_left_out(
+    shared, reference, tmp_path, capsys
+):
+    shared.change = spoil(1)
+    assert call_main(*FLAGS, f"--out={tmp_path / 'run'}") == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    result, records, _ = numbers(tmp_path / "run")
+    expected, *_ = reference
+    assert [run["diverged"] for run in result["runs"]] == [False, True, False]
+    for index in (0, 2):
+        assert result["runs"][index] == expected["runs"][index]
+    assert result["runs"][1]["train_loss"] == [None] * 3
+    assert [record["train_loss"][1] for record in records] == [None] * 3
+    summary = result["summary"]
+    assert (summary["n"], summary["diverged"]) == (2, [59])
+    accuracies = [expected["runs"][index]["accuracy"] for index in (0, 2)]
+    assert summary["accuracy_mean"] == pytest.approx(np.mean(accuracies))
+    lines = printed.out.splitlines()
+    assert "Diverged, and left out: seed 59 of 3." in lines
+    epochs = [line for line in lines if line.startswith("Epoch")]
+    assert len(epochs) == 3
+    for line in epochs:
+        assert line.endswith(", diverged: seed 59")
+        assert re.search(r"Loss: \d+\.\d+, Accuracy: \d+\.\d+%", line)
+
+
+def test_all_seeds_that_diverge_leave_no_mean(shared, tmp_path, capsys):
+    shared.change = spoil(0, 1, 2)
+    assert call_main(*FLAGS, f"--out={tmp_path / 'run'}") == 0
+    result, _, _ = numbers(tmp_path / "run")
+    assert result["summary"] == {
+        "n": 0,
+        **dict.fromkeys(f"accuracy_{name}" for name in ("mean", "std", "min", "max")),
+        "diverged": SEEDS,
+    }
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "Diverged, and left out: seeds 58, 59, 60 of 3.",
+        "No network is left to score.",
+    ]
+
+
+def test_a_seed_that_diverged_before_an_interruption_is_known_after_it(
+    shared, tmp_path
+):
+    results = []
+    for name in ("whole", "cut"):
+        out = tmp_path / name
+        shared.change = spoil(2)
+        if name == "cut":
+            shared.at_step = send(signal.SIGTERM, 5)
+            assert call_main(*FLAGS, f"--out={out}") == 143
+            shared.reset()
+        assert call_main(*FLAGS, f"--out={out}", "--resume") == 0
+        results.append(numbers(out))
+    assert results[0] == results[1]
+    assert results[0][0]["summary"]["diverged"] == [60]
+
+
+def test_finite_losses_are_not_enough():
+    records = [{"train_loss": [1.0, 1.0, np.inf]}, {"train_loss": [1.0, 1.0, 1.0]}]
+    logits = np.zeros((3, 4, 10))
+    logits[1, 2, 3] = np.inf
+    assert cifar._diverged(records, logits).tolist() == [False, True, True]
+    assert metrics.accuracy(logits, np.zeros(4, int)).shape == (3,)
+
+
+# Killed
+
+
+def test_chaos(tmp_path):
+    """SIGKILL at random moments of the real command, its saves included."""
+    num_kills = int(os.environ.get("CHAOS_KILLS", "3"))
+    environment = {k: v for k, v in os.environ.items() if k != "FORCE_COLOR"}
+    environment["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path / "programs")
+    # Two devices, one of which trains a copy of the last seed.
+    environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+    environment["JAX_PLATFORMS"] = "cpu"
+    flags = [*FLAGS, "--epochs=5"]
+    rng = random.Random(os.environ.get("CHAOS_SEED", "0"))
+
+    def start(out: Path) -> subprocess.Popen:
+        command = [sys.executable, "-W", "error", "-m", "experiments.cifar", *flags]
+        return subprocess.Popen(
+            [*command, f"--out={out}", "--resume"],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def finish(process: subprocess.Popen) -> None:
+        _, errors = process.communicate(timeout=600)
+        assert (process.returncode, errors) == (0, "")
+
+    whole = tmp_path / "whole"
+    finish(start(whole))  # and compiles
+    # How long the next ones have between the first line and the last.
+    with start(tmp_path / "timed") as process:
+        assert process.stdout is not None
+        while "water" not in (line := process.stdout.readline()) and line:
+            if line.startswith("dropout on"):
+                begin = time.monotonic()
+        seconds = time.monotonic() - begin
+        assert process.stderr is not None and process.stderr.read() == ""
+    assert numbers(tmp_path / "timed") == numbers(whole)
+
+    kills, out = 0, tmp_path / "run 0"
+    while kills < num_kills:
+        with start(out) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(rng.uniform(0, 1) * seconds)
+            was_running = process.poll() is None
+            process.kill()
+        kills += was_running
+        if (out / "result.json").exists():
+            finish(start(out))  # says that it is finished, and clears up
+            assert numbers(out) == numbers(whole)
+            out = tmp_path / f"run {kills}"
+    finish(start(out))
+    assert numbers(out) == numbers(whole)
