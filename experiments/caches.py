@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 
-import jax
-
 
 def folder(name: str) -> Path | None:
     """Finds a folder among the user's caches, and makes it.
@@ -30,6 +28,8 @@ def keep_programs() -> None:
 
     JAX_COMPILATION_CACHE_DIR names another folder; empty, it keeps nothing.
     """
+    import jax  # which the rest of this module has no need of
+
     chosen = os.environ.get("JAX_COMPILATION_CACHE_DIR")
     if chosen is None:
         chosen = str(folder("programs") or "")

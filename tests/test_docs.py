@@ -11,7 +11,11 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from experiments import plans, store, verdict
+from experiments.store import Cell
+
 DOCS = Path(__file__).parent.parent / "docs"
+RESULTS = DOCS.parent / "results"
 ARMS = ("none", "dropout", "gaussian", "water", "aphex")
 
 
@@ -327,3 +331,49 @@ def test_make_noises_refuses_a_page_without_the_marks(tmp_path):
     with pytest.raises(ValueError, match="noises.md lacks the lines <!-- table"):
         runpy.run_path(str(DOCS / "make_noises.py"))["main"](tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["noises.md"]
+
+
+def test_the_tables_of_the_results_follow_from_the_records(tmp_path):
+    page = (DOCS / "results.md").read_text("utf-8")
+    (tmp_path / "results.md").write_text(page, "utf-8")
+    runpy.run_path(str(DOCS / "make_results.py"))["main"](tmp_path)
+    assert (tmp_path / "results.md").read_text("utf-8") == page
+    studies = {path.parent.name for path in RESULTS.glob("*/plan.json")}
+    drawn = {path.stem for path in tmp_path.glob("images/*.svg")}
+    assert drawn == {f"study_{name}" for name in studies}
+    assert drawn == {path.stem for path in DOCS.glob("images/study_*.svg")}
+
+
+def test_the_readme_quotes_the_verdict():
+    said = verdict.sentence(store.read([RESULTS / "claim"]))
+    readme = (DOCS.parent / "README.md").read_text("utf-8")
+    quoted = " ".join(re.findall(r"^> (.*)$", readme, re.MULTILINE))
+    assert quoted == said
+
+
+@pytest.mark.parametrize("name", ["claim", "controls"])
+def test_results_are_of_plans_as_they_were_written_down(name):
+    study = store.read([RESULTS / name])
+    assert study.plan == plans.load(name)
+    done = {tuple(record[key] for key in Cell._fields) for record in study.records}
+    chosen = store.choose_strengths(study.plan, study.tuning)
+    assert done == {
+        cell
+        for cell in store.all_cells(study.plan)
+        if cell.strength == chosen.get(cell.arm, cell.strength)
+    }
+    commits = {record["environment"]["commit"] for record in study.records}
+    assert not any(commit.endswith("-dirty") for commit in commits)
+
+
+def test_every_promise_of_reliability_has_a_test():
+    page = (DOCS / "reliability.md").read_text("utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| ")]
+    rows = [row for row in rows if not row.startswith("| fault")]
+    assert len(rows) > 30
+    for row in rows:
+        named = re.findall(r"`(test_\w+)::(test_\w+)`", row)
+        assert named, row
+        for module, test in named:
+            source = (Path(__file__).parent / f"{module}.py").read_text("utf-8")
+            assert f"def {test}(" in source, test

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from experiments.configs import Config
+from experiments.report import ReportConfig
+from experiments.study import StudyConfig
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -35,7 +37,9 @@ def test_first_command_comes_first():
 
 
 def test_flags_exist():
-    flags = {field.name.replace("_", "-") for field in dataclasses.fields(Config)}
+    configs = (Config, StudyConfig, ReportConfig)
+    fields = [field for config in configs for field in dataclasses.fields(config)]
+    flags = {field.name.replace("_", "-") for field in fields}
     # Those of SLURM and of Google Cloud are not ours.
     ours = re.sub(r"^(#SBATCH|gcloud) .*$", "", README, flags=re.MULTILINE)
     named = set(re.findall(r" --([a-z][a-z-]+)", ours)) - {"help"}

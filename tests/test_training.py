@@ -350,24 +350,24 @@ def test_where_an_epoch_is_cut_changes_no_bit(arms):
     assert total == loss
 
 
-def test_networks_of_one_program_differ_in_strength():
-    functions = make_arm("gaussian", jnp.float32(0.1))
-    assert takes_strengths(functions)
-    assert not takes_strengths(make_arm("none", 0.0))
-    assert not takes_strengths(make_arm("gaussian", 0.1))  # a number is no state
-    strengths = [0.0, 0.1, 2.0]
-    trainer = Trainer(functions, [58] * 3, strengths=strengths)
+def test_networks_of_one_program_differ_in_strength(arms):
+    arm, strengths = arms["water"], [0.0, 0.1, 2.0]
+    assert takes_strengths(arm.functions)
+    assert not takes_strengths(arms["dropout"].functions)  # a number is no state
+    trainer = Trainer(arm.functions, [58] * 3, strengths=strengths)
     *_, last = trainer.train(num_epochs=1, steps_per_epoch=1)
+    start = arm.functions.init(jax.random.key(58))
     for strength, loss in zip(strengths, last.losses, strict=True):
-        alone = Trainer(make_arm("gaussian", strength), [58])
-        *_, expected = alone.train(num_epochs=1, steps_per_epoch=1)
-        np.testing.assert_allclose(loss, expected.losses[0], rtol=1e-5)
+        constants = arm.at_intensity(strength)
+        _, expected = arm.steps(start, 0, 0, 1, constants=constants)
+        np.testing.assert_allclose(loss, expected, rtol=1e-5)
     assert len(set(last.losses.tolist())) == 3
 
 
-def test_without_augmentation_the_images_are_trained_on_as_they_are():
-    plain, augmented = (make_arm("none", 0.0, augmented=each) for each in (False, True))
-    state, order = plain.init(jax.random.key(1)), plain.shuffle(jax.random.key(1), 0)
+def test_without_augmentation_the_images_are_trained_on_as_they_are(arms):
+    plain = make_arm("none", 0.0, augmented=False)
+    key = jax.random.key(1)
+    state, order = plain.init(key), plain.shuffle(key, 0)
     _, loss = jax.jit(plain.train_steps)(state, 0.0, plain.constants, order, 0, 0, 1)
     batch = np.asarray(order[:BATCH_SIZE])
     network = Network(lambda shape: nnx.Dropout(0.0), rngs=nnx.Rngs(0))
@@ -377,20 +377,18 @@ def test_without_augmentation_the_images_are_trained_on_as_they_are():
         logits, DATASET.train_labels[batch]
     ).mean()
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
-    _, other = jax.jit(augmented.train_steps)(
-        state, 0.0, augmented.constants, order, 0, 0, 1
-    )
+    # The same weights and images, augmented.
+    silent = arms["water"].at_intensity(0.0)
+    _, other = arms["water"].steps(state, 0, 0, 1, constants=silent)
     assert abs(other - loss) > 1e-4
 
 
-@pytest.mark.parametrize(
-    "every, expected", [(1, [0, 1, 2]), (2, [1, 2]), (9, [2]), (None, [])]
-)
-def test_networks_are_evaluated_every_so_often_and_at_the_end(arms, every, expected):
+def test_networks_are_evaluated_every_so_often_and_at_the_end(arms):
     trainer = Trainer(arms["dropout"].functions, SEEDS[:1])
-    reports = trainer.train(3, 1, evaluate_every=every)
-    evaluated = [report.epoch for report in reports if report.logits is not None]
-    assert evaluated == expected
+    for every, expected in ((1, [0, 1, 2]), (2, [1, 2]), (9, [2]), (None, [])):
+        reports = trainer.train(3, 1, evaluate_every=every)
+        evaluated = [each.epoch for each in reports if each.logits is not None]
+        assert evaluated == expected
 
 
 def test_trainer_classifies_other_images_as_it_does_the_test_set(trained):
