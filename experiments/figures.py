@@ -289,7 +289,8 @@ def curves(
 
     Args:
         arms: at most seven.
-        xlabel: what the values are counted by, from 1 on.
+        xlabel: what the values are counted by, from 1 on; where one is NaN, none of
+            the arm's is drawn.
         ylabel: what they are.
         limits: of the vertical axis, where several pictures share it.
         small: one of many.
@@ -303,19 +304,21 @@ def curves(
     colours = iter(COLOURS)
     for arm in arms:
         colour = _INK if arm.is_baseline else next(colours, COLOURS[-1])
-        steps = np.arange(1, arm.values.shape[1] + 1)
-        if len(arm.values) > 1:
+        # Not every epoch ends with an evaluation.
+        is_known = ~np.isnan(arm.values).any(0)
+        steps, values = np.flatnonzero(is_known) + 1, arm.values[:, is_known]
+        if len(values) > 1:
             axes.fill_between(
                 steps,
-                arm.values.min(0),
-                arm.values.max(0),
+                values.min(0),
+                values.max(0),
                 color=colour,
                 alpha=0.18,
                 linewidth=0,
             )
         axes.plot(
             steps,
-            arm.values.mean(0),
+            values.mean(0),
             color=colour,
             linewidth=1.6,
             linestyle="--" if arm.is_baseline else "-",

@@ -497,7 +497,7 @@ def _series(
         picture = page.picture(label, figures.curves, arms, xlabel, ylabel)
         return _figure(picture, caption)
     values = np.concatenate([arm.values.ravel() for arm in arms])
-    low, high = float(values.min()), float(values.max())
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
     margin = 0.04 * (high - low) or 1.0
     pictures = [
         page.picture(

@@ -390,6 +390,24 @@ def test_many_arms_have_curves_of_their_own(tmp_path, drawn):
     assert len({picture.args[3] for picture in losses}) == 1
 
 
+@pytest.mark.parametrize("num_arms", [2, 8])
+def test_epochs_without_an_evaluation_are_not_drawn(tmp_path, num_arms):
+    arms = {f"water{index}": {"reg": "water"} for index in range(num_arms)}
+    document = DOCUMENT | {
+        "seeds": 2,
+        "arms": {"dropout": {"reg": "dropout"}} | arms,
+        "comparisons": [[name, "dropout"] for name in arms],
+    }
+
+    def leave_out(record: dict) -> None:
+        record["test_accuracy"][0] = None
+
+    study = make(
+        tmp_path, plan_document=document, with_robustness=False, edit=leave_out
+    )
+    assert "Test accuracy against epoch" in page.build(study)
+
+
 def test_of_many_strengths_only_the_middle_has_pictures_of_its_own(tmp_path, drawn):
     document = SWEEP | {
         "seeds": 2,

@@ -1,0 +1,114 @@
+"""Draws the tables and the pictures of docs/results.md from the studies in results/.
+
+python docs/make_results.py
+"""
+
+import re
+from pathlib import Path
+
+from experiments import figures, store, verdict
+from experiments.store import Study
+from experiments.verdict import Comparison
+
+DOCS = Path(__file__).parent
+RESULTS = DOCS.parent / "results"
+
+COLUMNS = {
+    "test accuracy, %": ("accuracy", 2),
+    "train loss": ("train_loss", 3),
+    "gap, nats": ("gap", 3),
+    "NLL": ("nll", 3),
+    "ECE": ("ece", 3),
+    "error when corrupted, %": ("corruption_error", 2),
+}
+# What the page's own colours would be, for a picture by itself.
+COLOURS = {"currentColor": "#333", "var(--line)": "#ddd", "var(--paper)": "#fff"}
+
+
+def describe(study: Study) -> str:
+    """Writes the verdict of a study and its two tables in Markdown."""
+    return "\n\n".join(
+        (f"> {verdict.sentence(study)}", _write_arms(study), _write_family(study))
+    )
+
+
+def draw(study: Study) -> str:
+    """Draws the planned differences and their intervals, as SVG."""
+    rows = [
+        figures.Interval(_name(each), each.decision, *_bounds(each))
+        for each in verdict.compare(study)
+    ]
+    label = f"Differences in accuracy of the study {study.plan.name}"
+    xlabel = "arm − baseline, final accuracy, percentage points"
+    drawn = figures.svg("f", label, figures.forest, rows, xlabel, 2)
+    for name, colour in COLOURS.items():
+        drawn = drawn.replace(name, colour)
+    paper = '<rect width="100%" height="100%" fill="#fff"/>'
+    drawn = drawn.replace(">", f">{paper}", 1)
+    return drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + "\n"
+
+
+def main(docs: Path = DOCS, results: Path = RESULTS) -> None:
+    """Writes the pictures, and what stands between the marks of the page."""
+    page = docs / "results.md"
+    text = page.read_text("utf-8")
+    for folder in sorted(path.parent for path in results.glob("*/plan.json")):
+        study = store.read([folder])
+        picture = docs / "images" / f"study_{folder.name}.svg"
+        picture.parent.mkdir(exist_ok=True)
+        picture.write_text(draw(study), "utf-8")
+        start = f"<!-- study: results/{folder.name} -->"
+        end = "<!-- end of the study -->"
+        pattern = f"{re.escape(start)}.*?{re.escape(end)}"
+        block = f"{start}\n{describe(study)}\n{end}"
+        text, count = re.subn(pattern, lambda _, b=block: b, text, flags=re.DOTALL)
+        if count != 1:
+            raise ValueError(f"{page} lacks the lines {start} and {end}, or has more.")
+    page.write_text(text, "utf-8")
+
+
+def _write_arms(study: Study) -> str:
+    lines = [f"| arm | n | {' | '.join(COLUMNS)} |", f"|---|{'---|' * 7}"]
+    for row in verdict.summarize(study):
+        several = len(study.plan.arms[row["arm"]].strengths) > 1
+        name = f"{row['arm']} at {row['strength']:g}" if several else row["arm"]
+        cells = [name, str(row["n"])]
+        for key, digits in COLUMNS.values():
+            mean, std = row[f"{key}_mean"], row[f"{key}_std"]
+            known = mean is not None and std is not None
+            cells.append(f"{mean:.{digits}f} ± {std:.{digits}f}" if known else "–")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _write_family(study: Study) -> str:
+    lines = [
+        "| arm − baseline | difference, points (95 %) | p | p, Holm | decision |",
+        "|---|---|---|---|---|",
+    ]
+    for each in verdict.compare(study):
+        cells = [_name(each), "–", "–", "–", each.decision]
+        if each.result is not None and each.p_adjusted is not None:
+            mean, low, high = _bounds(each)
+            cells[1] = (
+                f"{figures.number(mean, 2, signed=True)} ({figures.number(low, 2)} to "
+                f"{figures.number(high, 2)})"
+            )
+            cells[2:4] = f"{each.result.p_value:.4f}", f"{each.p_adjusted:.4f}"
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _name(each: Comparison) -> str:
+    return f"{each.arm} − {each.baseline}"
+
+
+def _bounds(each: Comparison) -> tuple:
+    result = each.result
+    if result is None:
+        return None, None, None
+    return result.mean_difference, result.low, result.high
+
+
+if __name__ == "__main__":
+    main()
