@@ -115,21 +115,6 @@ def test_the_three_pages_lead_to_one_another(name):
     assert others <= set(linked)
 
 
-def test_which_noise_quotes_what_was_measured():
-    means, spreads = {}, {}
-    for arm in ARMS:
-        runs = json.loads((DOCS / f"fidelity/{arm}.json").read_text())["runs"]
-        accuracies = [run["accuracy"] for run in runs]
-        means[arm] = np.mean(accuracies)
-        spreads[arm] = np.std(accuracies, ddof=1)
-    noises = [means[arm] for arm in ("gaussian", "water", "aphex")]
-    assert means["none"] > max(noises)
-    text = " ".join((DOCS / "which_noise.md").read_text("utf-8").split())
-    for arm in ("none", "dropout"):
-        assert f"{means[arm]:.1f} ± {spreads[arm]:.1f} %" in text
-    assert f"({min(noises):.1f} to {max(noises):.1f} %)" in text
-
-
 # Performance
 
 LAYERS = json.loads((DOCS / "performance/layer_cpu.json").read_text())
@@ -342,6 +327,47 @@ def test_the_tables_of_the_results_follow_from_the_records(tmp_path):
     drawn = {path.stem for path in tmp_path.glob("images/*.svg")}
     assert drawn == {f"study_{name}" for name in studies}
     assert drawn == {path.stem for path in DOCS.glob("images/study_*.svg")}
+
+
+@pytest.mark.parametrize(
+    "name, start, pairs",
+    [
+        ("claim", "**Water beats dropout**", ["water dropout", "none dropout"]),
+        ("controls", "**Here noise helps**", ["plane_2 none", "gaussian none"]),
+        ("controls", "So does dropout", ["dropout none"]),
+        ("controls", "**No colour", ["plane_1 gaussian", "plane_2 gaussian"]),
+        ("controls", "pink along rows", ["water gaussian", "water dropout"]),
+        ("controls", "Drum and bass", ["drums none", "drums_phases drums_shuffled"]),
+    ],
+)
+def test_the_words_about_the_results_have_the_numbers_of_the_records(
+    name, start, pairs
+):
+    page = " ".join((DOCS / "results.md").read_text("utf-8").split())
+    _, found, said = page.partition(start)
+    assert found
+    means = {
+        f"{each.arm} {each.baseline}": each.result.mean_difference
+        for each in verdict.compare(store.read([RESULTS / name]))
+    }
+    for pair in pairs:
+        assert f"{abs(means[pair]):.1f}" in said[:260]
+
+
+def test_nearly_every_noise_was_best_at_the_strongest():
+    study = store.read([RESULTS / "controls"])
+    chosen = store.choose_strengths(study.plan, study.tuning)
+    in_features = [
+        name
+        for name, arm in study.plan.arms.items()
+        if name in chosen and "dropout" not in arm.reg and arm.where == "features"
+    ]
+    strongest = [name for name in in_features if chosen[name] == 1]
+    page = (DOCS / "results.md").read_text("utf-8")
+    assert (
+        f"of {len(in_features)} arms with noise in the features, {len(strongest)}"
+        in (" ".join(page.split()))
+    )
 
 
 def test_the_readme_quotes_the_verdict():
