@@ -469,7 +469,7 @@ def _curves(page: _Page) -> str:
     return _row(parts)
 
 
-def _series_of(group: _Group, curves: Iterable[Sequence[float]]) -> Series:
+def _series_of(group: _Group, curves: Iterable[Sequence[float] | np.ndarray]) -> Series:
     return Series(group.label, np.array(list(curves), float), group.is_baseline)
 
 
