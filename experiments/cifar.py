@@ -25,9 +25,9 @@ from experiments import (
     caches,
     checkpoints,
     datasets,
+    figures,
     metrics,
     processes,
-    report,
     runs,
 )
 from experiments.checkpoints import Checkpoint, Checkpoints, Signals
@@ -124,7 +124,7 @@ def _prepare(config: Config, is_first: bool) -> Plan:
 
 
 def run(config: Config) -> dict:
-    """Trains and evaluates, and writes the five files that `runs` and `report` make.
+    """Trains and evaluates, and writes the five files that `runs` and `figures` make.
 
     Of several processes the first writes and prints. A single one keeps checkpoints
     while it trains; SIGINT and SIGTERM make it save where it is.
@@ -372,9 +372,8 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _diverged(records: list[dict], logits: np.ndarray) -> np.ndarray:
-    """Says of each network if a loss or a logit of it was NaN or infinite."""
-    losses = np.array([record["train_loss"] for record in records])
-    return ~(np.isfinite(losses).all(0) & np.isfinite(logits).all((1, 2)))
+    losses = np.transpose([record["train_loss"] for record in records])
+    return metrics.diverged(losses, logits)
 
 
 def _score(plan: Plan, course: Course) -> dict:
@@ -417,8 +416,8 @@ def _draw(result: dict, out: Path) -> None:
         # Of nothing but such networks, which the picture then shows as they are.
         alike = [run | {"diverged": False} for run in result["runs"]]
         drawn = result | {"summary": runs.summarize(alike)}
-    report.plot_losses(drawn, out / "loss.png")
-    report.plot_confusion(drawn, out / "confusion.png")
+    figures.plot_losses(drawn, out / "loss.png")
+    figures.plot_confusion(drawn, out / "confusion.png")
 
 
 if __name__ == "__main__":

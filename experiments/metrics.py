@@ -18,6 +18,24 @@ def accuracy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return 100 * (logits.argmax(-1) == labels).sum(-1) / labels.size
 
 
+def diverged(losses: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """Says of networks if a loss or a logit is NaN or infinite.
+
+    Args:
+        losses: `[..., num_epochs]`.
+        logits: `[..., M, num_classes]`.
+
+    Returns:
+        bool `[...]`.
+
+    Example:
+        >>> logits = np.zeros((2, 3, 10))
+        >>> diverged(np.array([[1.5, 1.2], [1.5, np.nan]]), logits)
+        array([False,  True])
+    """
+    return ~(np.isfinite(losses).all(-1) & np.isfinite(logits).all((-2, -1)))
+
+
 def score(logits: np.ndarray, labels: np.ndarray) -> dict:
     """Scores one network's test logits as the original does.
 

@@ -558,7 +558,7 @@ def _sweep(page: _Page) -> str:
 
 def _confusion(page: _Page) -> str:
     groups, words = page.panels("confusion")
-    names = [name for name in page.study.dataset["class_names"]]
+    names = page.study.dataset["class_names"]
     percent = [
         figures.to_percent(
             np.sum([np.array(r["confusion"]) for r in g.records], axis=0)

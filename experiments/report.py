@@ -16,8 +16,6 @@ import tyro
 
 from experiments import page, store, verdict
 from experiments.configs import UsageError, exit_codes, flag
-from experiments.figures import plot_confusion as plot_confusion
-from experiments.figures import plot_losses as plot_losses
 from experiments.store import Study
 from sounddrop_jax import statistics
 

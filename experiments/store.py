@@ -171,7 +171,7 @@ def read(folders: Sequence[Path]) -> Study:
     for folder in folders:
         for path in sorted(folder.glob("records/*/*/*/*.json")):
             record = _read_record(folder, path)
-            records.setdefault(_cell(record), record)
+            records.setdefault(cell_of(record), record)
         for path in sorted(folder.glob("noise/*.json")):
             noise.setdefault(path.stem, _read_json(path, "layers"))
     return Study(
@@ -221,7 +221,7 @@ def choose_strengths(plan: Plan, tuning: Iterable[Mapping]) -> dict[str, float |
         counts as 0 %. Without what is not tuned.
     """
     accuracies = {
-        _cell(record): None if record["diverged"] else record["accuracy"]
+        cell_of(record): None if record["diverged"] else record["accuracy"]
         for record in tuning
     }
     chosen: dict[str, float | None] = {}
@@ -245,7 +245,8 @@ def _mean(accuracies: list[float | None]) -> float:
     return round(float(known.mean()), 9)  # equals shall not differ by rounding errors
 
 
-def _cell(record: Mapping) -> Cell:
+def cell_of(record: Mapping) -> Cell:
+    """Returns the cell that a record is of."""
     return Cell(*(record[field] for field in Cell._fields))
 
 
@@ -293,9 +294,9 @@ def _read_json(path: Path, *fields: str) -> dict:
 
 def _read_record(folder: Path, path: Path) -> dict:
     record = _read_json(path, *Cell._fields)
-    if _path(folder, _cell(record)) != path:
+    if _path(folder, cell_of(record)) != path:
         raise UsageError(
-            f"{path}: damaged (it is the record of {_cell(record)}); remove it, and "
+            f"{path}: damaged (it is the record of {cell_of(record)}); remove it, and "
             "run the study again."
         )
     return record

@@ -291,16 +291,17 @@ def train(
     if questions is not None:
         answers = trainer.evaluate(questions.images)
     seconds = (time.perf_counter() - start) / len(cells)
+    environment = runs.environment()
     records = [
         {
             "train_loss": losses.tolist(),
             "test_accuracy": accuracies.tolist(),
             "peak_accuracy": float(np.nanmax(accuracies)),
-            "diverged": not (np.isfinite(losses).all() and np.isfinite(own).all()),
+            "diverged": bool(metrics.diverged(losses, own)),
             **metrics.score(own, part.test_labels),
             **_score_probabilities(part, own, own_train),
             **_score_answers(questions, own_answers),
-            "environment": runs.environment(),
+            "environment": environment,
             "seconds": round(seconds, 3),
         }
         for losses, accuracies, own, own_train, own_answers in zip(

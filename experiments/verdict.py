@@ -14,7 +14,7 @@ import numpy as np
 from experiments import store
 from experiments.corruptions import BENCHMARK
 from experiments.plans import OUTCOMES, Plan, Regime
-from experiments.store import Cell, Study
+from experiments.store import Study
 from sounddrop_jax import statistics
 
 HIGHER_IS_BETTER = ("accuracy", "peak_accuracy")
@@ -367,11 +367,7 @@ def _scores(
 
 
 def _networks(study: Study) -> dict[tuple, dict]:
-    return {tuple(_cell(record)): dict(record) for record in study.records}
-
-
-def _cell(record: Mapping) -> Cell:
-    return Cell(*(record[field] for field in Cell._fields))
+    return {tuple(store.cell_of(record)): dict(record) for record in study.records}
 
 
 def _strengths(study: Study) -> dict[str, Sequence[float | None]]:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import checkpoints, cifar, metrics, report, runs, training
+from experiments import checkpoints, cifar, figures, metrics, runs, training
 from experiments.checkpoints import Checkpoint, Checkpoints, Signals, lock
 from experiments.configs import Config, Interrupted, UsageError
 
@@ -598,7 +598,7 @@ def fail(*args, **kwargs):
         (runs, "append_metrics"),
         (runs, "save_predictions"),
         (runs.os, "replace"),
-        (report, "plot_losses"),
+        (figures, "plot_losses"),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )

@@ -77,7 +77,7 @@ def test_losses_are_drawn_for_each_seed_and_their_mean(
     tmp_path, drawn, num_seeds, num_epochs
 ):
     result = make_result(num_seeds, num_epochs)
-    report.plot_losses(result, tmp_path / "loss.png")
+    figures.plot_losses(result, tmp_path / "loss.png")
     assert_is_picture(tmp_path / "loss.png")
     (axes,) = drawn
     losses = [run["train_loss"] for run in result["runs"]]
@@ -97,7 +97,7 @@ def test_confusion_is_in_percent_of_the_true_class_over_all_seeds(
     tmp_path, drawn, num_seeds
 ):
     result = make_result(num_seeds)
-    report.plot_confusion(result, tmp_path / "confusion.png")
+    figures.plot_confusion(result, tmp_path / "confusion.png")
     assert_is_picture(tmp_path / "confusion.png")
     (axes,) = drawn
     counts = sum(np.array(run["confusion"]) for run in result["runs"])
@@ -121,7 +121,7 @@ def test_a_diverged_seed_is_drawn_without_a_warning(
 ):
     result = make_result(num_seeds)
     result["runs"][0]["train_loss"] = [2.5, missing, missing]
-    report.plot_losses(result, tmp_path / "loss.png")
+    figures.plot_losses(result, tmp_path / "loss.png")
     assert_is_picture(tmp_path / "loss.png")
     np.testing.assert_array_equal(drawn[0].lines[0].get_ydata(), [2.5, np.nan, np.nan])
 
@@ -130,37 +130,37 @@ def test_a_run_that_diverged_at_once_is_drawn_without_a_warning(tmp_path):
     result = make_result(num_seeds=2)
     for run in result["runs"]:
         run["train_loss"] = [math.nan] * 3
-    report.plot_losses(result, tmp_path / "loss.png")
+    figures.plot_losses(result, tmp_path / "loss.png")
     assert_is_picture(tmp_path / "loss.png")
 
 
 def test_a_class_without_test_images_is_drawn_without_a_warning(tmp_path, drawn):
     result = make_result()
     result["runs"][0]["confusion"][3] = [0] * 10
-    report.plot_confusion(result, tmp_path / "confusion.png")
+    figures.plot_confusion(result, tmp_path / "confusion.png")
     assert (drawn[0].images[0].get_array()[3] == 0).all()
 
 
 def test_an_arm_without_a_strength_shows_none(tmp_path, drawn):
     result = make_result()
     result["config"] = {"reg": "none", "strength": 0.0}
-    report.plot_losses(result, tmp_path / "loss.png")
+    figures.plot_losses(result, tmp_path / "loss.png")
     assert drawn[0].get_title().startswith("none: ")
 
 
 def test_pictures_leave_the_result_as_it_is(tmp_path):
     result = make_result(num_seeds=3)
     before = copy.deepcopy(result)
-    report.plot_losses(result, tmp_path / "loss.png")
-    report.plot_confusion(result, tmp_path / "confusion.png")
+    figures.plot_losses(result, tmp_path / "loss.png")
+    figures.plot_confusion(result, tmp_path / "confusion.png")
     assert result == before
 
 
 def test_a_dollar_is_a_dollar(tmp_path, drawn):
     result = make_result()
     result["dataset"] = {"title": r"$\no$", "class_names": ["$x_1$"] * 10}
-    report.plot_losses(result, tmp_path / "loss.png")
-    report.plot_confusion(result, tmp_path / "confusion.png")
+    figures.plot_losses(result, tmp_path / "loss.png")
+    figures.plot_confusion(result, tmp_path / "confusion.png")
     for axes in drawn:
         for text in [axes.title, *axes.get_xticklabels(), *axes.get_yticklabels()]:
             assert "$" not in text.get_text() or not text.get_parse_math()
