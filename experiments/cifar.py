@@ -51,6 +51,8 @@ def main() -> None:
     )
     with processes.leave_the_others(), exit_codes(interrupted="no result was written."):
         caches.keep_programs()
+        if config.deterministic:
+            processes.be_deterministic()
         if config.distributed:
             processes.join()
         processes.share_cores(config.seeds)

@@ -171,6 +171,14 @@ class Config:
             choices(DTYPES),
         ),
     ] = "float32"
+    deterministic: Annotated[
+        bool,
+        tyro.conf.FlagCreatePairsOff,
+        flag(
+            "On a GPU, only algorithms that give the same bits every time, which may "
+            "be slower. A CPU has no others."
+        ),
+    ] = False
     distributed: Annotated[
         bool,
         tyro.conf.FlagCreatePairsOff,

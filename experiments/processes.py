@@ -103,6 +103,17 @@ def _wastes_little(num_seeds: int, num_devices: int) -> bool:
     return -num_seeds % num_devices <= num_seeds / 8
 
 
+def be_deterministic() -> None:
+    """Keeps XLA to what gives the same bits every time, before it starts.
+
+    That leaves out what sums in the order in which threads arrive, and the choice
+    between algorithms by timing them. https://openxla.org/xla/determinism
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    # The last of several counts.
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+
+
 def share_cores(num_seeds: int) -> None:
     """Makes devices of a CPU's cores, where nobody chose another number of them.
 

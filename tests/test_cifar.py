@@ -186,6 +186,32 @@ def test_the_same_command_gives_the_same_numbers(
     assert capsys.readouterr().out.splitlines()[-5:] == expected
 
 
+def test_deterministic_asks_xla_for_it_whatever_the_flags(
+    interrupted, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_deterministic_ops=false")
+    for flags, expected in ([], "false"), (["--deterministic"], "true"):
+        with pytest.raises(SystemExit, match="130"):
+            call_main(
+                monkeypatch, "--dataset=digits", *flags, f"--out={tmp_path / expected}"
+            )
+        last = os.environ["XLA_FLAGS"].split()[-1]
+        assert last == f"--xla_gpu_deterministic_ops={expected}"
+
+
+def test_xla_knows_what_deterministic_asks_for():
+    # It ends a process that asks for what it does not know.
+    code = """
+from experiments import processes
+processes.be_deterministic()
+import jax
+print(jax.numpy.ones(3).sum())
+"""
+    command = [sys.executable, "-W", "error", "-c", code]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (process.stdout, process.stderr) == ("3.0\n", "")
+
+
 def test_a_second_run_compiles_nothing_that_the_first_has_kept(
     finished, result, programs, tmp_path
 ):
@@ -389,7 +415,7 @@ def test_help_teaches_every_flag(monkeypatch, capsys):
         "--steps-per-epoch",
         *("--batch-size", "--learning-rate", "--weight-decay", "--intensity"),
         *("--rate", "--audio", "--dataset", "--data-dir", "--out", "--resume"),
-        *("--dtype", "--distributed"),
+        *("--dtype", "--deterministic", "--distributed"),
     ):
         # At a line's start, with something to say about it.
         assert re.search(rf"^\W*{flag} .*\w", help, re.MULTILINE), flag

@@ -14,7 +14,8 @@ FLAGS = (
     *("--reg", "--seeds", "--seeds-at-once", "--seed", "--epochs"),
     *("--steps-per-epoch", "--batch-size", "--learning-rate"),
     *("--weight-decay", "--intensity", "--rate", "--audio"),
-    *("--dataset", "--data-dir", "--out", "--resume", "--dtype", "--distributed"),
+    *("--dataset", "--data-dir", "--out", "--resume"),
+    *("--dtype", "--deterministic", "--distributed"),
 )
 
 
@@ -28,7 +29,7 @@ def test_defaults_are_the_originals_and_pass():
     assert (config.learning_rate, config.weight_decay) == (1e-3, 0.01)
     for name in ("intensity", "rate", "audio", "data_dir", "out"):
         assert getattr(config, name) is None
-    assert config.distributed is False and config.resume is False
+    assert not (config.distributed or config.resume or config.deterministic)
 
 
 def test_fields_are_the_flags():
@@ -48,6 +49,7 @@ def test_the_command_line_makes_a_config():
     assert tyro.cli(Config, args=["--reg=dropout", "--rate=0.5"]).rate == 0.5
     assert tyro.cli(Config, args=["--seeds-at-once=auto"]) == Config()
     assert tyro.cli(Config, args=["--distributed"]) == Config(distributed=True)
+    assert tyro.cli(Config, args=["--deterministic"]) == Config(deterministic=True)
     assert tyro.cli(Config, args=["--resume"]) == Config(resume=True)
     assert tyro.cli(Config, args=["--seeds-at-once=3"]).seeds_at_once == 3
     assert tyro.cli(Config, args=[]) == Config()
