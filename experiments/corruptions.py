@@ -14,7 +14,6 @@ fraction of a level is cut off, not rounded, except where a function says otherw
 Random numbers are the project's own, and so no image equals its published counterpart.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import io
@@ -27,7 +26,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage, sparse
 
-from experiments import datasets
+from experiments import datasets, files
 from experiments.datasets import Dataset, DatasetError
 
 # Raise it with any change of pixels: what was cached is then made anew.
@@ -652,16 +651,12 @@ def _write(path: Path, array: np.ndarray) -> None:
     content = file.getvalue()
     # np.load looks no further than the array.
     content += hashlib.sha256(content).digest()
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
+        with files.replacing(path, suffix=f".{os.getpid()}.tmp") as temporary:
+            temporary.write_bytes(content)
     except OSError as error:
         raise DatasetError(
             f"cache_dir={path.parent}: cannot be written ({error.strerror}); name "
             "another folder, or none."
         ) from error
-    finally:
-        with contextlib.suppress(OSError):  # Gone if all went well.
-            temporary.unlink()

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from experiments import caches
+from experiments.files import replacing
 
 CHOICES = ("auto", "cifar10", "digits")
 
@@ -252,15 +253,12 @@ def _read_decoded(decoded: Path, files: str) -> Dataset | None:
 
 
 def _write_decoded(decoded: Path, files: str, dataset: Dataset) -> None:
-    part = decoded.with_suffix(f".{os.getpid()}.part")
     fields = {each.name: getattr(dataset, each.name) for each in _FIELDS}
-    try:
-        with open(part, "wb") as file:
-            np.savez(file, files=files, **fields)
-        os.replace(part, decoded)
-    except OSError:  # no room: the next run decodes again
-        with contextlib.suppress(OSError):
-            part.unlink()
+    # Where there is no room, the next run decodes again.
+    with contextlib.suppress(OSError):
+        with replacing(decoded, suffix=f".{os.getpid()}.tmp") as temporary:
+            with open(temporary, "wb") as file:
+                np.savez(file, files=files, **fields)
 
 
 def read_split(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:

@@ -7,14 +7,13 @@ import contextlib
 import csv
 import dataclasses
 import io
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from experiments import page, store, verdict
+from experiments import files, page, store, verdict
 from experiments.configs import UsageError, exit_codes, flag
 from experiments.store import Study
 from sounddrop_jax import statistics
@@ -76,17 +75,13 @@ def write(study: Study, out: Path) -> Path:
         "comparisons.csv": _write_csv(map(_flatten, comparisons)),
         PAGE: page.build(study),
     }
-    paths = {out / name: out / f"{name}.tmp" for name in texts}
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for temporary, text in zip(paths.values(), texts.values(), strict=True):
-            temporary.write_text(text, encoding="utf-8", newline="")
-        for path, temporary in paths.items():
-            os.replace(temporary, path)
+        with contextlib.ExitStack() as stack:
+            for name, text in texts.items():
+                temporary = stack.enter_context(files.replacing(out / name))
+                temporary.write_text(text, encoding="utf-8", newline="")
     except OSError as error:
-        for temporary in paths.values():
-            with contextlib.suppress(OSError):
-                temporary.unlink()
         raise UsageError(
             f"--out={out}: cannot be written ({error.strerror}); name another folder."
         ) from None

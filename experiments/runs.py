@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import checkpoints
+from experiments import checkpoints, files
 from experiments.configs import Config, UsageError
 from experiments.datasets import Dataset
 
@@ -103,13 +103,8 @@ def save_result(out: Path, result: dict) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes a file of JSON, whole or not at all."""
     text = dumps(value, indent=2) + "\n"
-    temporary = path.with_name(path.name + ".tmp")
-    try:
+    with files.replacing(path) as temporary:
         temporary.write_text(text)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def dumps(value: Any, indent: int | None = None) -> str:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import datasets, plans, runs
+from experiments import datasets, files, plans, runs
 from experiments.configs import UsageError
 from experiments.plans import Plan
 
@@ -92,7 +92,7 @@ def open_store(
     }
     ours = json.loads(runs.dumps(ours))  # as it will be read
     path = folder / "plan.json"
-    with _writing(folder, path, remedy="name another folder"):
+    with _writing(folder, remedy="name another folder"):
         if path.exists():
             ours = _merge(_read_plan(folder), ours, f"--out={folder}")
             # Arms may not go together.
@@ -117,12 +117,11 @@ def write(folder: Path, cell: Cell, record: Mapping, logits: np.ndarray) -> None
         UsageError: if it cannot be written; the records before it are whole.
     """
     path = _path(folder, cell)
-    logits_path = path.with_suffix(".npz")
-    with _writing(folder, path, logits_path):
+    with _writing(folder):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(_temporary(logits_path), "wb") as file:
-            np.savez_compressed(file, logits=logits)
-        os.replace(_temporary(logits_path), logits_path)
+        with files.replacing(path.with_suffix(".npz")) as temporary:
+            with open(temporary, "wb") as file:
+                np.savez_compressed(file, logits=logits)
         runs.write_json(path, cell._asdict() | dict(record))
 
 
@@ -133,7 +132,7 @@ def write_noise(folder: Path, arm: str, noise: Mapping) -> None:
         UsageError: if it cannot be written.
     """
     path = folder / "noise" / f"{arm}.json"
-    with _writing(folder, path):
+    with _writing(folder):
         path.parent.mkdir(parents=True, exist_ok=True)
         runs.write_json(path, noise)
 
@@ -256,27 +255,18 @@ def _path(folder: Path, cell: Cell) -> Path:
     return Path(folder, "records", cell.regime, cell.arm, strength, f"{cell.seed}.json")
 
 
-def _temporary(path: Path) -> Path:
-    return path.with_name(path.name + ".tmp")
-
-
 @contextlib.contextmanager
 def _writing(
     folder: Path,
-    *paths: Path,
     remedy: str = "see to that and run the study again, which goes on from here",
 ) -> Iterator[None]:
-    """Says in one line what cannot be written, and leaves no temporary files."""
+    """Says in one line what cannot be written."""
     try:
         yield
     except OSError as error:
         raise UsageError(
             f"--out={folder}: cannot be written ({error.strerror}); {remedy}."
         ) from None
-    finally:
-        for path in paths:
-            with contextlib.suppress(OSError):
-                _temporary(path).unlink()
 
 
 def _read_json(path: Path, *fields: str) -> dict:

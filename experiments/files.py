@@ -1,0 +1,35 @@
+"""Files that are written whole or not at all."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, suffix: str = ".tmp") -> Iterator[Path]:
+    """Takes the place of a file with another, once that is written without an error.
+
+    Args:
+        path: of the file, which may exist or not.
+        suffix: of the other one's name; several processes that write the same file
+            each need their own.
+
+    Yields:
+        The path of the other file, beside the first. It is gone in the end.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "result.json")
+        >>> with replacing(path) as temporary:
+        ...     _ = temporary.write_text("{}")
+        >>> [each.name for each in path.parent.iterdir()]
+        ['result.json']
+    """
+    temporary = path.with_name(path.name + suffix)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
