@@ -553,7 +553,33 @@ def _sweep(page: _Page) -> str:
             "untested."
         )
         parts.append(_figure(picture, caption))
-    return _row(parts)
+    return _row(parts) + _map(page)
+
+
+def _map(page: _Page) -> str:
+    """Tells where, along its strengths, each arm wins and loses."""
+    outcome = _OUTCOMES[page.plan.outcome]
+    body: dict[str, dict[str, str]] = {}
+    for region in verdict.regions(page.study):
+        best = region.best
+        difference = number(_bounds(best)[0] or 0, outcome.digits, signed=True)
+        row = body.setdefault(f"{region.arm} − {region.baseline}", {})
+        row[region.regime] = (
+            f"{_text(region)}<small>best {difference} at {best.strength:g}</small>"
+        )
+    if not body:
+        return ""
+    regimes = list(page.plan.regimes)
+    rows = [
+        [_text(pair), *(cells.get(regime, "–") for regime in regimes)]
+        for pair, cells in body.items()
+    ]
+    caption = (
+        f"The strengths at which each arm wins and loses, and the best difference in "
+        f"{outcome.title}{outcome.points}, which is somewhat too good, having been "
+        "chosen for that. Decisions are corrected for all strengths and regimes."
+    )
+    return _make_table(["comparison", *regimes], rows, caption)
 
 
 def _confusion(page: _Page) -> str:

@@ -74,6 +74,35 @@ class Comparison(NamedTuple):
     note: str
 
 
+class Region(NamedTuple):
+    """What was decided of an arm along its strengths, in one regime.
+
+    Attributes:
+        regime: its name.
+        arm: its name.
+        baseline: the name of the other arm.
+        wins: the strengths at which the arm wins, from the weakest to the strongest.
+        loses: those at which it loses.
+        best: the comparison with the best difference. Chosen for that, its difference
+            is somewhat too good; the decisions allow for all strengths.
+    """
+
+    regime: str
+    arm: str
+    baseline: str
+    wins: tuple[float, ...]
+    loses: tuple[float, ...]
+    best: Comparison
+
+    def __str__(self) -> str:
+        decided = [
+            f"{decision} at {', '.join(f'{strength:g}' for strength in strengths)}"
+            for decision, strengths in (("wins", self.wins), ("loses", self.loses))
+            if strengths
+        ]
+        return "; ".join(decided) or "undecided"
+
+
 def compare(study: Study) -> list[Comparison]:
     """Decides the family of comparisons that the plan names, on its primary outcome.
 
@@ -93,6 +122,31 @@ def compare(study: Study) -> list[Comparison]:
         _decide(plan, comparison, p_adjusted, len(family))
         for comparison, p_adjusted in zip(family, adjusted, strict=True)
     ]
+
+
+def regions(study: Study) -> list[Region]:
+    """Says of arms that were trained at several strengths where they win and lose.
+
+    Returns:
+        One for each regime and such pair of arms, as far as it was tested.
+    """
+    along: dict[tuple[str, str, str], list[Comparison]] = {}
+    for each in compare(study):
+        if each.p_adjusted is not None:
+            along.setdefault((each.arm, each.baseline, each.regime), []).append(each)
+    found = []
+    for (arm, baseline, regime), tested in along.items():
+        if len(tested) > 1:
+            ordered = sorted(tested, key=lambda each: each.strength or 0)
+            wins, loses = (
+                tuple(
+                    each.strength or 0 for each in ordered if each.decision == decision
+                )
+                for decision in ("wins", "loses")
+            )
+            best = max(ordered, key=_advantage)
+            found.append(Region(regime, arm, baseline, wins, loses, best))
+    return found
 
 
 def secondary(study: Study) -> list[Comparison]:
@@ -312,9 +366,7 @@ def _decide(
         return comparison._replace(decision="untested", note=note)
     decision = "undecided"
     if p_adjusted < plan.alpha:
-        is_higher_better = comparison.outcome in HIGHER_IS_BETTER
-        is_better = (result.mean_difference > 0) == is_higher_better
-        decision = "wins" if is_better else "loses"
+        decision = "wins" if _advantage(comparison) > 0 else "loses"
     detectable = None
     if result.interval_method != "none" and plan.alpha < POWER:
         detectable = statistics.smallest_detectable_effect(
@@ -327,6 +379,13 @@ def _decide(
     return comparison._replace(
         p_adjusted=p_adjusted, detectable=detectable, decision=decision
     )
+
+
+def _advantage(comparison: Comparison) -> float:
+    """Returns the mean difference of an arm, positive where it is the better one."""
+    assert comparison.result is not None
+    sign = 1 if comparison.outcome in HIGHER_IS_BETTER else -1
+    return sign * comparison.result.mean_difference
 
 
 def _too_few(plan: Plan, num_comparisons: int) -> str:

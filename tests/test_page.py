@@ -365,6 +365,14 @@ def test_a_sweep_is_shown_against_strength_in_each_regime(tmp_path, drawn):
         figure = figures.sweep(*picture.args)
         letters = [text.get_text() for text in figure.axes[1].texts]
         assert letters.count("W") == letters.count("L") == 1
+    regions = verdict.regions(study)
+    assert [(each.arm, each.regime) for each in regions] == [
+        (arm, regime) for regime in ("small", "whole") for arm in ("water", "gaussian")
+    ]
+    for region in regions:
+        difference = figures.number(region.best.result.mean_difference, 2, signed=True)
+        best = f"best {difference} at {region.best.strength:g}"
+        assert f"{region}" in reader.text and best in reader.text
 
 
 def test_several_regimes_without_a_sweep_are_shown_side_by_side(tmp_path, drawn):

@@ -250,6 +250,41 @@ def test_every_regime_and_strength_has_its_own_scores(tmp_path):
     np.testing.assert_allclose(means, [0, 0, 2, 5, 10, 0, 0, 12, 15, 20], atol=1e-9)
 
 
+@pytest.mark.parametrize("outcome", ["accuracy", "nll"])
+def test_regions_say_where_along_its_strengths_an_arm_wins_and_loses(tmp_path, outcome):
+    # Points by regime and strength; where none is given, as much up as down.
+    planted = {("short", 0.02): 3.0, ("short", 0.05): 4.0, ("short", 0.1): -5.0}
+    planted["long", 0.1] = -1.0
+    sign = 1 if outcome == "accuracy" else -1
+
+    def edit(record):
+        size = 1 if record["seed"] % 2 else -1
+        gain = planted.get((record["regime"], record["strength"]), size)
+        gain *= record["arm"] == "water"
+        record[outcome] = 50 + record["seed"] + sign * gain
+
+    document = {**SWEEP, "outcome": outcome, "regimes": TWO_REGIMES, "seeds": 10}
+    document["comparisons"] = [["water", "none"], ["dropout", "none"]]
+    strengths = [0.1, 0.02, 0.05]
+    water = {"reg": "water", "intensity": strengths}
+    document["arms"] = {**document["arms"], "water": water}
+    study = make_study(tmp_path, document, edit=edit)
+    short, long = verdict.regions(study)  # and none of dropout, which has one strength
+    assert short[:5] == ("short", "water", "none", (0.02, 0.05), (0.1,))
+    assert long[:5] == ("long", "water", "none", (), (0.1,))
+    assert (short.best.strength, long.best.strength) == (0.05, 0.02)
+    assert short.best in verdict.compare(study)
+    assert str(short) == "wins at 0.02, 0.05; loses at 0.1"
+    assert str(long) == "loses at 0.1"
+    assert str(long._replace(loses=())) == "undecided"
+
+
+def test_what_is_untested_has_no_region(tmp_path):
+    study = make_study(tmp_path, {**SWEEP, "seeds": 2})
+    assert verdict.regions(study) == []
+    assert verdict.regions(make_study(tmp_path / "tuned", TUNED)) == []
+
+
 # Tuned arms
 
 
