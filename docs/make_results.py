@@ -4,7 +4,9 @@ python docs/make_results.py
 """
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from experiments import figures, store, verdict
 from experiments.store import Study
@@ -26,21 +28,48 @@ COLOURS = {"currentColor": "#333", "var(--line)": "#ddd", "var(--paper)": "#fff"
 
 
 def describe(study: Study) -> str:
-    """Writes the verdict of a study and its two tables in Markdown."""
-    return "\n\n".join(
-        (f"> {verdict.sentence(study)}", _write_arms(study), _write_family(study))
-    )
+    """Writes the verdict of a study and its tables in Markdown."""
+    tables = [_write_arms(study), _write_family(study)]
+    if verdict.regions(study):
+        # Of hundreds of rows; the report has them.
+        tables = [_write_regions(study)]
+    return "\n\n".join((f"> {verdict.sentence(study)}", *tables))
 
 
-def draw(study: Study) -> str:
-    """Draws the planned differences and their intervals, as SVG."""
-    rows = [
-        figures.Interval(_name(each), each.decision, *_bounds(each))
-        for each in verdict.compare(study)
-    ]
-    label = f"Differences in accuracy of the study {study.plan.name}"
-    xlabel = "arm − baseline, final accuracy, percentage points"
-    drawn = figures.svg("f", label, figures.forest, rows, xlabel, 2)
+def draw(study: Study) -> dict[str, str]:
+    """Draws the planned differences and their intervals, as SVG.
+
+    Returns:
+        Pictures by name: one, or one for each regime of a study of several strengths.
+    """
+    name, family = study.plan.name, verdict.compare(study)
+    if not verdict.regions(study):
+        label = f"Differences in accuracy of the study {name}"
+        rows = [_interval(each, _name(each)) for each in family]
+        xlabel = "arm − baseline, final accuracy, percentage points"
+        return {f"study_{name}": _draw(label, figures.forest, rows, xlabel, 2)}
+    pictures = {}
+    for regime in study.plan.regimes:
+        arms: dict[str, dict[str, figures.Interval]] = {}
+        strengths = set()
+        for each in family:
+            if each.regime == regime and each.strength is not None:
+                place = f"{each.strength:g}"
+                arms.setdefault(each.arm, {})[place] = _interval(each, each.arm)
+                strengths.add(place)
+        pictures[f"study_{name}_{regime}"] = _draw(
+            f"Differences in accuracy against strength in the regime {regime}",
+            figures.sweep,
+            list(arms.items()),
+            sorted(strengths, key=float),
+            "strength (evenly spaced)",
+            f"{regime}: difference from {family[0].baseline},\npercentage points",
+        )
+    return pictures
+
+
+def _draw(label: str, plot: Callable, *args: Any) -> str:
+    drawn = figures.svg("f", label, plot, *args)
     for name, colour in COLOURS.items():
         drawn = drawn.replace(name, colour)
     paper = '<rect width="100%" height="100%" fill="#fff"/>'
@@ -54,9 +83,9 @@ def main(docs: Path = DOCS, results: Path = RESULTS) -> None:
     text = page.read_text("utf-8")
     for folder in sorted(path.parent for path in results.glob("*/plan.json")):
         study = store.read([folder])
-        picture = docs / "images" / f"study_{folder.name}.svg"
-        picture.parent.mkdir(exist_ok=True)
-        picture.write_text(draw(study), "utf-8")
+        (docs / "images").mkdir(exist_ok=True)
+        for name, picture in draw(study).items():
+            (docs / "images" / f"{name}.svg").write_text(picture, "utf-8")
         start = f"<!-- study: results/{folder.name} -->"
         end = "<!-- end of the study -->"
         pattern = f"{re.escape(start)}.*?{re.escape(end)}"
@@ -97,6 +126,28 @@ def _write_family(study: Study) -> str:
             cells[2:4] = f"{each.result.p_value:.4f}", f"{each.p_adjusted:.4f}"
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _write_regions(study: Study) -> str:
+    """Writes where each arm wins and loses: a row an arm, a column a regime."""
+    regimes = list(study.plan.regimes)
+    lines = [f"| arm − baseline | {' | '.join(regimes)} |"]
+    lines.append(f"|---|{'---|' * len(regimes)}")
+    rows: dict[str, dict[str, str]] = {}
+    for region in verdict.regions(study):
+        best = region.best
+        assert best.result is not None
+        difference = figures.number(best.result.mean_difference, 2, signed=True)
+        cells = rows.setdefault(_name(best), {})
+        cells[region.regime] = f"{region} (best: {difference} at {best.strength:g})"
+    for name, cells in rows.items():
+        row = [name, *(cells.get(regime, "–") for regime in regimes)]
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines)
+
+
+def _interval(each: Comparison, label: str) -> figures.Interval:
+    return figures.Interval(label, each.decision, *_bounds(each))
 
 
 def _name(each: Comparison) -> str:

@@ -1,7 +1,6 @@
 """The page of a study: one HTML file that needs no other, made of its store alone."""
 
 import collections
-import html
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import corruptions, figures, plans, store, verdict
+from experiments import corruptions, figures, markup, plans, store, verdict
 from experiments.figures import Interval, Series, number
 from experiments.store import Study
 from experiments.verdict import Comparison
@@ -48,67 +47,6 @@ _OUTCOMES = {
     "corruption_error": _Outcome("corruption error", " %", ", percentage points", 2),
 }
 
-_CSS = """
-:root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --line: #d4d8dd;
-  --soft: #f4f5f7; --dim: #59636e; --wins: #0060a0; --loses: #b34700; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e7eb; --paper: #15181c;
-  --line: #3b424a; --soft: #20252b; --dim: #a0a9b3; --wins: #63b3ed;
-  --loses: #f0965a; } }
-@media print { :root { color-scheme: light; --ink: #000; --paper: #fff; --line: #ccc;
-  --soft: #f4f5f7; --dim: #444; --wins: #0060a0; --loses: #b34700; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem; max-width: 70rem; background: var(--paper);
-  color: var(--ink); font: 1rem/1.5 system-ui, "Segoe UI", Roboto, Helvetica, Arial,
-  sans-serif; overflow-wrap: anywhere; }
-h1 { font-size: 1.5rem; line-height: 1.25; margin: .5rem 0; }
-h2 { font-size: 1.2rem; margin: 2.5rem 0 .75rem; padding-top: .75rem;
-  border-top: 1px solid var(--line); }
-h3 { font-size: 1rem; margin: 1.5rem 0 .5rem; }
-p, ul { max-width: 46rem; }
-.kind, figcaption, .note { color: var(--dim); font-size: .875rem; }
-.kind { margin: 0; }
-.verdict { font-size: 1.15rem; border-left: .3rem solid var(--wins);
-  padding: .25rem 0 .25rem .9rem; margin: 1rem 0; }
-nav { font-size: .875rem; }
-nav a { display: inline-block; padding: .3rem .9rem .3rem 0; }
-a { color: var(--wins); }
-figure { margin: 1rem 0; min-width: 0; }
-figcaption { max-width: 46rem; margin-top: .4rem; }
-.row { display: grid; gap: 0 1.5rem;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 31rem), 1fr)); }
-.row > .wide { grid-column: 1 / -1; }
-.panels { display: flex; flex-wrap: wrap; gap: .75rem 1rem; align-items: flex-start; }
-.panels > div { max-width: 100%; }
-.scroll { overflow-x: auto; max-width: 100%; }
-.scroll:focus-visible { outline: 2px solid var(--wins); }
-svg { display: block; max-width: 100%; height: auto; }
-svg * { stroke-linejoin: round; stroke-linecap: butt; }
-svg text { font-family: system-ui, "Segoe UI", Roboto, Helvetica, Arial, sans-serif;
-  font-variant-numeric: tabular-nums; }
-table { border-collapse: collapse; font-size: .875rem; overflow-wrap: break-word;
-  font-variant-numeric: tabular-nums; }
-caption { caption-side: bottom; text-align: left; color: var(--dim);
-  padding-top: .4rem; }
-th, td { padding: .3rem .5rem; border-bottom: 1px solid var(--line); text-align: right;
-  vertical-align: top; white-space: nowrap; }
-thead th { vertical-align: bottom; white-space: normal; overflow-wrap: normal;
-  min-width: 4.5rem; }
-th:first-child, td.words { text-align: left; white-space: normal; }
-th:first-child { padding-left: 0; min-width: min(9rem, 28vw); position: sticky;
-  left: 0; background: var(--paper); }
-td small { display: block; color: var(--dim); }
-.wins { color: var(--wins); font-weight: 600; }
-.loses { color: var(--loses); font-weight: 600; }
-pre { background: var(--soft); padding: .75rem; border-radius: .3rem;
-  white-space: pre-wrap; font-size: .8rem; }
-@media print { body { max-width: none; padding: 0; font-size: 10pt; }
-  nav { display: none; } .scroll { overflow: visible; }
-  th:first-child { position: static; }
-  figure > .scroll, .panels > div, tr, .verdict { break-inside: avoid; }
-  h2, h3 { break-after: avoid; } table { font-size: 7.5pt; }
-  th, td { padding: .15rem .3rem; white-space: normal; } }
-"""
-
 
 class _Group(NamedTuple):
     """The networks of an arm at one strength in one regime.
@@ -132,28 +70,6 @@ class _Group(NamedTuple):
     def with_a(self, key: str) -> list[Mapping[str, Any]]:
         """The records that have something."""
         return [r for r in self.records if r.get(key) is not None]
-
-
-class _Notes:
-    """Numbers what is said below a table, the same things once."""
-
-    def __init__(self) -> None:
-        self._notes: list[str] = []
-
-    def mark(self, note: str) -> str:
-        """Returns the mark of a note, nothing for an empty one."""
-        if not note:
-            return ""
-        if note not in self._notes:
-            self._notes.append(note)
-        return f" <sup>{self._notes.index(note) + 1}</sup>"
-
-    def write(self) -> str:
-        """Returns the notes."""
-        return "".join(
-            f'<p class="note"><sup>{index}</sup> {_text(note)}.</p>'
-            for index, note in enumerate(self._notes, 1)
-        )
 
 
 class _Page:
@@ -269,25 +185,23 @@ def build(study: Study) -> str:
     ]
     sections = [(title, body) for title, body in sections if body]
     links = " ".join(
-        f'<a href="#{_anchor(title)}">{_text(title)}</a>' for title, _ in sections
+        f'<a href="#{markup.anchor(title)}">{markup.text(title)}</a>'
+        for title, _ in sections
     )
-    bodies = "\n".join(
-        f'<section id="{_anchor(title)}">\n<h2>{_text(title)}</h2>\n{body}\n</section>'
-        for title, body in sections
-    )
+    bodies = "\n".join(markup.section(title, body) for title, body in sections)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Study {_text(page.plan.name)}</title>
-<style>{_CSS}</style>
+<title>Study {markup.text(page.plan.name)}</title>
+<style>{markup.CSS}</style>
 </head>
 <body>
 <main>
-<p class="kind">Study {_text(page.plan.name)}</p>
-<h1>{_text(page.plan.question)}</h1>
-<p class="verdict">{_text(verdict.sentence(study))}</p>
+<p class="kind">Study {markup.text(page.plan.name)}</p>
+<h1>{markup.text(page.plan.question)}</h1>
+<p class="verdict">{markup.text(verdict.sentence(study))}</p>
 <nav aria-label="Sections">{links}</nav>
 {bodies}
 </main>
@@ -305,7 +219,7 @@ def _departures(page: _Page) -> str:
     found = verdict.departures(page.study, plans.load(name) if name in own else None)
     if not found:
         return "<p>None.</p>"
-    return f"<ul>{''.join(f'<li>{_text(each)}</li>' for each in found)}</ul>"
+    return f"<ul>{''.join(f'<li>{markup.text(each)}</li>' for each in found)}</ul>"
 
 
 def _primary(page: _Page) -> str:
@@ -334,15 +248,15 @@ def _primary(page: _Page) -> str:
             "drawn for display only. Decisions are corrected for "
             f"{_count(page.family, 'comparison')}, intervals are not."
         )
-        parts.append(_figure(picture, caption))
+        parts.append(markup.figure(picture, caption))
     head = [
         *("comparison", "difference", "95 % interval", "seeds", "p", "p, Holm"),
         *("P(better)", "detectable", "decision"),
     ]
-    body, notes = [], _Notes()
+    body, notes = [], markup.Notes()
     for each in page.family:
         result, digits = each.result, outcome.digits
-        cells = [_text(page.in_regime(_versus(page, each), each.regime))]
+        cells = [markup.text(page.in_regime(_versus(page, each), each.regime))]
         if result is None:
             cells += ["–", "–", str(len(each.seeds)), "–", "–", "–", "–"]
         else:
@@ -360,9 +274,9 @@ def _primary(page: _Page) -> str:
         cells.append(decision + notes.mark(each.note))
         body.append(cells)
     return (
-        f"<p>{_text(page.plan.rule)}</p>"
-        + _row(parts)
-        + _make_table(
+        f"<p>{markup.text(page.plan.rule)}</p>"
+        + markup.row(parts)
+        + markup.table(
             head,
             body,
             f"Differences in {outcome.title}{outcome.points}, arm − baseline. "
@@ -403,8 +317,8 @@ def _strips(page: _Page) -> str:
             f"point for each seed, n = {_range(len(scores) for _, scores in arms)} an "
             f"arm; bars are means.{lines}{_left_out(page, regime)}"
         )
-        parts.append(_figure(picture, caption))
-    return _row(parts)
+        parts.append(markup.figure(picture, caption))
+    return markup.row(parts)
 
 
 def _table(page: _Page) -> str:
@@ -416,10 +330,10 @@ def _table(page: _Page) -> str:
     regimes = ["regime"] if page.several_regimes else []
     head = ["arm", *regimes, "strength", "n"]
     head += [f"{o.title}{f',{o.unit}' if o.unit else ''}" for o in shown.values()]
-    body, notes = [], _Notes()
+    body, notes = [], markup.Notes()
     for row in page.rows:
-        cells = [_text(row["arm"])]
-        cells += [_text(row["regime"])] if page.several_regimes else []
+        cells = [markup.text(row["arm"])]
+        cells += [markup.text(row["regime"])] if page.several_regimes else []
         left_out = "; ".join(
             f"seed{'s' if row[kind][1:] else ''} {_list(row[kind])} {kind}"
             for kind in ("diverged", "missing")
@@ -444,7 +358,7 @@ def _table(page: _Page) -> str:
             f" Corruption error: mean over {len(corruptions.BENCHMARK)} corruptions "
             "and 5 severities."
         )
-    return _make_table(head, body, caption) + notes.write()
+    return markup.table(head, body, caption) + notes.write()
 
 
 def _curves(page: _Page) -> str:
@@ -466,7 +380,7 @@ def _curves(page: _Page) -> str:
                     words,
                 )
             )
-    return _row(parts)
+    return markup.row(parts)
 
 
 def _series_of(group: _Group, curves: Iterable[Sequence[float] | np.ndarray]) -> Series:
@@ -495,7 +409,7 @@ def _series(
     caption += words
     if len(arms) <= _MOST_TOGETHER:
         picture = page.picture(label, figures.curves, arms, xlabel, ylabel)
-        return _figure(picture, caption)
+        return markup.figure(picture, caption)
     values = np.concatenate([arm.values.ravel() for arm in arms])
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     margin = 0.04 * (high - low) or 1.0
@@ -512,7 +426,7 @@ def _series(
         for arm in arms
         if not arm.is_baseline
     ]
-    return _figure(_panels(pictures), caption)
+    return markup.figure(markup.panels(pictures), caption)
 
 
 def _sweep(page: _Page) -> str:
@@ -552,8 +466,8 @@ def _sweep(page: _Page) -> str:
             "decided: blue W, the arm wins; orange L, it loses; grey =, undecided; ?, "
             "untested."
         )
-        parts.append(_figure(picture, caption))
-    return _row(parts) + _map(page)
+        parts.append(markup.figure(picture, caption))
+    return markup.row(parts) + _map(page)
 
 
 def _map(page: _Page) -> str:
@@ -565,13 +479,14 @@ def _map(page: _Page) -> str:
         difference = number(_bounds(best)[0] or 0, outcome.digits, signed=True)
         row = body.setdefault(f"{region.arm} − {region.baseline}", {})
         row[region.regime] = (
-            f"{_text(region)}<small>best {difference} at {best.strength:g}</small>"
+            f"{markup.text(region)}"
+            f"<small>best {difference} at {best.strength:g}</small>"
         )
     if not body:
         return ""
     regimes = list(page.plan.regimes)
     rows = [
-        [_text(pair), *(cells.get(regime, "–") for regime in regimes)]
+        [markup.text(pair), *(cells.get(regime, "–") for regime in regimes)]
         for pair, cells in body.items()
     ]
     caption = (
@@ -579,7 +494,7 @@ def _map(page: _Page) -> str:
         f"{outcome.title}{outcome.points}, which is somewhat too good, having been "
         "chosen for that. Decisions are corrected for all strengths and regimes."
     )
-    return _make_table(["comparison", *regimes], rows, caption)
+    return markup.table(["comparison", *regimes], rows, caption)
 
 
 def _confusion(page: _Page) -> str:
@@ -612,8 +527,8 @@ def _confusion(page: _Page) -> str:
     ]
     n = _range(len(group.records) for group in groups)
     parts = [
-        _figure(
-            _panels(pictures),
+        markup.figure(
+            markup.panels(pictures),
             "Confusion matrices, in percent of each true class (rows) that was "
             f"predicted as a class (columns), all seeds together, n = {n}. "
             f"Blank: less than half a percent.{words}",
@@ -634,8 +549,8 @@ def _confusion(page: _Page) -> str:
             for label, difference in differences
         ]
         parts.append(
-            _figure(
-                _panels(pictures),
+            markup.figure(
+                markup.panels(pictures),
                 f"Differences from {page.baseline}, in percentage points. Purple: more "
                 "often predicted than by the baseline; orange: less often. On the "
                 "diagonal more is better, elsewhere worse.",
@@ -681,7 +596,7 @@ def _corruptions(page: _Page) -> str:
         heading = _heading(page, regime)
         n = _range(len(group.with_a("corruptions")) for group in groups)
         own = [
-            _figure(
+            markup.figure(
                 page.picture(
                     page.in_regime("Error by corruption and arm", regime),
                     figures.heat,
@@ -699,7 +614,7 @@ def _corruptions(page: _Page) -> str:
         base = [index for index, g in enumerate(groups) if g.is_baseline]
         if base and others:
             own.append(
-                _figure(
+                markup.figure(
                     page.picture(
                         page.in_regime("Difference in error by corruption", regime),
                         figures.heat,
@@ -737,7 +652,7 @@ def _corruptions(page: _Page) -> str:
                     words,
                 )
             )
-        parts.append(_row(own))
+        parts.append(markup.row(own))
     return "\n".join(parts)
 
 
@@ -767,9 +682,9 @@ def _fourier(page: _Page) -> str:
         for label, errors in zip(labels, maps, strict=True)
     ]
     parts = [
-        _figure(
+        markup.figure(
             page.picture("Scale", figures.scale, low, high, "viridis", "error, %")
-            + _panels(pictures),
+            + markup.panels(pictures),
             "Error when a wave of one frequency is added to the test images, its "
             f"L2 norm {first['norm']:g} a channel on values from 0 to 1; "
             f"{first['images']} images, mean over n = {n} seeds. The constant is in "
@@ -797,7 +712,7 @@ def _fourier(page: _Page) -> str:
             for label, difference in differences
         ]
         parts.append(
-            _figure(
+            markup.figure(
                 page.picture(
                     "Scale",
                     figures.scale,
@@ -806,7 +721,7 @@ def _fourier(page: _Page) -> str:
                     "PuOr_r",
                     "difference in error, percentage points",
                 )
-                + _panels(pictures),
+                + markup.panels(pictures),
                 f"The same, less the error of {page.baseline}. Orange: more errors "
                 "than the baseline; purple: fewer.",
             )
@@ -845,7 +760,7 @@ def _reliability(page: _Page) -> str:
         f"together, n = {n}. Below the dashed line a network is too sure of itself. "
         f"With each name the mean ECE.{words}"
     )
-    return _figure(_panels(pictures), caption)
+    return markup.figure(markup.panels(pictures), caption)
 
 
 def _spectra(page: _Page) -> str:
@@ -892,7 +807,7 @@ def _spectra(page: _Page) -> str:
         "and the fitted exponent of 1/f^exponent, where the map is large enough for "
         f"one; with the arm the strength that was measured.{words}"
     )
-    return _figure(_panels(pictures), caption)
+    return markup.figure(markup.panels(pictures), caption)
 
 
 def _tuning(page: _Page) -> str:
@@ -931,7 +846,7 @@ def _tuning(page: _Page) -> str:
             )
             body.append(
                 [
-                    _text(arm),
+                    markup.text(arm),
                     f"{strength:g}",
                     str(len(values)),
                     f"{number(float(np.mean(values)), 2)}{spread}" if values else "–",
@@ -947,8 +862,8 @@ def _tuning(page: _Page) -> str:
     )
     head = ["arm", "strength", "n", "held-out accuracy, %", ""]
     note = "Mean ± sample standard deviation over n seeds; the highest mean is chosen."
-    drawn = _figure(_panels(pictures), caption) if pictures else ""
-    return drawn + _make_table(head, body, note)
+    drawn = markup.figure(markup.panels(pictures), caption) if pictures else ""
+    return drawn + markup.table(head, body, note)
 
 
 def _secondary(page: _Page) -> str:
@@ -959,9 +874,9 @@ def _secondary(page: _Page) -> str:
     for each in page.secondary:
         label = page.in_regime(_versus(page, each), each.regime)
         rows.setdefault(label, {})[each.outcome] = each
-    body, notes = [], _Notes()
+    body, notes = [], markup.Notes()
     for label, row in rows.items():
-        cells = [_text(label)]
+        cells = [markup.text(label)]
         for name in outcomes:
             result = row[name].result if name in row else None
             digits = _OUTCOMES[name].digits
@@ -979,7 +894,7 @@ def _secondary(page: _Page) -> str:
     head += [f"{_OUTCOMES[name].title}{_OUTCOMES[name].points}" for name in outcomes]
     lower = [name for name in outcomes if name not in verdict.HIGHER_IS_BETTER]
     return (
-        _make_table(
+        markup.table(
             head,
             body,
             "Mean differences, arm − baseline, over the same seeds, with intervals of "
@@ -992,7 +907,7 @@ def _secondary(page: _Page) -> str:
 
 
 def _plan(page: _Page) -> str:
-    return f"<pre>{_text(_write_toml(page.plan.document))}</pre>"
+    return f"<pre>{markup.text(_write_toml(page.plan.document))}</pre>"
 
 
 def _origin(page: _Page) -> str:
@@ -1040,7 +955,7 @@ def _origin(page: _Page) -> str:
             )
         )
     facts = "".join(
-        f"<tr><th>{_text(k)}</th><td class='words'>{_text(v)}</td></tr>"
+        f"<tr><th>{markup.text(k)}</th><td class='words'>{markup.text(v)}</td></tr>"
         for k, v in items
     )
     counts = collections.Counter(
@@ -1049,12 +964,12 @@ def _origin(page: _Page) -> str:
     environments = [(json.loads(text), n) for text, n in sorted(counts.items())]
     keys = list(dict.fromkeys(key for each, _ in environments for key in each))
     body = [
-        [str(n), *(_text(each.get(key, "")) for key in keys)]
+        [str(n), *(markup.text(each.get(key, "")) for key in keys)]
         for each, n in environments
     ]
     return (
         f'<div class="scroll"><table class="facts"><tbody>{facts}</tbody></table></div>'
-        + (_make_table(["networks", *keys], body, "Environments.") if body else "")
+        + (markup.table(["networks", *keys], body, "Environments.") if body else "")
         + '<p class="note">Everything on this page is computed from the records of the '
         "store: python -m experiments.report makes it anew. table.csv holds the table "
         "of arms, comparisons.csv all comparisons, primary and secondary.</p>"
@@ -1174,46 +1089,3 @@ def _write_toml(document: Mapping[str, Any], path: str = "") -> str:
 
 
 # HTML
-
-
-def _text(value: Any) -> str:
-    kept = "\n".join(figures.clean(line) for line in str(value).split("\n"))
-    return html.escape(kept)
-
-
-def _anchor(title: str) -> str:
-    return title.lower().replace(" ", "-")
-
-
-def _figure(body: str, caption: str) -> str:
-    kind = ' class="wide"' if 'class="panels"' in body else ""
-    return f"<figure{kind}>{body}<figcaption>{_text(caption)}</figcaption></figure>"
-
-
-def _panels(pictures: Iterable[str]) -> str:
-    return f'<div class="panels">{"".join(pictures)}</div>'
-
-
-def _row(parts: Sequence[str]) -> str:
-    if len(parts) < 2:
-        return "".join(parts)
-    return f'<div class="row">{"".join(parts)}</div>'
-
-
-def _make_table(
-    head: Sequence[str], body: Iterable[Sequence[str]], caption: str
-) -> str:
-    """Writes a table, of cells that are HTML already."""
-    titles = "".join(f'<th scope="col">{_text(title)}</th>' for title in head)
-    rows = []
-    for first, *others in body:
-        cells = [f'<th scope="row">{first}</th>']
-        for title, cell in zip(head[1:], others, strict=True):
-            kind = ' class="words"' if title == "regime" else ""
-            cells.append(f"<td{kind}>{cell}</td>")
-        rows.append(f"<tr>{''.join(cells)}</tr>\n")
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="Table"><table>'
-        f"<thead><tr>{titles}</tr></thead>\n<tbody>\n{''.join(rows)}</tbody></table></div>"
-        f'<p class="note">{_text(caption)}</p>'
-    )
