@@ -281,7 +281,7 @@ def _take_up(trainer: Trainer, checkpoint: Checkpoint) -> Progress:
             f"--resume: the run in --out is of another version of the code ({error}); "
             "go on with that one, or name another folder."
         ) from None
-    return Progress(about["epoch"], about["step"], totals, None, about["seconds"])
+    return Progress(about["epoch"], about["step"], totals, about["seconds"])
 
 
 def _train(
@@ -314,9 +314,7 @@ def _train(
             begin -= start.seconds
             console.print(f"Going on in epoch {start.epoch + 1}, step {start.step}.")
         signals.held = saved is not None
-        for progress in trainer.train(
-            config.epochs, steps_per_epoch, evaluate_every=None, start=start
-        ):
+        for progress in trainer.train(config.epochs, steps_per_epoch, start=start):
             epoch, step = progress.epoch, progress.step
             done = epoch * steps_per_epoch + step
             speed = done * config.batch_size * config.seeds / progress.seconds

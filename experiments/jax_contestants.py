@@ -48,7 +48,7 @@ def prepare_ours(folder: str, reg: str, num_seeds: int) -> Prepared:
         mesh=processes.make_mesh(num_seeds),
     )
     steps_per_epoch = len(dataset.train_labels) // config.batch_size
-    # For as many epochs as there will be turns; the evaluations are not timed.
+    # For as many epochs as there will be turns.
     progresses = trainer.train(2**31 - 1, steps_per_epoch)
     total_steps, total_seconds = 0, 0.0
 

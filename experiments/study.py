@@ -276,13 +276,14 @@ def train(
     is_tuning = cells[0].regime == TUNING
     every = regime.epochs if is_tuning else regime.evaluate_every
     epoch_losses, epoch_accuracies = [], []
-    for progress in trainer.train(regime.epochs, num_steps, evaluate_every=every):
+    for progress in trainer.train(regime.epochs, num_steps):
         show((progress.epoch + progress.step / num_steps) / regime.epochs)
         if progress.step < num_steps:
             continue
         accuracies = np.full(len(cells), np.nan)
-        if progress.logits is not None:
-            logits = progress.logits
+        epoch = progress.epoch + 1
+        if epoch == regime.epochs or epoch % every == 0:
+            logits = trainer.evaluate()
             accuracies = metrics.accuracy(logits, part.test_labels)
         epoch_losses.append(progress.losses)
         epoch_accuracies.append(accuracies)

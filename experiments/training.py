@@ -93,14 +93,12 @@ class Progress(NamedTuple):
         epoch: from 0.
         step: number of steps done in this epoch.
         totals: float32 `[S]`, the sum of this epoch's training losses so far.
-        logits: float32 `[S, M, num_classes]` after an evaluation, else None.
-        seconds: spent on training steps so far; neither compilation nor evaluation.
+        seconds: spent on training steps so far, and on nothing else.
     """
 
     epoch: int
     step: int
     totals: np.ndarray
-    logits: np.ndarray | None
     seconds: float
 
     @property
@@ -342,7 +340,6 @@ class Trainer:
         num_epochs: int,
         steps_per_epoch: int,
         *,
-        evaluate_every: int | None = 1,
         start: Progress | None = None,
     ) -> Iterator[Progress]:
         """Trains all networks, and reports after every compiled call.
@@ -351,13 +348,11 @@ class Trainer:
             num_epochs: number of epochs.
             steps_per_epoch: number of steps an epoch, at most the number of whole
                 batches.
-            evaluate_every: how many epochs pass from one evaluation to the next; the
-                networks are evaluated after the last one in any case. None for never.
             start: where the state that was loaded had come to, or None for the start.
 
         Yields:
-            Several times an epoch; at the end of one with an evaluation, test logits.
-            Where it starts at the end of an epoch, this end first.
+            Several times an epoch, and at its end. Where it starts at the end of an
+            epoch, this end first.
         """
         num_steps = 1
         step, totals, seconds = 0, self._zeros, 0.0
@@ -367,8 +362,7 @@ class Trainer:
         for epoch in range(0 if start is None else start.epoch, num_epochs):
             begin = time.perf_counter()
             order = self._shuffle(self._state.key, epoch)
-            is_over = False
-            while not is_over:
+            while True:
                 stop = min(step + num_steps, steps_per_epoch)
                 self._state, totals = self._train_steps(
                     self._state, totals, self._constants, order, epoch, step, stop
@@ -381,13 +375,9 @@ class Trainer:
                 seconds += elapsed
                 num_steps = round((stop - step) * SECONDS_PER_CALL / elapsed) or 1
                 step = stop
-                is_over = step == steps_per_epoch
-                logits = None
-                if is_over and evaluate_every is not None:
-                    is_last = epoch + 1 == num_epochs
-                    if is_last or (epoch + 1) % evaluate_every == 0:
-                        logits = self._logits(self._constants)
-                yield Progress(epoch, step, own_totals, logits, seconds)
+                yield Progress(epoch, step, own_totals, seconds)
+                if step == steps_per_epoch:
+                    break
                 begin = time.perf_counter()
             step, totals = 0, self._zeros
 

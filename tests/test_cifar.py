@@ -436,7 +436,7 @@ class Interrupted:
         pass
 
     def train(self, num_epochs, steps_per_epoch, **settings):
-        yield Progress(0, 1, np.ones(1), None, 0.1)
+        yield Progress(0, 1, np.ones(1), 0.1)
         raise KeyboardInterrupt
 
 

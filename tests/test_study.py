@@ -28,6 +28,7 @@ from experiments.configs import UsageError
 from experiments.corruptions import BENCHMARK, CORRUPTIONS
 from experiments.regularizers import REGULARIZERS, Recipe
 from experiments.store import TUNING, Cell
+from experiments.training import Progress
 from sounddrop_jax import GaussianNoiseLayer
 
 ROOT = Path(__file__).parents[1]
@@ -356,6 +357,36 @@ def test_tuning_sees_neither_held_out_nor_test_images(train_images, first, monke
         [*range(num_trained)],
         [*range(10, 15)],
     ]
+
+
+@pytest.mark.parametrize("every, expected", [(1, [1, 1, 1]), (2, [0, 1, 1])])
+def test_networks_are_evaluated_every_so_often_and_at_the_end(
+    digits, monkeypatch, every, expected
+):
+    class Evaluated:
+        """A trainer whose networks take everything for a 0."""
+
+        def __init__(self, functions, seeds, **settings):
+            pass
+
+        def train(self, num_epochs, steps_per_epoch):
+            for epoch, share in np.ndindex(num_epochs, 2):
+                step = (share + 1) * steps_per_epoch // 2
+                yield Progress(epoch, step, np.ones(1), 0.0)
+
+        def evaluate(self, images=None):
+            images = digits.test_images if images is None else images
+            return np.eye(10)[np.zeros((1, len(images)), int)]
+
+    monkeypatch.setattr(study, "Trainer", Evaluated)
+    document = tomllib.loads(PLAN)
+    document["regimes"]["short"] |= {"epochs": 3, "evaluate_every": every}
+    plan = plans.parse(document, "small")
+    ((record, _),) = study.train(plan, digits, [Cell("short", "none", 0.0, 0)], None)
+    zeros = 100 * (digits.test_labels == 0).mean()
+    curve = [zeros if each else np.nan for each in expected]
+    np.testing.assert_allclose(record["test_accuracy"], curve)
+    assert record["peak_accuracy"] == pytest.approx(zeros)
 
 
 # Networks side by side
