@@ -390,7 +390,7 @@ def _advantage(comparison: Comparison) -> float:
 
 def _too_few(plan: Plan, num_comparisons: int) -> str:
     """Says why a plan's seeds are too few to decide anything; "" if they are not."""
-    smallest = 2.0 ** (1 - len(plan.seeds))  # of the p-values of so many pairs
+    smallest = statistics.smallest_p_value(len(plan.seeds))
     if smallest * num_comparisons < plan.alpha:
         return ""
     family = "" if num_comparisons == 1 else f"of {num_comparisons} comparisons one "

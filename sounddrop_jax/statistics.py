@@ -16,10 +16,12 @@ import numpy as np
 from jax.typing import ArrayLike
 
 METHODS = ("studentized", "bca", "t")
+# Choices of signs that are looked at: all of them for up to 16 seeds.
+NUM_FLIPS = 2**16
 """The intervals that `mean_interval` knows."""
 
 _MIN_STUDENTIZED = 8  # with fewer, resamples of almost no variance abound
-_BLOCK = 128  # comparisons worked on at a time: 16 MiB for 2^14 flips of their signs
+_BLOCK = 32  # comparisons worked on at a time: 16 MiB for 2^16 flips of their signs
 
 
 class MeanInterval(NamedTuple):
@@ -250,7 +252,7 @@ def sign_flip_test(
     scores: ArrayLike,
     baseline: ArrayLike,
     *,
-    num_flips: int = 2**14,
+    num_flips: int = NUM_FLIPS,
     seed: int = 0,
 ) -> np.ndarray:
     """Tests whether paired scores differ by chance, flipping signs of the differences.
@@ -306,6 +308,22 @@ def sign_flip_test(
 
     columns = differences.reshape(num_seeds, -1)
     return _by_block(p_value, columns, resolution.ravel()).reshape(shape)
+
+
+def smallest_p_value(num_seeds: int) -> float:
+    """Returns the least that `sign_flip_test` can come to: all signs agree.
+
+    Args:
+        num_seeds: the number of pairs, at least 2.
+
+    Returns:
+        2^(1 - S), or 1 / `NUM_FLIPS` where signs are drawn.
+
+    Example:
+        >>> smallest_p_value(8)
+        0.0078125
+    """
+    return max(2.0 ** (1 - min(num_seeds, 64)), 1 / NUM_FLIPS)
 
 
 def improvement_probability(
@@ -412,7 +430,7 @@ def smallest_detectable_effect(
     step of Holm's correction, alpha / `num_comparisons`. The power is that of the t
     test, from the noncentral t distribution (Cohen 1988, "Statistical power analysis
     for the behavioral sciences", chapter 2), at the largest level not above it that
-    the sign-flip test can reach, a multiple of 2^(1 - S).
+    the sign-flip test can reach, a multiple of `smallest_p_value`.
 
     The sign-flip test itself finds that effect a little less often, with normal
     differences and a power of 0.8: with 0.76 to 0.80 where the level is three steps of
@@ -455,7 +473,7 @@ def smallest_detectable_effect(
             "above alpha."
         )
     level = alpha / num_comparisons
-    level -= math.fmod(level, 2.0 ** (1 - min(num_seeds, 64)))  # what S flips can reach
+    level -= math.fmod(level, smallest_p_value(num_seeds))  # what the flips can reach
     if level == 0:
         return math.inf
 

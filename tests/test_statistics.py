@@ -21,6 +21,7 @@ from sounddrop_jax.statistics import (
     mean_interval,
     sign_flip_test,
     smallest_detectable_effect,
+    smallest_p_value,
 )
 
 every_method = pytest.mark.parametrize("method", METHODS)
@@ -334,6 +335,29 @@ def test_signs_drawn_at_random_come_close_to_all_of_them():
 def test_no_p_value_is_below_one_of_the_flips():
     p_value = against_zero(sign_flip_test, np.ones(64), num_flips=500)
     assert p_value == 1 / 500
+
+
+@pytest.mark.parametrize("num_seeds", [2, 8, 14, 16, 17, 64])
+def test_the_smallest_p_value_is_that_of_seeds_that_all_agree(num_seeds):
+    smallest = smallest_p_value(num_seeds)
+    p_value = against_zero(sign_flip_test, np.arange(1.0, 1 + num_seeds))
+    if num_seeds == 17:  # of whose signs a draw may come twice
+        assert smallest <= p_value < 8 * smallest
+    else:
+        assert p_value == smallest
+
+
+@pytest.mark.parametrize("num_seeds", [8, 16, 40])
+def test_an_effect_can_be_found_where_the_smallest_p_value_is_small_enough(num_seeds):
+    for num_comparisons in (1, 10):
+        level = num_comparisons * smallest_p_value(num_seeds)
+        effects = [
+            smallest_detectable_effect(
+                num_seeds, 1.0, num_comparisons=num_comparisons, alpha=factor * level
+            )
+            for factor in (0.99, 1.01)
+        ]
+        assert effects[0] == math.inf > effects[1]
 
 
 def draw_symmetric(distribution, rng, shape):

@@ -216,6 +216,17 @@ def test_too_few_seeds_decide_nothing(tmp_path, num_seeds, alpha, decision):
         assert "nothing can be decided" in said and water.note in said
 
 
+def test_the_seeds_of_every_plan_suffice_for_its_family():
+    for path in plans.FOLDER.glob("*.toml"):
+        plan = plans.load(path.stem)
+        size = len(plan.regimes) * sum(
+            1 if plan.tuning else len(plan.arms[arm].strengths)
+            for arm, _ in plan.comparisons
+        )
+        smallest = statistics.smallest_p_value(len(plan.seeds))
+        assert (smallest * size < plan.alpha) == (plan.name != "smoke"), plan.name
+
+
 def test_the_family_is_of_all_regimes_and_strengths(tmp_path):
     document = {**SWEEP, "regimes": TWO_REGIMES, "seeds": 10}
     family = verdict.compare(make_study(tmp_path, document))
