@@ -23,6 +23,7 @@ import numpy as np
 from experiments.configs import Interrupted, UsageError
 
 FOLDER = "checkpoints"
+DAMAGED = "damaged"
 LOCK = ".lock"
 # Raised with every change of the code that gives other numbers, for which an unfinished
 # run must not go on. What another release of JAX changes, nobody knows: a warning.
@@ -98,14 +99,15 @@ class Checkpoints:
             raise _as_os_error(error) from error
 
     def load(self) -> Checkpoint | None:
-        """Reads the newest sound checkpoint; removes, and names, those that are not.
+        """Reads the newest sound checkpoint; names and sets aside those that are not.
 
         Returns:
             None if there is none.
         """
         for number in sorted(self._manager.all_steps(), reverse=True):
+            reason = "its digest is another"
             # A damaged file may raise anything at all.
-            with contextlib.suppress(Exception):
+            try:
                 found = self._manager.restore(
                     number,
                     args=self._args.Composite(
@@ -117,11 +119,21 @@ class Checkpoints:
                 checkpoint = Checkpoint(found.about, found.arrays)
                 if digest == _digest(checkpoint):
                     return checkpoint
+            except MemoryError:
+                raise
+            except Exception as error:
+                reason = str(error).partition("\n")[0] or type(error).__name__
             path = self._folder / str(number)
-            shutil.rmtree(path, ignore_errors=True)
+            aside = self._folder.with_name(DAMAGED) / str(number)
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.parent.mkdir(exist_ok=True)
+            os.replace(path, aside)
             self._manager.reload()
             next_one = "the one before" if self._manager.all_steps() else "the start"
-            _warn(f"{path} is damaged, and was removed; going on from {next_one}.")
+            _warn(
+                f"{path} is damaged ({reason}), and was moved to {aside}; going on "
+                f"from {next_one}."
+            )
         return None
 
     def close(self) -> None:
@@ -137,8 +149,9 @@ def exist(out: Path) -> bool:
 
 
 def remove(out: Path) -> None:
-    """Removes the checkpoints of a run, if there are any."""
-    shutil.rmtree(out / FOLDER, ignore_errors=True)
+    """Removes the checkpoints of a run, damaged ones too, if there are any."""
+    for folder in (FOLDER, DAMAGED):
+        shutil.rmtree(out / folder, ignore_errors=True)
 
 
 def check_same(there: dict[str, Any], here: dict[str, Any]) -> None:

@@ -86,8 +86,8 @@ class Course(NamedTuple):
     Attributes:
         records: one an epoch, as in metrics.jsonl but with NaN and infinity.
         logits: float32 `[S, M, num_classes]`, of the last evaluation.
-        compile_seconds: as the next ones, of all that it took, interruptions left out.
-        train_seconds: of training steps alone.
+        compile_seconds: of the process that finished it.
+        train_seconds: of training steps alone, before and after interruptions.
         images_per_second: of training.
     """
 
@@ -183,15 +183,21 @@ def run(config: Config) -> dict:
 
 
 def _close_finished(out: Path, result: dict, console: Console) -> dict:
-    """Leaves a finished run as it is, if the flags are its own."""
+    """Leaves a finished run as it is, if the flags are its own.
+
+    Recordings are told apart by their names alone.
+    """
     try:
         finished = json.loads((out / runs.RESULT).read_text())
-        there = runs.describe_numbers(finished)
+        there, here = (
+            runs.describe_numbers(each) | {"--audio": each["config"]["audio"]}
+            for each in (finished, result)
+        )
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(
             f"--out={out}: its {runs.RESULT} cannot be read; name another folder."
         ) from None
-    checkpoints.check_same(there, runs.describe_numbers(result))
+    checkpoints.check_same(there, here)
     checkpoints.remove(out)
     console.print(f"Nothing to do, the run is finished: {out}")
     return finished

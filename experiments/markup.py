@@ -21,7 +21,6 @@ body { margin: 0 auto; padding: 1rem; max-width: 70rem; background: var(--paper)
 h1 { font-size: 1.5rem; line-height: 1.25; margin: .5rem 0; }
 h2 { font-size: 1.2rem; margin: 2.5rem 0 .75rem; padding-top: .75rem;
   border-top: 1px solid var(--line); }
-h3 { font-size: 1rem; margin: 1.5rem 0 .5rem; }
 p, ul { max-width: 46rem; }
 .kind, figcaption, .note { color: var(--dim); font-size: .875rem; }
 .kind { margin: 0; }
@@ -45,8 +44,6 @@ svg text { font-family: system-ui, "Segoe UI", Roboto, Helvetica, Arial, sans-se
   font-variant-numeric: tabular-nums; }
 table { border-collapse: collapse; font-size: .875rem; overflow-wrap: break-word;
   font-variant-numeric: tabular-nums; }
-caption { caption-side: bottom; text-align: left; color: var(--dim);
-  padding-top: .4rem; }
 th, td { padding: .3rem .5rem; border-bottom: 1px solid var(--line); text-align: right;
   vertical-align: top; white-space: nowrap; }
 thead th { vertical-align: bottom; white-space: normal; overflow-wrap: normal;
@@ -63,7 +60,7 @@ pre { background: var(--soft); padding: .75rem; border-radius: .3rem;
   nav { display: none; } .scroll { overflow: visible; }
   th:first-child { position: static; }
   figure > .scroll, .panels > div, tr, .verdict { break-inside: avoid; }
-  h2, h3 { break-after: avoid; } table { font-size: 7.5pt; }
+  h2 { break-after: avoid; } table { font-size: 7.5pt; }
   th, td { padding: .15rem .3rem; white-space: normal; } }
 """
 

@@ -283,7 +283,7 @@ def _primary(page: _Page) -> str:
             "P(better): how often the arm is the better one on the same seed, ties "
             "counting half. "
             "Detectable: the difference that these seeds would have found with a "
-            f"probability of {verdict.POWER:g}.",
+            f"probability of 0.65 to {verdict.POWER:g}, at Holm's hardest step.",
         )
         + notes.write()
     )
@@ -435,7 +435,7 @@ def _sweep(page: _Page) -> str:
     if not has_strengths and not page.several_regimes:
         return ""
     outcome = _OUTCOMES[page.plan.outcome]
-    baseline = page.plan.comparisons[0][1]
+    baseline = page.baseline
     family = [each for each in page.family if each.baseline == baseline]
     if not any(each.result for each in family):
         return ""
@@ -452,7 +452,8 @@ def _sweep(page: _Page) -> str:
         ordered = sorted(places, key=float) if has_strengths else list(places)
         what = "strength" if has_strengths else "regime"
         picture = page.picture(
-            page.in_regime(f"Difference from {baseline} against {what}", panel),
+            f"Difference from {baseline} against {what}"
+            + (f", {panel}" if panel and page.several_regimes else ""),
             figures.sweep,
             [(arm, intervals) for arm, intervals in arms.items()],
             ordered,
@@ -861,7 +862,10 @@ def _tuning(page: _Page) -> str:
         "Strengths are evenly spaced, not to scale."
     )
     head = ["arm", "strength", "n", "held-out accuracy, %", ""]
-    note = "Mean ± sample standard deviation over n seeds; the highest mean is chosen."
+    note = (
+        "Mean ± sample standard deviation over the n seeds that did not diverge. The "
+        "highest mean is chosen, with those that did counted as 0."
+    )
     drawn = markup.figure(markup.panels(pictures), caption) if pictures else ""
     return drawn + markup.table(head, body, note)
 
@@ -892,7 +896,8 @@ def _secondary(page: _Page) -> str:
         body.append(cells)
     head = ["comparison"]
     head += [f"{_OUTCOMES[name].title}{_OUTCOMES[name].points}" for name in outcomes]
-    lower = [name for name in outcomes if name not in verdict.HIGHER_IS_BETTER]
+    higher = (*verdict.HIGHER_IS_BETTER, "gap")
+    lower = [name for name in outcomes if name not in higher]
     return (
         markup.table(
             head,
@@ -900,7 +905,8 @@ def _secondary(page: _Page) -> str:
             "Mean differences, arm − baseline, over the same seeds, with intervals of "
             "95 %. These are intervals, not tests: no decision hangs on them, and they "
             "are not corrected for their number. Lower is better for "
-            f"{', '.join(_OUTCOMES[name].title for name in lower) or 'none of them'}.",
+            f"{', '.join(_OUTCOMES[name].title for name in lower) or 'none of them'}; "
+            "a gap is neither good nor bad by itself.",
         )
         + notes.write()
     )
@@ -914,12 +920,7 @@ def _origin(page: _Page) -> str:
     study, plan = page.study, page.plan
     dataset = study.dataset
     trained = [*study.records, *study.tuning]
-    chosen = store.choose_strengths(plan, study.tuning)
-    planned = [
-        cell
-        for cell in store.all_cells(plan)
-        if cell.arm not in chosen or cell.strength == chosen[cell.arm]
-    ]
+    num_planned = len(page.rows) * len(plan.seeds)
     planned_tuning = store.tuning_cells(plan)
     sources = sorted(
         {
@@ -939,7 +940,7 @@ def _origin(page: _Page) -> str:
         ),
         (
             "Networks",
-            f"{len(study.records)} of {len(planned)} planned"
+            f"{len(study.records)} of {num_planned} planned"
             f"{tuned if planned_tuning else ''}; read from {len(study.folders)} "
             f"store{'s' if several else ''}",
         ),
@@ -1014,8 +1015,8 @@ def _detectable(effect: float | None, digits: int) -> str:
 
 
 def _strength(page: _Page, row: Mapping[str, Any]) -> str:
-    arm = page.plan.arms[row["arm"]]
-    if plans.REGULARIZERS[arm.reg].strength is None:
+    # A regularizer of the user's own need not be registered where a report is made.
+    if not set(plans.STRENGTHS) & page.plan.document["arms"][row["arm"]].keys():
         return ""
     return "not chosen" if row["strength"] is None else f"{row['strength']:g}"
 
@@ -1086,6 +1087,3 @@ def _write_toml(document: Mapping[str, Any], path: str = "") -> str:
     ]
     header = f"[{path[:-1]}]\n" if path and (lines or not tables) else ""
     return "\n".join(part for part in (header + "".join(lines), *tables) if part)
-
-
-# HTML

@@ -93,6 +93,8 @@ def _flatten(comparison: verdict.Comparison) -> dict[str, Any]:
     result = row.pop("result")
     fields = statistics.PairedComparison._fields
     numbers = dict.fromkeys(fields) if result is None else result._asdict()
+    if comparison.decision == "secondary":
+        numbers["p_value"] = None  # no test was planned
     return row | numbers
 
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import datasets, files, plans, runs
+from experiments import checkpoints, datasets, files, plans, runs
 from experiments.configs import UsageError
 from experiments.plans import Plan
 
@@ -66,6 +66,20 @@ class Study:
     tuning: Sequence[Mapping[str, Any]]
     noise: Mapping[str, Any]
     folders: tuple[Path, ...]
+
+
+@contextlib.contextmanager
+def claim(folder: Path) -> Iterator[None]:
+    """Makes the folder of a store and keeps other processes from writing to it.
+
+    Raises:
+        UsageError: if another process writes to it, or it cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        with _writing(folder, remedy="name another folder"):
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(checkpoints.lock(folder))
+        yield
 
 
 def open_store(

@@ -154,7 +154,9 @@ def run(config: StudyConfig) -> Path:
         raise UsageError(str(error)) from None
     _check_sizes(plan, dataset)
     out = config.out or Path("studies", plan.name)
-    processes.share_cores(len(plan.seeds) * max(1, os.cpu_count() or 1))
+    # As many devices as there are cores: batches are made to be shared by all.
+    processes.share_cores(len(plan.seeds) * (os.cpu_count() or 1))
+    environment = runs.environment()  # of the code that runs, whatever changes later
     # Before the store is made, as an arm's recording or strengths may be at fault.
     noises = {}
     for arm in plan.arms.values():
@@ -163,15 +165,26 @@ def run(config: StudyConfig) -> Path:
                 regime, part = _select(plan, dataset, next(iter(plan.regimes)))
                 _make_functions(plan, arm, regime, part)
             noises[arm.name] = measure_noise(arm, dataset)
-    store.open_store(out, plan, runs.describe_dataset(dataset), inputs)
-    for name, noise in noises.items():
-        store.write_noise(out, name, noise)
+    with store.claim(out):
+        store.open_store(out, plan, runs.describe_dataset(dataset), inputs)
+        for name, noise in noises.items():
+            store.write_noise(out, name, noise)
+        return _fill(config, plan, dataset, out, environment)
 
+
+def _fill(
+    config: StudyConfig,
+    plan: Plan,
+    dataset: Dataset,
+    out: Path,
+    environment: Mapping[str, Any],
+) -> Path:
+    """Trains what an open store lacks, tuning first, and writes the report."""
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"{plan.name}: {plan.question}")
 
     tuning = store.tuning_cells(plan)
-    _do(config, plan, dataset, tuning, out, console)
+    _do(config, plan, dataset, tuning, out, console, environment)
     chosen = store.choose_strengths(plan, store.read_records(out, tuning))
     for name, strength in chosen.items():
         if strength is None:
@@ -186,7 +199,7 @@ def run(config: StudyConfig) -> Path:
         for cell in store.all_cells(plan)
         if cell.arm not in chosen or cell.strength == chosen[cell.arm]
     ]
-    _do(config, plan, dataset, cells, out, console)
+    _do(config, plan, dataset, cells, out, console, environment)
 
     study = store.read([out])
     console.print(verdict.sentence(study))
@@ -201,6 +214,7 @@ def _do(
     cells: Sequence[Cell],
     out: Path,
     console: Console,
+    environment: Mapping[str, Any],
 ) -> None:
     """Trains the networks of this share that have no record, and writes theirs."""
     cells = _take_share(plan, cells, *_parse_part(config.part))
@@ -229,7 +243,7 @@ def _do(
             show_part(0)
             results = train(plan, dataset, batch, questions, show=show_part)
             for each, (record, logits) in zip(batch, results, strict=True):
-                store.write(out, each, record, logits)
+                store.write(out, each, record | {"environment": environment}, logits)
             done += sizes[index]
             left = (time.perf_counter() - start) * (sum(sizes) / done - 1)
             scores = [f"{record['accuracy']:.2f}" for record, _ in results]
@@ -258,7 +272,8 @@ def train(
         show: told now and then what share of the training is done, up to 1.
 
     Returns:
-        For each cell its record, and its test logits, float32 `[M, num_classes]`.
+        For each cell its record, less the environment, and its test logits, float32
+        `[M, num_classes]`.
     """
     arm = plan.arms[cells[0].arm]
     regime, part = _select(plan, dataset, cells[0].regime)
@@ -292,7 +307,6 @@ def train(
     if questions is not None:
         answers = trainer.evaluate(questions.images)
     seconds = (time.perf_counter() - start) / len(cells)
-    environment = runs.environment()
     records = [
         {
             "train_loss": losses.tolist(),
@@ -302,7 +316,6 @@ def train(
             **metrics.score(own, part.test_labels),
             **_score_probabilities(part, own, own_train),
             **_score_answers(questions, own_answers),
-            "environment": environment,
             "seconds": round(seconds, 3),
         }
         for losses, accuracies, own, own_train, own_answers in zip(

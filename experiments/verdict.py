@@ -613,7 +613,7 @@ def _say_limits(plan: Plan, tested: Sequence[Comparison], num_comparisons: int) 
         largest = max(detectable)
         parts.append(
             f"differences of {_writer(largest)(largest)} {_UNITS[plan.outcome]} would "
-            f"have been found with a probability of about {100 * POWER:.0f} %"
+            f"have been found with a probability of 65 to {100 * POWER:.0f} %"
         )
     if any(
         each.result and each.result.low * each.result.high > 0 for each in undecided

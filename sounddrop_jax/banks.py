@@ -66,10 +66,13 @@ def make_power_law_bank(
         field_shape: what an entry fills: the last axes of the feature maps that the
             bank is for, `(W, C)` for noise along rows, `(H, W, C)` in the plane.
         exponent: of the spectrum, see `spectra.power_law`.
-        axes: of the field along which the spectrum is shaped.
+        axes: of the field along which the spectrum is shaped; not used by white noise.
         min_frequency: see `spectra.power_law`.
         num_entries: length of the bank; by default about four million values in all,
-            16 MiB of float32, and at least one entry.
+            16 MiB of float32, and at least one entry. A call takes as many entries as
+            its leading axes hold: B for a field `(H, W, C)` of maps `[B, H, W, C]`,
+            B * H for `(W, C)`. Give it several times that; with less, the noise of a
+            batch repeats itself, and a single entry is the same noise at every step.
         dtype: of the values.
 
     Returns:
@@ -95,6 +98,8 @@ def make_power_law_bank(
     if num_entries < 1:
         raise ValueError(f"A bank needs at least one entry, not {num_entries}.")
     rank = len(field_shape)
+    if exponent == 0:
+        axes = -1  # white noise has no axes, see `inject.random_noise`
     given = (axes,) if isinstance(axes, int) else tuple(axes)
     if not all(-rank <= axis < rank for axis in given):
         raise ValueError(f"axes={given} do not all exist in a field of rank {rank}.")

@@ -38,6 +38,10 @@ def conv_general_dilated(
     it can stand wherever that stands: `nnx.Conv(conv_general_dilated=...)`, or the
     attribute of the same name of a `flax.linen.Conv`.
 
+    Two things that it takes over are not as in JAX: they can be differentiated in
+    reverse mode alone (no `jax.jvp`, `jacfwd` or `hessian`), and keep the patches of
+    their inputs for the backward pass, up to kH * kW times the inputs.
+
     Args:
         lhs: inputs, `[N, H, W, C]`, floating point.
         rhs: kernel, `[kH, kW, C, O]`, of the same dtype.

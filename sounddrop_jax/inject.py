@@ -69,6 +69,11 @@ def add_noise(
         Array([0.5, 2. , 3. ], dtype=float32)
     """
     check_settings(intensity=intensity, mode=mode)
+    if callable(intensity):
+        raise TypeError(
+            "intensity must be a number or an array, not a schedule: call that first, "
+            "intensity=schedule(step)."
+        )
     inputs = jnp.asarray(inputs)
     if not jnp.issubdtype(inputs.dtype, jnp.floating):
         raise TypeError(

@@ -186,7 +186,7 @@ class AphexNoiseLayer(NoiseInjection):
     """
 
     intensity: float | jax.Array | Schedule = 0.05
-    file_path: str | os.PathLike[str] | Sequence[str] | None = None
+    file_path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None
 
     def __post_init__(self):
         """Reads the file, once: a copy that Linen makes has the bank already."""

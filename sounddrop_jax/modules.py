@@ -51,9 +51,12 @@ class _Constant:
         return self.values if index is Ellipsis else self.values[index]
 
     def __getattr__(self, name: str):
-        if name.startswith("__"):  # such as __deepcopy__, which would copy the array
+        if name.startswith("__"):
             raise AttributeError(name)
         return getattr(self.values, name)
+
+    def __deepcopy__(self, memo: dict) -> "_Constant":
+        return self  # a copy of a model shares its banks
 
     def __jax_array__(self) -> jax.Array:
         return self.values
@@ -133,6 +136,13 @@ class NoiseInjection(nnx.Module):
         rng_collection: str = "dropout",
         rngs: nnx.Rngs | nnx.RngStream | None = None,
     ):
+        if isinstance(
+            intensity, nnx.Variable
+        ):  # which can be called, and is no schedule
+            raise TypeError(
+                "intensity must be a number, an array or a schedule, not a variable: "
+                "give its value, variable[...]."
+            )
         inject.check_settings(intensity=intensity, mode=mode, bank=bank)
         if not (isinstance(intensity, jax.Array) or callable(intensity)):
             # A number is static, as the rate of a Dropout is; an array is state.
@@ -261,6 +271,7 @@ class WaterNoiseLayer(NoiseInjection):
     Args:
         intensity: the standard deviation of the noise.
         bank: noise made for the shape of the inputs.
+        exponent: of the spectrum, 1 for pink.
         **kwargs: see `NoiseInjection`.
     """
 
@@ -269,9 +280,10 @@ class WaterNoiseLayer(NoiseInjection):
         intensity: float | jax.Array | Schedule = 0.05,
         *,
         bank: NoiseBank | None = None,
+        exponent: float = 1.0,
         **kwargs,
     ):
-        super().__init__(intensity, bank=bank, exponent=1.0, axes=(-2,), **kwargs)
+        super().__init__(intensity, bank=bank, exponent=exponent, **kwargs)
 
 
 class AphexNoiseLayer(NoiseInjection):
@@ -302,7 +314,10 @@ class AphexNoiseLayer(NoiseInjection):
 
     def __init__(
         self,
-        file_path: str | os.PathLike[str] | Sequence[str] | None = None,
+        file_path: str
+        | os.PathLike[str]
+        | Sequence[str | os.PathLike[str]]
+        | None = None,
         intensity: float | jax.Array | Schedule = 0.05,
         *,
         bank: NoiseBank | None = None,
@@ -330,7 +345,8 @@ class GaussianNoiseLayer(NoiseInjection):
 
     Args:
         intensity: the standard deviation of the noise.
-        bank: white noise made beforehand, faster than drawing it.
+        bank: white noise made beforehand, faster than drawing it:
+            `make_power_law_bank(key, field_shape, exponent=0.0)`.
         **kwargs: see `NoiseInjection`.
     """
 
@@ -341,4 +357,4 @@ class GaussianNoiseLayer(NoiseInjection):
         bank: NoiseBank | None = None,
         **kwargs,
     ):
-        super().__init__(intensity, bank=bank, exponent=0.0, **kwargs)
+        super().__init__(intensity, bank=bank, **kwargs)

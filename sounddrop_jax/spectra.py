@@ -131,7 +131,8 @@ def periodogram(
 
     Args:
         noise: real, any shape; averaged over all other axes.
-        axes: the axes to measure along; over several, frequencies are radial.
+        axes: the axes to measure along; over several, frequencies are radial. The last
+            one by default, which in feature maps is that of the channels: -2 are rows.
 
     Returns:
         frequencies: float64 `[F]`, rising, above 0, in cycles per sample.

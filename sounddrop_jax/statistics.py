@@ -357,10 +357,11 @@ def improvement_probability(
         >>> round(float(result.low), 2), round(float(result.high), 2)
         (0.12, 0.97)
     """
-    differences, _ = _differences(scores, baseline)
+    differences, resolution = _differences(scores, baseline)
     beta = _require("scipy.stats").beta
     num_seeds = len(differences)
-    wins = (np.sign(differences) / 2 + 0.5).sum(axis=0)
+    is_tie = np.abs(differences) <= resolution
+    wins = np.where(is_tie, 0.5, differences > 0).sum(axis=0)
     tail = _tail(confidence)
     # The beta distribution has no parameter 0: its limit is a point at the end.
     low = beta.ppf(tail, np.maximum(wins, 0.5), num_seeds - wins + 1)

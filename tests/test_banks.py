@@ -239,6 +239,12 @@ def test_a_power_law_bank_is_shaped_within_the_field_only(field, axes, axes_of_a
     np.testing.assert_array_equal(bank.values, expected)
 
 
+def test_a_white_bank_needs_no_axis():
+    key, values = jax.random.key(0), (100, 8)
+    bank = make_power_law_bank(key, (8,), exponent=0.0, num_entries=100)
+    np.testing.assert_array_equal(bank.values, jax.random.normal(key, values))
+
+
 def test_a_power_law_bank_is_pink_along_rows_unless_told_otherwise():
     bank = make_power_law_bank(jax.random.key(0), (16, 8), num_entries=4096)
     # The standard error is 0.003: 8 frequencies, each averaged over 4096 * 8 rows.

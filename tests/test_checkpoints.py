@@ -17,10 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from experiments import checkpoints, cifar, figures, metrics, runs, training
 from experiments.checkpoints import Checkpoint, Checkpoints, Signals, lock
 from experiments.configs import Config, Interrupted, UsageError
+from experiments.datasets import load
 
 ROOT = Path(__file__).parents[1]
 FILES = {
@@ -450,7 +452,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     printed = capfd.readouterr()
     (line,) = printed.err.splitlines()
     assert line.startswith("warning: ") and "checkpoints/5 is damaged" in line
-    assert "going on from the one before" in line
+    assert f"moved to {out / 'damaged' / '5'}; going on from the one before" in line
     assert "Going on in epoch 1, step 3." in printed.out
     assert numbers(out) == reference
 
@@ -471,6 +473,18 @@ def test_with_nothing_sound_a_run_starts_afresh_and_says_so(
     assert "the one before" in newest and "going on from the start" in oldest
     assert "starting afresh" in printed.out
     assert numbers(out) == reference
+
+
+def test_a_finished_run_is_not_taken_for_one_with_another_recording(tmp_path):
+    finished, other = (
+        runs.describe(Config(reg="aphex", audio=f"music/{name}.wav"), load("digits"))
+        for name in ("one", "other")
+    )
+    runs.save_result(tmp_path, finished)
+    console = Console(quiet=True)
+    assert cifar._close_finished(tmp_path, finished, console) == finished
+    with pytest.raises(UsageError, match="--audio: one.wav there, other.wav here"):
+        cifar._close_finished(tmp_path, other, console)
 
 
 # The checkpoints themselves
@@ -499,6 +513,21 @@ def test_checkpoints_come_back_and_the_last_two_are_kept(tmp_path):
         np.testing.assert_array_equal(found.arrays[name], array)
     checkpoints.remove(tmp_path)
     assert not checkpoints.exist(tmp_path) and not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_that_memory_does_not_suffice_for_is_not_damaged(
+    tmp_path, monkeypatch
+):
+    def fail(*args, **kwargs):
+        raise MemoryError
+
+    with closing(Checkpoints(tmp_path)) as saved:
+        saved.save(1, make_checkpoint(1))
+        saved.wait()
+        monkeypatch.setattr(saved._manager, "restore", fail)
+        with pytest.raises(MemoryError):
+            saved.load()
+    assert steps_saved(tmp_path) == [1]
 
 
 def test_a_state_of_other_networks_is_refused(shared, tmp_path, capsys):

@@ -395,3 +395,9 @@ def test_numpy_inputs_become_what_jax_makes_of_them(inject):
     outputs = inject(KEY, np.asarray(INPUTS, np.float64), intensity=0.3)
     assert outputs.dtype == jnp.float32
     np.testing.assert_array_equal(outputs, inject(KEY, INPUTS, intensity=0.3))
+
+
+def test_a_schedule_has_to_be_called_first():
+    maps = jnp.ones((2, 3))
+    with pytest.raises(TypeError, match="not a schedule: call that first"):
+        add_noise(maps, maps, intensity=lambda step: 0.1)

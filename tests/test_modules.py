@@ -13,6 +13,7 @@ import optax
 import pytest
 from flax import nnx
 
+import sounddrop_jax
 from sounddrop_jax import (
     AphexNoiseLayer,
     BankVariable,
@@ -146,10 +147,21 @@ def test_an_intensity_out_of_range_is_refused(case, intensity):
             case.make(intensity=value)
 
 
-@pytest.mark.parametrize("intensity", ["0.1", None, (0.1, "x"), True, 1j, {}])
+@pytest.mark.parametrize(
+    "intensity", ["0.1", None, (0.1, "x"), True, 1j, {}, nnx.Param(0.1)], ids=repr
+)
 def test_what_is_no_intensity_is_refused(case, intensity):
     with pytest.raises(TypeError, match="^intensity must be a number, an array or a"):
         case.make(intensity=intensity)
+
+
+@pytest.mark.parametrize("linen_or_nnx", [sounddrop_jax.linen, sounddrop_jax])
+def test_the_colour_of_water_can_be_chosen(linen_or_nnx):
+    layers = linen_or_nnx.WaterNoiseLayer(), linen_or_nnx.WaterNoiseLayer(exponent=2.0)
+    assert [(layer.exponent, tuple(layer.axes)) for layer in layers] == [
+        (1.0, (-2,)),
+        (2.0, (-2,)),
+    ]
 
 
 def test_an_array_is_no_bank():
@@ -546,6 +558,8 @@ def test_a_copy_of_a_layer_adds_the_same_noise(case, copied):
     twin = copied(layer)
     np.testing.assert_array_equal(twin(INPUTS, rngs=KEY), layer(INPUTS, rngs=KEY))
     assert jax.tree.leaves(nnx.state(twin)) == jax.tree.leaves(nnx.state(layer)) == []
+    if layer.bank is not None:
+        assert twin.bank[...] is layer.bank[...]
 
 
 def test_layers_share_the_memory_of_a_bank_and_nothing_else():

@@ -293,6 +293,18 @@ def test_corruptions_are_means_over_seeds_and_severities(study, drawn):
     np.testing.assert_allclose(differences.args[0][:, 1], values[:, 2] - values[:, 1])
 
 
+def test_a_regularizer_of_ones_own_need_not_be_there_again(
+    study, tmp_path, monkeypatch
+):
+    document = DOCUMENT | {"arms": DOCUMENT["arms"] | {"water": {"reg": "mine"}}}
+    with monkeypatch.context() as patch:
+        patch.setitem(plans.REGULARIZERS, "mine", plans.REGULARIZERS["water"])
+        again = make(tmp_path, plan_document=document)
+    cells = re.findall(r"<th scope=.row.>(\w+)</th><td>([^<]*)</td>", page.build(again))
+    # Arms with their strengths, which for none is nothing.
+    assert {("water", "0.05"), ("none", "")} <= set(cells)
+
+
 def test_the_constant_is_in_the_middle_of_fourier_maps():
     errors = np.arange(32.0 * 32).reshape(32, 32)
     (image,) = figures.fourier(errors, "a", 0, 1, "viridis").axes[0].images

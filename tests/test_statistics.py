@@ -410,6 +410,13 @@ def test_skewed_differences_are_rejected_more_often():
 # The probability of improvement
 
 
+def test_what_is_equal_on_paper_is_a_tie():
+    scores, baseline = np.array([0.1 + 0.2, 3.0, 5.0]), np.array([0.3, 2.0, 6.0])
+    assert scores[0] != baseline[0]
+    result = compare_pairs(scores, baseline)
+    assert result.improvement == improvement_probability(scores, baseline)[0] == 0.5
+
+
 def test_improvement_counts_wins_and_half_of_the_ties():
     result = improvement_probability([3, 4, 5, 6, 1], [1, 4, 2, 7, 0])
     assert result.probability == 3.5 / 5

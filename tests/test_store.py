@@ -76,6 +76,21 @@ def refusal(function, *args) -> str:
     return message
 
 
+def test_a_store_that_is_written_to_is_refused_to_others(tmp_path):
+    folder = tmp_path / "new" / "store"
+    with store.claim(folder):
+        with pytest.raises(UsageError, match="process .* is writing to it; wait"):
+            with store.claim(folder):
+                raise AssertionError
+    with store.claim(folder):
+        open_store(folder)
+    assert not (folder / ".lock").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot be written .*; name another folder"):
+        with store.claim(tmp_path / "file"):
+            raise AssertionError
+
+
 # Written and read
 
 

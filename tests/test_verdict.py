@@ -637,7 +637,7 @@ def test_where_nothing_is_decided_it_says_what_would_have_been_found(tmp_path):
     said = verdict.sentence(study)
     assert said.endswith(
         f" Differences of {most:.1f} points of accuracy would have been found with a "
-        "probability of about 80 %."
+        "probability of 65 to 80 %."
     )
     assert "Differences" not in verdict.sentence(
         make_study(tmp_path / "decided", scores=SCORES)
