@@ -324,8 +324,10 @@ def test_the_tables_of_the_results_follow_from_the_records(tmp_path):
     assert (tmp_path / "results.md").read_text("utf-8") == page
     studies = {path.parent.name for path in RESULTS.glob("*/plan.json")}
     drawn = {path.stem for path in tmp_path.glob("images/*.svg")}
-    assert drawn == {f"study_{name}" for name in studies}
     assert drawn == {path.stem for path in DOCS.glob("images/study_*.svg")}
+    for name in studies:
+        assert any(picture.startswith(f"study_{name}") for picture in drawn)
+    assert drawn == set(re.findall(r"images/(study_\w+)\.svg", page))
 
 
 @pytest.mark.parametrize(
@@ -376,7 +378,49 @@ def test_the_readme_quotes_the_verdict():
     assert quoted == said
 
 
-@pytest.mark.parametrize("name", ["claim", "controls"])
+def test_the_words_about_where_it_helps_follow_from_the_records():
+    study = store.read([RESULTS / "regimes_cpu"])
+    regions = verdict.regions(study)
+    overfit, *others = study.plan.regimes
+    assert all(bool(region.wins) == (region.regime == overfit) for region in regions)
+    page = " ".join((DOCS / "results.md").read_text("utf-8").split())
+    num_wins = sum(len(region.wins) for region in regions)
+    assert f"All {num_wins} wins are in the first regime" in page
+    *rest, best = sorted(
+        (r.best.result.mean_difference, r.arm) for r in regions if r.regime == overfit
+    )
+    assert best[1] == "plane_shared" and f"by {best[0]:.1f} points (shared" in page
+    assert f"{rest[0][0]:.1f} to {rest[-1][0]:.1f} (the others)" in page
+    readme = " ".join((DOCS.parent / "README.md").read_text("utf-8").split())
+    assert f"by {rest[0][0]:.1f} to {best[0]:.1f} points over none" in readme
+    assert f"{len(study.records):,} networks" in readme
+    strengths = {
+        arm: sorted({s for r in regions if r.arm == arm for s in r.wins})
+        for arm, _ in study.plan.comparisons
+    }
+    assert strengths == {
+        "dropout": [0.05, 0.1, 0.2],
+        "gaussian": [0.3, 1],
+        "gaussian_times": [0.1, 0.3],
+        "rows": [0.3, 1],
+        "plane_shared": [0.3, 1],
+    }
+    strongest = {"dropout": 0.5}
+    assert all(strongest.get(r.arm, 3) in r.loses for r in regions)
+    added = [r for r in regions if r.arm in ("gaussian", "rows", "plane_shared")]
+    assert all((1 in r.loses) == (r.regime != overfit) for r in added)
+    accuracies = {
+        (row["regime"], row["arm"]): row["accuracy_mean"]
+        for row in verdict.summarize(study)
+        if row["arm"] == "none"
+    }
+    plain, augmented = (
+        accuracies[regime, "none"] for regime in (overfit, "images_1000_augmented")
+    )
+    assert f"from {plain:.1f} to {augmented:.1f} %" in page
+
+
+@pytest.mark.parametrize("name", ["claim", "controls", "regimes_cpu"])
 def test_results_are_of_plans_as_they_were_written_down(name):
     study = store.read([RESULTS / name])
     assert study.plan == plans.load(name)
