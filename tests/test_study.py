@@ -698,7 +698,6 @@ def test_the_store_of_another_plan_is_refused_and_kept(
     assert files(finished.out) == before
 
 
-@pytest.mark.parametrize("below", ["file", "file/run", "x" * 300])
 def test_a_store_that_another_process_fills_is_left_to_it(finished, plan_file, capsys):
     before = files(finished.out)
     with store.claim(finished.out), pytest.raises(SystemExit) as exit:
@@ -709,6 +708,7 @@ def test_a_store_that_another_process_fills_is_left_to_it(finished, plan_file, c
     assert files(finished.out) == before
 
 
+@pytest.mark.parametrize("below", ["file", "file/run", "x" * 300])
 def test_a_folder_that_cannot_be_written_ends_the_same(
     below, plan_file, tmp_path, monkeypatch, capsys
 ):

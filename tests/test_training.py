@@ -644,10 +644,14 @@ def test_evaluation_in_batches_is_one_forward_pass(
     arms, first_steps, monkeypatch, evaluation_batch
 ):
     # 30 images: batches with a remainder, without one, and larger than the set.
-    monkeypatch.setattr(training, "EVALUATION_BATCH", evaluation_batch)
+    sizes = dict.fromkeys([True, False], evaluation_batch)
+    monkeypatch.setattr(training, "EVALUATION_BATCH", sizes)
     functions = arms["water"].functions
     _, state, _ = first_steps["water", 58]
-    logits = jax.jit(functions.evaluate)(state, functions.constants)
+    # A function of its own: JAX would find the program of another size.
+    logits = jax.jit(lambda *args: functions.evaluate(*args))(
+        state, functions.constants
+    )
     assert (logits.shape, logits.dtype) == ((NUM_TEST, 10), jnp.float32)
     # A network whose regularizers do nothing.
     network = Network(lambda shape: nnx.Dropout(0.0), rngs=nnx.Rngs(params=0))
