@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -128,16 +128,15 @@ def all_shared(module_patch) -> Shared:
 
 
 @pytest.fixture
-def shared(all_shared) -> Shared:
+def shared(all_shared) -> Iterator[Shared]:
+    yield all_shared
     all_shared.reset()
-    return all_shared
 
 
 @pytest.fixture(scope="module")
 def reference(all_shared, tmp_path_factory) -> tuple:
     """The numbers of a run that nobody interrupted."""
     out = tmp_path_factory.mktemp("reference") / "run"
-    all_shared.reset()
     assert call_main(*FLAGS, f"--out={out}") == 0
     return numbers(out)
 
