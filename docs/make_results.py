@@ -4,13 +4,13 @@ python docs/make_results.py
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments import figures, store, verdict
 from experiments.store import Study
-from experiments.verdict import Comparison
+from experiments.verdict import Comparison, Region
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS.parent / "results"
@@ -27,23 +27,24 @@ COLUMNS = {
 COLOURS = {"currentColor": "#333", "var(--line)": "#ddd", "var(--paper)": "#fff"}
 
 
-def describe(study: Study) -> str:
+def describe(study: Study, family: Sequence[Comparison]) -> str:
     """Writes the verdict of a study and its tables in Markdown."""
-    tables = [_write_arms(study), _write_family(study)]
-    if verdict.regions(study):
-        # Of hundreds of rows; the report has them.
-        tables = [_write_regions(study)]
+    if regions := verdict.regions(family):
+        # The others would be of hundreds of rows; the report has them.
+        tables = [_write_regions(study, regions)]
+    else:
+        tables = [_write_arms(study), _write_family(family)]
     return "\n\n".join((f"> {verdict.sentence(study)}", *tables))
 
 
-def draw(study: Study) -> dict[str, str]:
+def draw(study: Study, family: Sequence[Comparison]) -> dict[str, str]:
     """Draws the planned differences and their intervals, as SVG.
 
     Returns:
         Pictures by name: one, or one for each regime of a study of several strengths.
     """
-    name, family = study.plan.name, verdict.compare(study)
-    if not verdict.regions(study):
+    name = study.plan.name
+    if not verdict.regions(family):
         label = f"Differences in accuracy of the study {name}"
         rows = [_interval(each, _name(each)) for each in family]
         xlabel = "arm − baseline, final accuracy, percentage points"
@@ -83,13 +84,14 @@ def main(docs: Path = DOCS, results: Path = RESULTS) -> None:
     text = page.read_text("utf-8")
     for folder in sorted(path.parent for path in results.glob("*/plan.json")):
         study = store.read([folder])
+        family = verdict.compare(study)
         (docs / "images").mkdir(exist_ok=True)
-        for name, picture in draw(study).items():
+        for name, picture in draw(study, family).items():
             (docs / "images" / f"{name}.svg").write_text(picture, "utf-8")
         start = f"<!-- study: results/{folder.name} -->"
         end = "<!-- end of the study -->"
         pattern = f"{re.escape(start)}.*?{re.escape(end)}"
-        block = f"{start}\n{describe(study)}\n{end}"
+        block = f"{start}\n{describe(study, family)}\n{end}"
         text, count = re.subn(pattern, lambda _, b=block: b, text, flags=re.DOTALL)
         if count != 1:
             raise ValueError(f"{page} lacks the lines {start} and {end}, or has more.")
@@ -110,15 +112,15 @@ def _write_arms(study: Study) -> str:
     return "\n".join(lines)
 
 
-def _write_family(study: Study) -> str:
+def _write_family(family: Sequence[Comparison]) -> str:
     lines = [
         "| arm − baseline | difference, points (95 %) | p | p, Holm | decision |",
         "|---|---|---|---|---|",
     ]
-    for each in verdict.compare(study):
+    for each in family:
         cells = [_name(each), "–", "–", "–", each.decision]
         if each.result is not None and each.p_adjusted is not None:
-            mean, low, high = _bounds(each)
+            mean, low, high = each.bounds
             cells[1] = (
                 f"{figures.number(mean, 2, signed=True)} ({figures.number(low, 2)} to "
                 f"{figures.number(high, 2)})"
@@ -128,13 +130,13 @@ def _write_family(study: Study) -> str:
     return "\n".join(lines)
 
 
-def _write_regions(study: Study) -> str:
+def _write_regions(study: Study, found: Sequence[Region]) -> str:
     """Writes where each arm wins and loses: a row an arm, a column a regime."""
     regimes = list(study.plan.regimes)
     lines = [f"| arm − baseline | {' | '.join(regimes)} |"]
     lines.append(f"|---|{'---|' * len(regimes)}")
     rows: dict[str, dict[str, str]] = {}
-    for region in verdict.regions(study):
+    for region in found:
         best = region.best
         assert best.result is not None
         difference = figures.number(best.result.mean_difference, 2, signed=True)
@@ -147,18 +149,11 @@ def _write_regions(study: Study) -> str:
 
 
 def _interval(each: Comparison, label: str) -> figures.Interval:
-    return figures.Interval(label, each.decision, *_bounds(each))
+    return figures.Interval(label, each.decision, *each.bounds)
 
 
 def _name(each: Comparison) -> str:
     return f"{each.arm} − {each.baseline}"
-
-
-def _bounds(each: Comparison) -> tuple:
-    result = each.result
-    if result is None:
-        return None, None, None
-    return result.mean_difference, result.low, result.high
 
 
 if __name__ == "__main__":

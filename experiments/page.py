@@ -234,7 +234,7 @@ def _primary(page: _Page) -> str:
             ),
             figures.forest,
             [
-                Interval(_versus(page, each), each.decision, *_bounds(each))
+                Interval(_versus(page, each), each.decision, *each.bounds)
                 for each in family
             ],
             f"arm − baseline, {outcome.title}{outcome.points}",
@@ -444,7 +444,7 @@ def _sweep(page: _Page) -> str:
     for each in family:
         place = f"{each.strength:g}" if has_strengths else each.regime
         panel = each.regime if has_strengths else ""
-        interval = Interval(each.arm, each.decision, *_bounds(each))
+        interval = Interval(each.arm, each.decision, *each.bounds)
         found.setdefault(panel, {}).setdefault(each.arm, {})[place] = interval
     parts = []
     for panel, arms in found.items():
@@ -475,9 +475,9 @@ def _map(page: _Page) -> str:
     """Tells where, along its strengths, each arm wins and loses."""
     outcome = _OUTCOMES[page.plan.outcome]
     body: dict[str, dict[str, str]] = {}
-    for region in verdict.regions(page.study):
+    for region in verdict.regions(page.family):
         best = region.best
-        difference = number(_bounds(best)[0] or 0, outcome.digits, signed=True)
+        difference = number(best.bounds[0] or 0, outcome.digits, signed=True)
         row = body.setdefault(f"{region.arm} − {region.baseline}", {})
         row[region.regime] = (
             f"{markup.text(region)}"
@@ -990,12 +990,6 @@ def _versus(page: _Page, each: Comparison) -> str:
         f"{page.name(each.arm, each.strength)} − "
         f"{page.name(each.baseline, each.baseline_strength)}"
     )
-
-
-def _bounds(each: Comparison) -> tuple[float | None, float | None, float | None]:
-    if each.result is None:
-        return None, None, None
-    return each.result.mean_difference, each.result.low, each.result.high
 
 
 def _interval(low: float, high: float, digits: int) -> str:

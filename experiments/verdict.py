@@ -73,6 +73,13 @@ class Comparison(NamedTuple):
     decision: str
     note: str
 
+    @property
+    def bounds(self) -> tuple[float | None, float | None, float | None]:
+        """The mean difference and its interval, None where there is none."""
+        if self.result is None:
+            return None, None, None
+        return self.result.mean_difference, self.result.low, self.result.high
+
 
 class Region(NamedTuple):
     """What was decided of an arm along its strengths, in one regime.
@@ -124,14 +131,17 @@ def compare(study: Study) -> list[Comparison]:
     ]
 
 
-def regions(study: Study) -> list[Region]:
+def regions(family: Sequence[Comparison]) -> list[Region]:
     """Says of arms that were trained at several strengths where they win and lose.
+
+    Args:
+        family: as `compare` returns it.
 
     Returns:
         One for each regime and such pair of arms, as far as it was tested.
     """
     along: dict[tuple[str, str, str], list[Comparison]] = {}
-    for each in compare(study):
+    for each in family:
         if each.p_adjusted is not None:
             along.setdefault((each.arm, each.baseline, each.regime), []).append(each)
     found = []

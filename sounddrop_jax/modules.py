@@ -136,9 +136,8 @@ class NoiseInjection(nnx.Module):
         rng_collection: str = "dropout",
         rngs: nnx.Rngs | nnx.RngStream | None = None,
     ):
-        if isinstance(
-            intensity, nnx.Variable
-        ):  # which can be called, and is no schedule
+        # It can be called, and is no schedule.
+        if isinstance(intensity, nnx.Variable):
             raise TypeError(
                 "intensity must be a number, an array or a schedule, not a variable: "
                 "give its value, variable[...]."

@@ -16,9 +16,10 @@ import numpy as np
 from jax.typing import ArrayLike
 
 METHODS = ("studentized", "bca", "t")
-# Choices of signs that are looked at: all of them for up to 16 seeds.
-NUM_FLIPS = 2**16
 """The intervals that `mean_interval` knows."""
+
+NUM_FLIPS = 2**16
+"""How many choices of signs `sign_flip_test` looks at: all of them up to 16 seeds."""
 
 _MIN_STUDENTIZED = 8  # with fewer, resamples of almost no variance abound
 _BLOCK = 32  # comparisons worked on at a time: 16 MiB for 2^16 flips of their signs

@@ -380,7 +380,7 @@ def test_the_readme_quotes_the_verdict():
 
 def test_the_words_about_where_it_helps_follow_from_the_records():
     study = store.read([RESULTS / "regimes_cpu"])
-    regions = verdict.regions(study)
+    regions = verdict.regions(verdict.compare(study))
     overfit, *others = study.plan.regimes
     assert all(bool(region.wins) == (region.regime == overfit) for region in regions)
     page = " ".join((DOCS / "results.md").read_text("utf-8").split())

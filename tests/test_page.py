@@ -377,7 +377,7 @@ def test_a_sweep_is_shown_against_strength_in_each_regime(tmp_path, drawn):
         figure = figures.sweep(*picture.args)
         letters = [text.get_text() for text in figure.axes[1].texts]
         assert letters.count("W") == letters.count("L") == 1
-    regions = verdict.regions(study)
+    regions = verdict.regions(verdict.compare(study))
     assert [(each.arm, each.regime) for each in regions] == [
         (arm, regime) for regime in ("small", "whole") for arm in ("water", "gaussian")
     ]
