@@ -96,9 +96,10 @@ def jitter(images: jax.Array, factors: jax.Array, order: jax.Array) -> jax.Array
     Returns:
         float32 `[N, H, W, 3]`, clipped to [0, 255] and rounded down after each step.
     """
-    for step in range(3):
-        kind = order[:, step, None, None, None]
-        factor = jnp.take_along_axis(factors, order[:, step, None], axis=1)
+    factors = jnp.take_along_axis(factors, order, axis=1)
+
+    def blend(images, step):
+        kind, factor = (each[:, None, None, None] for each in step)
         # Whole numbers below 2^24, which float32 holds exactly. Written out, because
         # XLA does not fuse a sum over an axis this short.
         red, green, blue = jnp.split(images, 3, axis=-1)
@@ -106,6 +107,10 @@ def jitter(images: jax.Array, factors: jax.Array, order: jax.Array) -> jax.Array
         grey = jnp.floor((sums + 2**15) / 2**16)
         mean = jnp.floor(grey.mean((1, 2, 3), keepdims=True) + 0.5)
         base = jnp.where(kind == 0, 0.0, jnp.where(kind == 1, mean, grey))
-        blend = base + factor[:, :, None, None] * (images - base)
-        images = jnp.floor(jnp.clip(blend, 0, 255))
+        images = base + factor * (images - base)
+        return jnp.floor(jnp.clip(images, 0, 255)), None
+
+    # A compiled loop, whose result is in memory: XLA would put the last step into the
+    # padding of the first convolution, one value at a time.
+    images, _ = jax.lax.scan(blend, images, (order.T, factors.T))
     return images

@@ -169,22 +169,28 @@ def max_pool(maps: jax.Array) -> jax.Array:
 def _max_pool_forward(maps):
     num, height, width, channels = maps.shape
     squares = maps.reshape(num, height // 2, 2, width // 2, 2, channels)
-    left, right = squares[:, :, :, :, 0], squares[:, :, :, :, 1]
-    rows = jnp.maximum(left, right)
-    top, bottom = rows[:, :, 0], rows[:, :, 1]
-    # Who won, not who equals the maximum: a compiler may compute the maps twice and
-    # round them differently, and then nobody would.
-    columns = jnp.where(left >= right, 0, 1).astype(jnp.int8)
-    winners = jnp.where(top >= bottom, columns[:, :, 0], 2 + columns[:, :, 1])
-    return jnp.maximum(top, bottom), winners
+    squares = squares.swapaxes(2, 3).reshape(num, height // 2, width // 2, 4, channels)
+    places = lax.broadcasted_iota(jnp.int8, squares.shape, 3)
+
+    def larger(one, other):
+        (value, place), (other_value, other_place) = one, other
+        is_first = (value == other_value) & (place < other_place)
+        is_one = (value > other_value) | is_first | jnp.isnan(value)
+        return (
+            jnp.where(is_one, value, other_value),
+            jnp.where(is_one, place, other_place),
+        )
+
+    # One reduction to the maximum and its place, because XLA keeps its results in
+    # memory. What it computes value by value, it would compute again where it is used.
+    lowest = jnp.asarray(-jnp.inf, maps.dtype), jnp.int8(0)
+    return lax.reduce((squares, places), lowest, larger, (3,))
 
 
 def _max_pool_backward(winners, gradient):
     num, height, width, channels = gradient.shape
-    squares = (num, height, 2, width, 2, channels)
-    position = 2 * lax.broadcasted_iota(jnp.int8, squares, 2)
-    position += lax.broadcasted_iota(jnp.int8, squares, 4)
-    wins = winners[:, :, None, :, None] == position
+    places = jnp.arange(4, dtype=jnp.int8).reshape(2, 1, 2, 1)
+    wins = winners[:, :, None, :, None] == places
     maps = jnp.where(wins, gradient[:, :, None, :, None], 0)
     return (maps.reshape(num, 2 * height, 2 * width, channels),)
 

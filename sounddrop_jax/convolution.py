@@ -279,7 +279,8 @@ def _contract_rows(left, right, precision):
     left, right = (side.reshape(-1, side.shape[-1]) for side in (left, right))
     # The narrower side first is the faster product, but XLA would swap the sides to
     # save the transposition. It does not swap those of a sum of products.
-    halves = 2 if len(left) % 2 == 0 else 1
+    widths = sorted((left.shape[-1], right.shape[-1]))
+    halves = 2 if 2 * widths[0] <= widths[1] and len(left) % 2 == 0 else 1
     left, right = (side.reshape(halves, -1, side.shape[-1]) for side in (left, right))
 
     def product(first, second):
