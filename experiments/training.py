@@ -25,7 +25,7 @@ from sounddrop_jax import ensembles
 
 # How long one compiled call should run: often enough for a lively progress bar and a
 # prompt Ctrl-C, rarely enough to cost nothing.
-SECONDS_PER_CALL = 0.5
+SECONDS_PER_CALL = 1.0
 # On a CPU (True) what stays in a core's cache.
 EVALUATION_BATCH = {True: 20, False: 500}
 
