@@ -418,6 +418,17 @@ def test_max_pool_has_flax_gradient_and_gives_it_to_the_first_of_equals(ties):
     )
 
 
+@pytest.mark.parametrize("value, place", [(np.nan, 2), (-np.inf, 0)])
+def test_max_pool_passes_nan_on_and_takes_any_value(value, place):
+    # A network that has diverged is to be seen as one.
+    square = np.full(4, -np.inf, np.float32)
+    square[2] = value
+    maps = jnp.asarray(square).reshape(1, 2, 2, 1)
+    np.testing.assert_array_equal(models.max_pool(maps).ravel(), [value])
+    gradient = pool_gradient(models.max_pool, maps).ravel()
+    np.testing.assert_array_equal(gradient, np.eye(4)[place])
+
+
 @pytest.mark.parametrize("level", [0, 3])
 def test_max_pool_has_its_gradient_however_it_is_compiled(level):
     # A compiler may compute the maps twice, for the maximum and for its gradient, and
