@@ -278,7 +278,8 @@ def _contract_rows(left, right, precision):
     """Returns `left.T @ right`, contracting all axes but the last."""
     left, right = (side.reshape(-1, side.shape[-1]) for side in (left, right))
     # The narrower side first is the faster product, but XLA would swap the sides to
-    # save the transposition. It does not swap those of a sum of products.
+    # save the transposition. It does not swap those of a sum of products. Sides
+    # of about one width are left whole, for then neither has to be first.
     widths = sorted((left.shape[-1], right.shape[-1]))
     halves = 2 if 2 * widths[0] <= widths[1] and len(left) % 2 == 0 else 1
     left, right = (side.reshape(halves, -1, side.shape[-1]) for side in (left, right))

@@ -280,9 +280,8 @@ def test_regions_say_where_along_its_strengths_an_arm_wins_and_loses(tmp_path, o
     water = {"reg": "water", "intensity": strengths}
     document["arms"] = {**document["arms"], "water": water}
     study = make_study(tmp_path, document, edit=edit)
-    short, long = verdict.regions(
-        verdict.compare(study)
-    )  # and none of dropout, which has one strength
+    # There is none of dropout, which has one strength.
+    short, long = verdict.regions(verdict.compare(study))
     assert short[:5] == ("short", "water", "none", (0.02, 0.05), (0.1,))
     assert long[:5] == ("long", "water", "none", (), (0.1,))
     assert (short.best.strength, long.best.strength) == (0.05, 0.02)
