@@ -3,8 +3,10 @@
 import contextlib
 import dataclasses
 import math
+import os
 import signal
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -45,13 +47,43 @@ def exit_codes(*, interrupted: str) -> Iterator[None]:
         interrupted: what is left behind by a command that was interrupted.
     """
     try:
-        yield
+        with _signals_come_again():
+            yield
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as error:
         print(f"interrupted: {str(error) or interrupted}", file=sys.stderr)
         sys.exit(128 + getattr(error, "signum", signal.SIGINT))
+
+
+@contextlib.contextmanager
+def _signals_come_again() -> Iterator[None]:
+    """Sends a signal once more where its exception was lost.
+
+    Python drops what is raised in a destructor or in a callback of its garbage
+    collector, and JAX has such callbacks: Ctrl-C would do nothing but print a trace.
+    """
+    before = sys.unraisablehook
+    timers: list[threading.Timer] = []
+
+    def send_again(lost: Any) -> None:
+        if not isinstance(lost.exc_value, KeyboardInterrupt):
+            before(lost)
+            return
+        signum = getattr(lost.exc_value, "signum", signal.SIGINT)
+        # A moment later, or it would be raised in here and be lost again.
+        timer = threading.Timer(0.05, os.kill, (os.getpid(), signum))
+        timers.append(timer)
+        timer.start()
+
+    sys.unraisablehook = send_again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+        for timer in timers:
+            timer.cancel()
 
 
 def flag(help: str, metavar: str | None = None) -> Any:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import tyro
 from experiments.configs import Config, Interrupted, UsageError, check, exit_codes
 from experiments.regularizers import REGULARIZERS
 
+ROOT = Path(__file__).parents[1]
 FLAGS = (
     *("--reg", "--seeds", "--seeds-at-once", "--seed", "--epochs"),
     *("--steps-per-epoch", "--batch-size", "--learning-rate"),
@@ -172,3 +175,28 @@ def test_a_command_ends_with_one_line_and_a_code(error, code, line, capsys):
         raise error
     assert exit.value.code == code
     assert capsys.readouterr().err.splitlines() == [line]
+
+
+SWALLOWED = """
+import gc, signal, time
+from experiments.configs import exit_codes
+
+def interrupt(phase, info):
+    if phase == "start":
+        gc.callbacks.remove(interrupt)
+        signal.raise_signal(signal.SIGINT)
+
+with exit_codes(interrupted="nothing is left."):
+    gc.callbacks.append(interrupt)
+    gc.collect()
+    time.sleep(60)
+"""
+
+
+def test_ctrl_c_is_not_lost_in_a_callback_of_the_garbage_collector():
+    # Python only prints what is raised there, and JAX has such a callback, too.
+    done = subprocess.run(
+        [sys.executable, "-c", SWALLOWED], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 130
+    assert done.stderr == "interrupted: nothing is left.\n"
