@@ -29,6 +29,7 @@ from sounddrop_jax import (
     NoiseInjection,
     WaterNoiseLayer,
     make_power_law_bank,
+    make_recording_bank,
 )
 
 Shape = tuple[int, ...]
@@ -78,15 +79,11 @@ def _make_bank(shape: Shape, field_rank: int, **law: Any) -> NoiseBank:
     return make_power_law_bank(key, field_shape, num_entries=num_entries, **law)
 
 
-def _make_recording(shape: Shape) -> NoiseBank:
+def _make_recording(shape: Shape, field_shape: Shape | None = None) -> NoiseBank:
     # The numbers do not matter to the time that a window takes.
-    values = jax.random.normal(jax.random.key(0), (max(2**22, 2 * math.prod(shape)),))
-    return NoiseBank(values)
-
-
-def _make_recording_in_parts(shape: Shape) -> NoiseBank:
-    """A recording cut into as many parts as there are channels, one for each."""
-    return NoiseBank(_make_recording(shape).values.reshape(shape[-1], -1).T)
+    num_frames = max(2**22, 2 * math.prod(shape))
+    frames = np.random.default_rng(0).standard_normal(num_frames, np.float32)
+    return make_recording_bank(frames, field_shape=field_shape)
 
 
 def _noise(make_layer: Callable[..., NoiseInjection], **settings: Any):
@@ -114,8 +111,8 @@ CONTESTANTS = {
         5,
     ),
     "recording": Contestant(_make_recording, _noise(AphexNoiseLayer), 5),
-    "recording, in parts": Contestant(
-        _make_recording_in_parts, _noise(AphexNoiseLayer), 5
+    "recording, laid out": Contestant(
+        lambda shape: _make_recording(shape, shape[1:]), _noise(AphexNoiseLayer), 5
     ),
     "white, fresh": Contestant(_no_bank, _noise(GaussianNoiseLayer), 4),
     "rows, fresh": Contestant(_no_bank, _noise(WaterNoiseLayer), 4),

@@ -115,22 +115,32 @@ def make_power_law_bank(
 
 
 def make_recording_bank(
-    waveform: ArrayLike, *, dtype: DTypeLike = jnp.float32
+    waveform: ArrayLike,
+    *,
+    field_shape: Sequence[int] | None = None,
+    dtype: DTypeLike = jnp.float32,
 ) -> NoiseBank:
     """Makes a bank of a recording, brought to zero mean and unit variance.
 
     Args:
         waveform: `[num_frames]` or `[num_frames, C]`, real; see `audio.load_track` and
             `audio.make_track`. Each channel is brought there by itself.
+        field_shape: the last axes, `(H, W, C)`, of the feature maps that the bank is
+            for, if for no others: `[num_frames]` is then laid out as `sample_window`
+            would do it at every call, along the rows of one channel before it goes on
+            to the next. Windows cost less, and start at whole maps only. The end that
+            fills no map is left out.
         dtype: of the values, floating point.
 
     Returns:
-        A bank whose entries are single samples, or fields `[C]`, for feature maps that
-        end in C channels.
+        A bank whose entries are fields, if `field_shape` is given; or single samples,
+        for feature maps of any shape; or, of several channels, fields `[C]`, for maps
+        that end in C.
 
     Raises:
         ValueError: if the waveform has another shape, is empty, has more channels than
-            frames or a constant channel, or holds NaN or infinity.
+            frames or a constant channel, or holds NaN or infinity; or if `field_shape`
+            is empty, larger than the recording, or given for several channels.
         TypeError: if `dtype` is not floating point.
 
     Example:
@@ -138,6 +148,8 @@ def make_recording_bank(
         >>> bank = make_recording_bank(np.sin(np.arange(10_000)))
         >>> bank.num_entries, bank.field_shape, round(float(bank.values.std()), 3)
         (10000, (), 1.0)
+        >>> make_recording_bank(np.sin(np.arange(10_000)), field_shape=(8, 8, 4))
+        NoiseBank(float32[39, 8, 8, 4])
         >>> make_recording_bank(np.sin(np.arange(10_000).reshape(-1, 2))).field_shape
         (2,)
     """
@@ -165,7 +177,28 @@ def make_recording_bank(
             f"The recording is silent or constant{where}: it holds no noise; "
             "give one that varies."
         )
-    return NoiseBank(jnp.asarray(frames / deviation, dtype))
+    frames = frames / deviation
+    if field_shape is not None:
+        frames = _lay_out(frames, tuple(field_shape))
+    return NoiseBank(jnp.asarray(frames, dtype))
+
+
+def _lay_out(frames: np.ndarray, field_shape: tuple[int, ...]) -> np.ndarray:
+    if frames.ndim > 1:
+        raise ValueError(
+            f"field_shape={field_shape} is for a recording [num_frames], but this one "
+            f"has {frames.shape[1]} channels, which lie in the channels of maps "
+            "already: give one of them, or no field_shape."
+        )
+    size = math.prod(field_shape)
+    if not 0 < size <= len(frames):
+        raise ValueError(
+            f"field_shape={field_shape} holds {size} samples, and the recording has "
+            f"{len(frames)}: give the last axes of the maps, (H, W, C), and a "
+            "recording that fills them."
+        )
+    frames = frames[: len(frames) // size * size]
+    return np.moveaxis(frames.reshape(-1, *field_shape[-1:], *field_shape[:-1]), 1, -1)
 
 
 def sample_window(key: jax.Array, bank: NoiseBank, shape: Sequence[int]) -> jax.Array:

@@ -363,6 +363,34 @@ def test_a_stereo_recording_gives_its_frames_to_inputs_of_two_channels(shape):
         np.testing.assert_array_equal(taken, frames[start : start + num_frames])
 
 
+@pytest.mark.parametrize("field_shape", [(3, 4, 5), (7, 2), (6,), (1000,)], ids=str)
+def test_a_recording_for_one_shape_lies_as_windows_of_one_for_all_do(field_shape):
+    bank = make_recording_bank(SOUND, field_shape=field_shape)
+    size, num_channels = math.prod(field_shape), field_shape[-1]
+    assert bank.values.shape == (1000 // size, *field_shape)
+    # Row after row, channel after channel, map after map.
+    entry, within = np.divmod(np.arange(bank.values.size), size)
+    row, channel = np.divmod(within, num_channels)
+    expected = make_recording_bank(SOUND).values[
+        entry * size + channel * (size // num_channels) + row
+    ]
+    np.testing.assert_array_equal(bank.values.ravel(), expected)
+
+
+@pytest.mark.parametrize(
+    ("waveform", "field_shape", "message"),
+    [
+        (SOUND, (10, 10, 11), r"\(10, 10, 11\) holds 1100 samples, .* has 1000: give"),
+        (SOUND, (4, 0, 2), r"\(4, 0, 2\) holds 0 samples"),
+        (SOUND.reshape(500, 2), (5, 2), r"\(5, 2\) .* this one has 2 channels"),
+    ],
+    ids=["too large", "empty", "stereo"],
+)
+def test_a_recording_that_cannot_be_laid_out_is_refused(waveform, field_shape, message):
+    with pytest.raises(ValueError, match=message):
+        make_recording_bank(waveform, field_shape=field_shape)
+
+
 @pytest.mark.parametrize(
     ("waveform", "message"),
     [

@@ -1,6 +1,5 @@
 """What layers cost: what is timed is what it says, the ratios are of those times."""
 
-import functools
 import json
 import re
 import sys
@@ -47,11 +46,10 @@ def test_noise_is_added_and_its_gradient_passed_on(name):
         assert not np.allclose(run(name, key=1)[0], outputs, atol=1e-3)
 
 
-@pytest.mark.parametrize("shape", [(64, 16, 16, 16), (64, 64, 64, 64)])
+@pytest.mark.parametrize("shape", [(64, 16, 16, 16), (64, 32, 32, 64)])
 def test_a_bank_holds_two_windows_at_least(shape):
-    for name in ("rows, bank", "plane, bank", "recording", "recording, in parts"):
-        make_bank = functools.partial(CONTESTANTS[name].make_bank, shape)
-        bank = jax.eval_shape(make_bank)
+    for name in ("rows, bank", "plane, bank", "recording", "recording, laid out"):
+        bank = CONTESTANTS[name].make_bank(shape)
         assert 2**22 <= bank.values.size
         assert 2 * np.prod(shape) <= bank.values.size
 
