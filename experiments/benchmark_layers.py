@@ -64,7 +64,7 @@ class Contestant:
 
     make_bank: Callable[[Shape], NoiseBank | None]
     apply: Callable[[jax.Array, jax.Array, Any], jax.Array]
-    traffic: int
+    traffic: float
 
 
 def _no_bank(shape: Shape) -> None:
@@ -109,6 +109,11 @@ CONTESTANTS = {
         lambda shape: _make_bank(shape, 3, axes=(-3, -2)),
         _noise(NoiseInjection, intensity=0.05),
         5,
+    ),
+    "rows, bfloat16 bank": Contestant(
+        lambda shape: _make_bank(shape, 2, dtype=jnp.bfloat16),
+        _noise(WaterNoiseLayer),
+        4.5,
     ),
     "recording": Contestant(_make_recording, _noise(AphexNoiseLayer), 5),
     "recording, laid out": Contestant(

@@ -273,6 +273,18 @@ def test_a_bank_has_the_dtype_asked_for(dtype):
     assert make_recording_bank([1.0, 2.0, 3.0], dtype=dtype).values.dtype == dtype
 
 
+@pytest.mark.parametrize("exponent", [-1.0, 0.0, 2.0])
+def test_a_bank_in_bfloat16_is_the_one_in_float32_rounded(exponent):
+    wide, narrow = (
+        make_power_law_bank(
+            jax.random.key(0), (64, 3), exponent=exponent, num_entries=2**10, dtype=each
+        ).values.astype(jnp.float32)
+        for each in (jnp.float32, jnp.bfloat16)
+    )
+    np.testing.assert_allclose(narrow, wide, rtol=2**-8)
+    np.testing.assert_allclose(narrow.std(), 1, rtol=0.01)
+
+
 @pytest.mark.parametrize("dtype", [jnp.int32, bool, jnp.complex64])
 def test_a_power_law_bank_of_a_dtype_without_noise_is_refused(dtype):
     with pytest.raises(TypeError, match="floating point"):
