@@ -12,11 +12,19 @@ import soundfile
 
 from tests.layers import CASES, TRACK
 
-# Nothing under test, commands included, touches the user's caches.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = ""
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
-atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
-jax.config.update("jax_compilation_cache_dir", None)
+
+def keep_in_new_folder(variable: str) -> None:
+    os.environ[variable] = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, os.environ[variable], ignore_errors=True)
+
+
+# Nothing under test, commands included, touches the user's caches. Workers of one
+# session, and the commands that they start, share what they compile.
+keep_in_new_folder("XDG_CACHE_HOME")
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    keep_in_new_folder("JAX_COMPILATION_CACHE_DIR")
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 @pytest.fixture(scope="session")

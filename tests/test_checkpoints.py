@@ -751,7 +751,6 @@ def test_chaos(tmp_path):
     """SIGKILL at random moments of the real command, its saves included."""
     num_kills = int(os.environ.get("CHAOS_KILLS", "3"))
     environment = {k: v for k, v in os.environ.items() if k != "FORCE_COLOR"}
-    environment["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path / "programs")
     # Two devices, one of which trains a copy of the last seed.
     environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
     environment["JAX_PLATFORMS"] = "cpu"

@@ -21,9 +21,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
-from experiments import caches, datasets, metrics, plans, report, runs, store, study
+from experiments import datasets, metrics, plans, report, runs, store, study
 from experiments.configs import UsageError
 from experiments.corruptions import BENCHMARK, CORRUPTIONS
 from experiments.regularizers import REGULARIZERS, Recipe
@@ -88,20 +87,6 @@ study.main()
 same_bits = pytest.mark.skipif(
     jax.default_backend() != "cpu", reason="sums on accelerators may vary in order"
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def programs(tmp_path_factory):
-    """One folder of compiled programs for all runs, in this process and in others."""
-    jax.device_count()  # as they are, before a command makes devices of cores
-    folder = tmp_path_factory.mktemp("programs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder))
-        caches.keep_programs()
-        compilation_cache.reset_cache()
-        yield folder
-    caches.keep_programs()
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")
