@@ -71,8 +71,8 @@ class StudyConfig:
     plan: Annotated[
         str,
         flag(
-            "A plan of the project, smoke, claim, controls, regimes, regimes_cpu or "
-            "shared, or a TOML file. Default: smoke.",
+            "A plan of the project, such as claim (docs/study.md lists them), or a "
+            "TOML file. Default: smoke.",
             "NAME|FILE",
         ),
     ] = "smoke"
