@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import figures, store, verdict
+from experiments import figures, page, store, verdict
 from experiments.store import Study
 from experiments.verdict import Comparison, Region
 
@@ -43,12 +43,13 @@ def draw(study: Study, family: Sequence[Comparison]) -> dict[str, str]:
     Returns:
         Pictures by name: one, or one for each regime of a study of several strengths.
     """
-    name = study.plan.name
+    name, outcome = study.plan.name, page.OUTCOMES[study.plan.outcome]
     if not verdict.regions(family):
-        label = f"Differences in accuracy of the study {name}"
+        label = f"Differences in {outcome.title} of the study {name}"
         rows = [_interval(each, _name(each)) for each in family]
-        xlabel = "arm − baseline, final accuracy, percentage points"
-        return {f"study_{name}": _draw(label, figures.forest, rows, xlabel, 2)}
+        xlabel = f"arm − baseline, {outcome.title}{outcome.points}"
+        picture = _draw(label, figures.forest, rows, xlabel, outcome.digits)
+        return {f"study_{name}": picture}
     pictures = {}
     for regime in study.plan.regimes:
         arms: dict[str, dict[str, figures.Interval]] = {}
@@ -59,12 +60,13 @@ def draw(study: Study, family: Sequence[Comparison]) -> dict[str, str]:
                 arms.setdefault(each.arm, {})[place] = _interval(each, each.arm)
                 strengths.add(place)
         pictures[f"study_{name}_{regime}"] = _draw(
-            f"Differences in accuracy against strength in the regime {regime}",
+            f"Differences in {outcome.title} against strength in the regime {regime}",
             figures.sweep,
             list(arms.items()),
             sorted(strengths, key=float),
             "strength (evenly spaced)",
-            f"{regime}: difference from {family[0].baseline},\npercentage points",
+            f"{regime}: difference from {family[0].baseline}"
+            + outcome.points.replace(", ", ",\n"),
         )
     return pictures
 
@@ -80,8 +82,8 @@ def _draw(label: str, plot: Callable, *args: Any) -> str:
 
 def main(docs: Path = DOCS, results: Path = RESULTS) -> None:
     """Writes the pictures, and what stands between the marks of the page."""
-    page = docs / "results.md"
-    text = page.read_text("utf-8")
+    path = docs / "results.md"
+    text = path.read_text("utf-8")
     for folder in sorted(path.parent for path in results.glob("*/plan.json")):
         study = store.read([folder])
         family = verdict.compare(study)
@@ -94,8 +96,8 @@ def main(docs: Path = DOCS, results: Path = RESULTS) -> None:
         block = f"{start}\n{describe(study, family)}\n{end}"
         text, count = re.subn(pattern, lambda _, b=block: b, text, flags=re.DOTALL)
         if count != 1:
-            raise ValueError(f"{page} lacks the lines {start} and {end}, or has more.")
-    page.write_text(text, "utf-8")
+            raise ValueError(f"{path} lacks the lines {start} and {end}, or has more.")
+    path.write_text(text, "utf-8")
 
 
 def _write_arms(study: Study) -> str:

@@ -19,7 +19,7 @@ _MOST_TOGETHER = 1 + len(figures.COLOURS)
 _MOST_PANELS = 24
 
 
-class _Outcome(NamedTuple):
+class Outcome(NamedTuple):
     """How a score is written.
 
     Attributes:
@@ -35,16 +35,16 @@ class _Outcome(NamedTuple):
     digits: int
 
 
-_OUTCOMES = {
-    "accuracy": _Outcome("final accuracy", " %", ", percentage points", 2),
-    "peak_accuracy": _Outcome("peak accuracy", " %", ", percentage points", 2),
-    "train_loss": _Outcome("train loss", "", "", 3),
-    "gap": _Outcome("gap", " nats", ", nats", 3),
-    "nll": _Outcome("NLL", " nats", ", nats", 3),
-    "brier": _Outcome("Brier score", "", "", 4),
-    "ece": _Outcome("ECE", "", "", 4),
-    "ece_mass": _Outcome("ECE, equal mass", "", "", 4),
-    "corruption_error": _Outcome("corruption error", " %", ", percentage points", 2),
+OUTCOMES = {
+    "accuracy": Outcome("final accuracy", " %", ", percentage points", 2),
+    "peak_accuracy": Outcome("peak accuracy", " %", ", percentage points", 2),
+    "train_loss": Outcome("train loss", "", "", 3),
+    "gap": Outcome("gap", " nats", ", nats", 3),
+    "nll": Outcome("NLL", " nats", ", nats", 3),
+    "brier": Outcome("Brier score", "", "", 4),
+    "ece": Outcome("ECE", "", "", 4),
+    "ece_mass": Outcome("ECE, equal mass", "", "", 4),
+    "corruption_error": Outcome("corruption error", " %", ", percentage points", 2),
 }
 
 
@@ -223,7 +223,7 @@ def _departures(page: _Page) -> str:
 
 
 def _primary(page: _Page) -> str:
-    outcome = _OUTCOMES[page.plan.outcome]
+    outcome = OUTCOMES[page.plan.outcome]
     is_higher = page.plan.outcome in verdict.HIGHER_IS_BETTER
     parts = []
     for regime in page.plan.regimes:
@@ -290,7 +290,7 @@ def _primary(page: _Page) -> str:
 
 
 def _strips(page: _Page) -> str:
-    outcome = _OUTCOMES[page.plan.outcome]
+    outcome = OUTCOMES[page.plan.outcome]
     parts = []
     for regime, groups in page.by_regime(page.plan.outcome):
         arms = [
@@ -324,7 +324,7 @@ def _strips(page: _Page) -> str:
 def _table(page: _Page) -> str:
     shown = {
         name: outcome
-        for name, outcome in _OUTCOMES.items()
+        for name, outcome in OUTCOMES.items()
         if any(row[f"{name}_mean"] is not None for row in page.rows)
     }
     regimes = ["regime"] if page.several_regimes else []
@@ -369,17 +369,12 @@ def _curves(page: _Page) -> str:
     ):
         kept, words = page.panels(key)
         for regime, groups in page.by_regime(key, kept):
-            parts.append(
-                _series(
-                    page,
-                    _upper(ylabel.partition(",")[0]),
-                    regime,
-                    [_series_of(g, [r[key] for r in g.with_a(key)]) for g in groups],
-                    "epoch",
-                    ylabel,
-                    words,
-                )
-            )
+            arms = [_series_of(g, [r[key] for r in g.with_a(key)]) for g in groups]
+            # Of a regime that evaluates but once there is a point, and no curve.
+            if all(np.isfinite(arm.values).all(0).sum() < 2 for arm in arms):
+                continue
+            title = _upper(ylabel.partition(",")[0])
+            parts.append(_series(page, title, regime, arms, "epoch", ylabel, words))
     return markup.row(parts)
 
 
@@ -434,7 +429,7 @@ def _sweep(page: _Page) -> str:
     has_strengths = bool(several) and page.plan.tuning is None
     if not has_strengths and not page.several_regimes:
         return ""
-    outcome = _OUTCOMES[page.plan.outcome]
+    outcome = OUTCOMES[page.plan.outcome]
     baseline = page.baseline
     family = [each for each in page.family if each.baseline == baseline]
     if not any(each.result for each in family):
@@ -473,7 +468,7 @@ def _sweep(page: _Page) -> str:
 
 def _map(page: _Page) -> str:
     """Tells where, along its strengths, each arm wins and loses."""
-    outcome = _OUTCOMES[page.plan.outcome]
+    outcome = OUTCOMES[page.plan.outcome]
     body: dict[str, dict[str, str]] = {}
     for region in verdict.regions(page.family):
         best = region.best
@@ -883,7 +878,7 @@ def _secondary(page: _Page) -> str:
         cells = [markup.text(label)]
         for name in outcomes:
             result = row[name].result if name in row else None
-            digits = _OUTCOMES[name].digits
+            digits = OUTCOMES[name].digits
             cells.append(
                 "–"
                 if result is None
@@ -895,7 +890,7 @@ def _secondary(page: _Page) -> str:
         )
         body.append(cells)
     head = ["comparison"]
-    head += [f"{_OUTCOMES[name].title}{_OUTCOMES[name].points}" for name in outcomes]
+    head += [f"{OUTCOMES[name].title}{OUTCOMES[name].points}" for name in outcomes]
     higher = (*verdict.HIGHER_IS_BETTER, "gap")
     lower = [name for name in outcomes if name not in higher]
     return (
@@ -905,7 +900,7 @@ def _secondary(page: _Page) -> str:
             "Mean differences, arm − baseline, over the same seeds, with intervals of "
             "95 %. These are intervals, not tests: no decision hangs on them, and they "
             "are not corrected for their number. Lower is better for "
-            f"{', '.join(_OUTCOMES[name].title for name in lower) or 'none of them'}; "
+            f"{', '.join(OUTCOMES[name].title for name in lower) or 'none of them'}; "
             "a gap is neither good nor bad by itself.",
         )
         + notes.write()

@@ -361,6 +361,12 @@ def test_the_tables_of_the_results_follow_from_the_records(tmp_path):
         ("controls", "**No colour", ["plane_1 gaussian", "plane_2 gaussian"]),
         ("controls", "pink along rows", ["water gaussian", "water dropout"]),
         ("controls", "Drum and bass", ["drums none", "drums_phases drums_shuffled"]),
+        (
+            "shared",
+            "**The lead is not",
+            ["shared_pink dropout", "shared_pink gaussian"],
+        ),
+        ("shared", "**Sharing helps", ["shared_pink pink", "shared_white gaussian"]),
     ],
 )
 def test_the_words_about_the_results_have_the_numbers_of_the_records(
@@ -442,7 +448,9 @@ def test_the_words_about_where_it_helps_follow_from_the_records():
     assert f"from {plain:.1f} to {augmented:.1f} %" in page
 
 
-@pytest.mark.parametrize("name", ["claim", "controls", "regimes_cpu"])
+@pytest.mark.parametrize(
+    "name", sorted(path.parent.name for path in RESULTS.glob("*/plan.json"))
+)
 def test_results_are_of_plans_as_they_were_written_down(name):
     study = store.read([RESULTS / name])
     assert study.plan == plans.load(name)

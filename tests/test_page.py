@@ -428,6 +428,15 @@ def test_epochs_without_an_evaluation_are_not_drawn(tmp_path, num_arms):
     assert "Test accuracy against epoch" in page.build(study)
 
 
+def test_a_single_evaluation_is_no_curve(tmp_path):
+    def leave_out(record: dict) -> None:
+        record["test_accuracy"][:-1] = [None] * (len(record["test_accuracy"]) - 1)
+
+    built = page.build(make(tmp_path, with_robustness=False, edit=leave_out))
+    assert "Training loss against epoch" in built
+    assert "Test accuracy against epoch" not in built
+
+
 def test_of_many_strengths_only_the_middle_has_pictures_of_its_own(tmp_path, drawn):
     document = SWEEP | {
         "seeds": 2,
