@@ -278,7 +278,7 @@ def fit_seeds_at_once(
         fitting = seeds_at_once
         if memory is not None and needed > memory:
             # In proportion, which errs on the side of fewer: not all grows with them.
-            fitting = max(1, min(fitting - 1, fitting * memory // needed))
+            fitting = max(1, fitting * memory // needed)
         if mesh is not None:
             fitting = int(exchange(fitting, mesh=mesh).min())
         if fitting == seeds_at_once:

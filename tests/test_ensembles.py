@@ -79,6 +79,18 @@ def test_arguments_with_and_without_seeds_stand_anywhere():
     np.testing.assert_array_equal(results, [6307, 7417, 8527])
 
 
+def test_one_seed_at_once_is_not_mapped():
+    """A condition stays one; mapped, both of its sides would be computed."""
+
+    def work(number):
+        return jax.lax.cond(number > 0, jnp.sin, jnp.cos, number)
+
+    numbers = jnp.arange(4.0)
+    for size in SIZES:
+        program = jax.make_jaxpr(map_seeds(work, seeds_at_once=size))(numbers)
+        assert ("cond[" in str(program)) == (size == 1)
+
+
 def test_it_is_compiled_once_for_any_key():
     num_traces = 0
 

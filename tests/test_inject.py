@@ -387,7 +387,7 @@ def test_what_is_no_bank_is_refused():
 def test_an_intensity_beyond_the_dtype_is_refused(inject):
     with pytest.raises(ValueError, match="more than float16 can hold, 65504: lower"):
         inject(KEY, INPUTS.astype(jnp.float16), intensity=1e6)
-    inject(KEY, INPUTS.astype(jnp.float16), intensity=6e4)
+    inject(KEY, INPUTS.astype(jnp.float16), intensity=65504)
 
 
 @every_function

@@ -239,7 +239,8 @@ def test_one_constant_condition_leaves_the_others_alone(method):
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_studentized_gives_way_to_t_where_it_is_useless(dtype):
-    baseline = np.arange(7000, 7008) / 10_000
+    # Of which float32 makes differences that are no longer equal.
+    baseline = np.arange(3100, 3108) / 10_000
     spread = [3, 4, 5, 6, 7, 8, 9, 11]
     mostly_equal = [3, 3, 3, 3, 3, 3, 3, 11]
     for steps, num_seeds, expected in [
