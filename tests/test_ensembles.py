@@ -173,6 +173,30 @@ def test_as_many_seeds_as_fit_are_found():
     assert required_memory(program) <= needs[4]
 
 
+def test_fewer_are_tried_in_proportion_to_the_memory(monkeypatch):
+    asked = []
+    # A program is how many seeds it is for; each takes 100 bytes, and all of them 50.
+    monkeypatch.setattr(
+        ensembles, "required_memory", lambda program: 100 * program + 50
+    )
+
+    def compile_for(seeds_at_once):
+        asked.append(seeds_at_once)
+        return seeds_at_once
+
+    assert fit_seeds_at_once(compile_for, 16, memory=870) == (8, 8)
+    assert asked == [16, 8]
+
+
+def test_results_in_the_place_of_an_argument_take_no_memory():
+    numbers = jnp.ones(1000)
+    needed = [
+        required_memory(jax.jit(jnp.sin, donate_argnums=d).lower(numbers).compile())
+        for d in ((), 0)
+    ]
+    assert needed == [4000, 0]
+
+
 def test_a_process_with_less_memory_decides_for_all(monkeypatch):
     def exchange(fitting, *, mesh):
         return np.array([fitting, min(fitting, 3)])

@@ -18,6 +18,7 @@ from sounddrop_jax import (
     AphexNoiseLayer,
     BankVariable,
     GaussianNoiseLayer,
+    NoiseBank,
     NoiseInjection,
     WaterNoiseLayer,
     make_power_law_bank,
@@ -566,6 +567,27 @@ def test_layers_share_the_memory_of_a_bank_and_nothing_else():
     first, second = (AphexNoiseLayer(bank=RECORDING) for _ in range(2))
     assert first.bank[...] is second.bank[...] is RECORDING.values
     assert first.bank is not second.bank
+
+
+def test_layers_of_one_bank_share_a_program_and_of_another_do_not():
+    num_traces = 0
+
+    @jax.jit
+    def apply(layer, key):
+        nonlocal num_traces
+        num_traces += 1
+        graphdef, state = layer
+        return nnx.merge(graphdef, state)(INPUTS, rngs=key)
+
+    # Of other numbers, that a program of the first bank would not add.
+    other = NoiseBank(2 * ROWS.values)
+    outputs = [
+        apply(nnx.split(WaterNoiseLayer(0.5, bank=bank)), KEY)
+        for bank in (ROWS, NoiseBank(ROWS.values), other)
+    ]
+    assert num_traces == 2
+    np.testing.assert_array_equal(outputs[0], outputs[1])
+    np.testing.assert_allclose(outputs[2] - INPUTS, 2 * (outputs[0] - INPUTS), 1e-4)
 
 
 @pytest.mark.parametrize("name", ["row bank", "aphex bank"])
