@@ -56,8 +56,8 @@ def assert_close(ours, theirs) -> None:
 # Equal to JAX's
 
 
-# The last two are the colours of an image, whose outputs come two by two or not.
-@pytest.mark.parametrize("shape", [(7, 5, 4), (8, 6, 3), (7, 6, 2)], ids=str)
+# The last three are the colours of an image, whose outputs come two by two or not.
+@pytest.mark.parametrize("shape", [(7, 5, 4), (8, 6, 3), (7, 6, 2), (8, 5, 3)], ids=str)
 @pytest.mark.parametrize("padding", ["SAME", "VALID", ((1, 2), (0, 3))], ids=str)
 @pytest.mark.parametrize("window", [(1, 1), (3, 3), (5, 3), (2, 3)], ids=str)
 def test_outputs_and_both_gradients_equal_those_of_jax(window, padding, shape):
@@ -335,6 +335,20 @@ def test_it_takes_the_place_of_that_of_linen(shape):
     )
     inputs, params = normal(shape), {"params": {"kernel": KERNEL, "bias": jnp.ones(6)}}
     assert_close(ours.apply(params, inputs), theirs.apply(params, inputs))
+
+
+@pytest.mark.parametrize("flax", [nnx, linen], ids=["nnx", "linen"])
+def test_flax_gets_matrix_products_and_not_jax_s_own_convolution(flax):
+    """Flax names every dilation, which is 1."""
+    settings = {"conv_general_dilated": conv_general_dilated}
+    if flax is nnx:
+        apply = nnx.Conv(4, 6, (3, 3), rngs=nnx.Rngs(0), **settings)
+    else:
+        params = {"params": {"kernel": KERNEL, "bias": jnp.ones(6)}}
+        apply = functools.partial(linen.Conv(6, (3, 3), **settings).apply, params)
+    program = jax.jit(apply).lower(INPUTS).as_text()
+    assert "stablehlo.dot_general" in program
+    assert "stablehlo.convolution" not in program
 
 
 def test_a_flax_model_trains_as_with_the_convolution_of_jax():

@@ -12,6 +12,7 @@ import optax
 import pytest
 from flax import linen as nn
 
+import sounddrop_jax
 from sounddrop_jax import linen
 from sounddrop_jax.audio import AudioError
 from tests.layers import CASES, INPUTS, KEY, NAMES, RECORDING, ROWS, differ
@@ -51,6 +52,19 @@ def test_the_call_has_the_signature_of_that_of_dropout(name):
 
 
 # What a layer computes
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_layer_has_the_settings_of_its_twin_in_nnx_where_none_are_given(name):
+    settings = {"bank": RECORDING} if name == "AphexNoiseLayer" else {}
+    settings |= {"intensity": 0.5} if name == "NoiseInjection" else {}
+    layer, twin = (
+        getattr(module, name)(**settings) for module in (linen, sounddrop_jax)
+    )
+    same = "intensity broadcast_dims rng_collection exponent axes mode".split()
+    assert [getattr(layer, each) for each in same] == [
+        getattr(twin, each) for each in same
+    ]
 
 
 def test_a_layer_adds_what_its_twin_in_nnx_does(case):
