@@ -319,6 +319,7 @@ LAW = {"exponent": 1.0, "axes": (-1,), "min_frequency": 0.0}
         ({"axes": (0, 0)}, "different axes"),
         ({"axes": (1, -1)}, "different axes"),
         ({"axes": 2}, r"axes=\(2,\) do not all exist in an array of rank 2"),
+        ({"axes": 3}, r"axes=\(3,\) do not all exist in an array of rank 2"),
         ({"axes": (0, -3)}, r"axes=\(0, -3\) do not all exist in an array of rank 2"),
     ],
     ids=str,
