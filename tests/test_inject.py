@@ -373,7 +373,7 @@ def test_noise_or_intensity_never_change_the_shape_of_the_inputs(noise, intensit
 
 
 def test_dimensions_the_inputs_lack_cannot_share_noise():
-    for dims in ((3,), (0, -4)):
+    for dims in ((3,), (4,), (0, -4)):
         with pytest.raises(ValueError, match=r"^broadcast_dims=\(.* inputs of rank 3"):
             random_noise(KEY, INPUTS, intensity=0.3, broadcast_dims=dims)
 
