@@ -425,6 +425,27 @@ def test_the_readme_quotes_the_verdict():
     assert quoted == said
 
 
+def test_the_readme_says_of_sharing_what_was_decided():
+    study = store.read([RESULTS / "shared_robustness"])
+    found = {(each.arm, each.baseline): each for each in verdict.compare(study)}
+    decisions = {
+        baseline: found["shared_gaussian", baseline].decision
+        for baseline in ("gaussian", "dropout", "none", "spatial_dropout")
+    }
+    assert [*decisions.values()] == ["wins", "wins", "wins", "undecided"]
+    assert found["shared_pink", "shared_gaussian"].decision == "undecided"
+    unshared, dropout = (
+        -found["shared_gaussian", baseline].result.mean_difference
+        for baseline in ("gaussian", "dropout")
+    )
+    clean = {row["arm"]: row["accuracy_mean"] for row in verdict.summarize(study)}
+    behind = clean["shared_gaussian"] - clean["spatial_dropout"]
+    readme = " ".join((DOCS.parent / "README.md").read_text("utf-8").split())
+    assert f"by {unshared:.1f} points than the same noise for each" in readme
+    assert f"by itself and by {dropout:.1f} than dropout" in readme
+    assert f"as robust, but {behind:.1f} points behind" in readme
+
+
 def test_the_words_about_where_it_helps_follow_from_the_records():
     study = store.read([RESULTS / "regimes_cpu"])
     regions = verdict.regions(verdict.compare(study))
