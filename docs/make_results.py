@@ -127,7 +127,7 @@ def _write_family(family: Sequence[Comparison]) -> str:
                 f"{figures.number(mean, 2, signed=True)} ({figures.number(low, 2)} to "
                 f"{figures.number(high, 2)})"
             )
-            cells[2:4] = _p_value(each.result.p_value), _p_value(each.p_adjusted)
+            cells[2:4] = map(page.p_value, (each.result.p_value, each.p_adjusted))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -152,10 +152,6 @@ def _write_regions(study: Study, found: Sequence[Region]) -> str:
 
 def _interval(each: Comparison, label: str) -> figures.Interval:
     return figures.Interval(label, each.decision, *each.bounds)
-
-
-def _p_value(value: float) -> str:
-    return f"{value:.4f}" if value >= 0.0001 else "< 0.0001"
 
 
 def _name(each: Comparison) -> str:

@@ -265,8 +265,8 @@ def _primary(page: _Page) -> str:
                 number(result.mean_difference, digits, signed=True),
                 _interval(result.low, result.high, digits),
                 str(len(each.seeds)),
-                _p_value(result.p_value),
-                _p_value(each.p_adjusted),
+                p_value(result.p_value),
+                p_value(each.p_adjusted),
                 number(better, 2),
                 _detectable(each.detectable, digits),
             ]
@@ -991,7 +991,8 @@ def _interval(low: float, high: float, digits: int) -> str:
     return f"{number(low, digits, signed=True)} to {number(high, digits, signed=True)}"
 
 
-def _p_value(p: float | None) -> str:
+def p_value(p: float | None) -> str:
+    """Writes a p-value, small ones with two digits."""
     if p is None:
         return "–"
     return f"{p:.3f}" if p >= 0.001 else f"{p:.2g}"

@@ -216,7 +216,8 @@ def layer_ratios(name: str, ratio: str) -> dict[str, list[float]]:
 def test_a_bank_costs_a_fifth_of_dropout_and_two_and_a_half_copies(name):
     for ratio, bound in (("to_dropout", 0.2), ("to_copy", 2.5)):
         for where, values in layer_ratios(name, ratio).items():
-            assert np.median(values) <= bound, where
+            # The first is the run of the table.
+            assert values[0] <= bound and np.median(values) <= bound, where
 
 
 def test_performance_states_what_the_closest_case_took():
@@ -370,10 +371,14 @@ def test_the_tables_of_the_results_follow_from_the_records(tmp_path):
         (
             "shared_robustness",
             "**Confirmed: noise",
+            ["shared_gaussian gaussian", "shared_pink pink"],
+        ),
+        (
+            "shared_robustness",
+            "(0.7 to 2.0); than dropout",
             [
-                *("shared_gaussian gaussian", "shared_pink pink"),
-                *("shared_gaussian dropout", "shared_pink dropout"),
-                *("shared_gaussian none", "shared_pink none"),
+                *("shared_pink dropout", "shared_gaussian none"),
+                *("shared_pink none", "shared_gaussian dropout"),
             ],
         ),
         (
@@ -399,7 +404,7 @@ def test_the_words_about_the_results_have_the_numbers_of_the_records(
         for each in verdict.compare(store.read([RESULTS / name]))
     }
     for pair in pairs:
-        assert f"{abs(means[pair]):.1f}" in said[:320]
+        assert f"{abs(means[pair]):.1f}" in said[:260]
 
 
 def test_nearly_every_noise_was_best_at_the_strongest():
