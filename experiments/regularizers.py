@@ -26,7 +26,7 @@ from sounddrop_jax.audio import (
     randomize_phases,
     shuffle_samples,
 )
-from sounddrop_jax.inject import MODES
+from sounddrop_jax.inject import MODES, Mode
 
 Shape = tuple[int, int, int]
 Strength = float | jax.Array
@@ -208,13 +208,13 @@ def _drop(rate: Strength, broadcast_dims: Sequence[int]) -> Maker:
 
 
 def _gaussian(
-    strength: Strength, *, mode: str = "additive", shared: bool = False
+    strength: Strength, *, mode: Mode = "additive", shared: bool = False
 ) -> Maker:
     dims = (-1,) if shared else ()
     return lambda shape: GaussianNoiseLayer(strength, mode=mode, broadcast_dims=dims)
 
 
-def _water(strength: Strength, *, mode: str = "additive") -> Maker:
+def _water(strength: Strength, *, mode: Mode = "additive") -> Maker:
     def make(shape: Shape) -> nnx.Module:
         # The same noise in every run, as a recording would be: what a seed decides is
         # which windows of it the network meets.
@@ -229,7 +229,7 @@ def _plane(
     strength: Strength,
     *,
     exponent: float = 1.0,
-    mode: str = "additive",
+    mode: Mode = "additive",
     shared: bool = False,
 ) -> Maker:
     def make(shape: Shape) -> nnx.Module:
@@ -249,7 +249,7 @@ def _aphex(
     *,
     audio: str | None = None,
     surrogate: str = "none",
-    mode: str = "additive",
+    mode: Mode = "additive",
 ) -> Maker:
     if audio is None:
         track = make_track("glitch")

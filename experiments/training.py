@@ -21,7 +21,7 @@ from jax.sharding import PartitionSpec as P
 from experiments.augment import augment, normalize
 from experiments.datasets import Dataset
 from experiments.models import Network
-from sounddrop_jax import ensembles
+from sounddrop_jax import BankVariable, NoiseBank, NoiseInjection, ensembles
 
 # How long one compiled call should run: often enough for a lively progress bar and a
 # prompt Ctrl-C, rarely enough to cost nothing.
@@ -160,18 +160,12 @@ def make_functions(
 
     # As one program, which compiles faster than every operation for itself.
     network = nnx.jit(make_network)(jax.random.key(0))
-    _, _, layers = nnx.state(network, nnx.Param, nnx.BatchStat, ...)
-
     # Banks are constants of a program unless they are given to it as arguments; as such
     # they need not be compiled, nor be kept with the compiled program.
-    def is_variable(node):
-        return isinstance(node, nnx.Variable)
-
-    layers = jax.tree.map(
-        lambda node: node.replace(node[...]) if is_variable(node) else node,
-        layers,
-        is_leaf=is_variable,
-    )
+    for _, layer in nnx.iter_modules(network):
+        if isinstance(layer, NoiseInjection) and isinstance(layer.bank, NoiseBank):
+            layer.bank = BankVariable(layer.bank.values)
+    _, _, layers = nnx.state(network, nnx.Param, nnx.BatchStat, ...)
     train_graph, eval_graph = (
         nnx.graphdef(nnx.view(network, deterministic=mode, use_running_average=mode))
         for mode in (False, True)

@@ -13,7 +13,7 @@ from sounddrop_jax.banks import make_power_law_bank as make_power_law_bank
 from sounddrop_jax.banks import make_recording_bank as make_recording_bank
 from sounddrop_jax.modules import AphexNoiseLayer as AphexNoiseLayer
 from sounddrop_jax.modules import BankVariable as BankVariable
-from sounddrop_jax.modules import CallCount as CallCount
 from sounddrop_jax.modules import GaussianNoiseLayer as GaussianNoiseLayer
+from sounddrop_jax.modules import IntensityVariable as IntensityVariable
 from sounddrop_jax.modules import NoiseInjection as NoiseInjection
 from sounddrop_jax.modules import WaterNoiseLayer as WaterNoiseLayer

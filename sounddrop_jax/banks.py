@@ -4,8 +4,10 @@ A bank has a leading time axis and trailing field axes. A window is the next n e
 from a random start, reshaped: one contiguous slice, whatever the noise.
 """
 
-import dataclasses
+import contextlib
 import math
+import operator
+import warnings
 from collections.abc import Sequence
 
 import jax
@@ -17,10 +19,10 @@ from jax.typing import ArrayLike, DTypeLike
 from sounddrop_jax import spectra
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class NoiseBank:
     """Noise of zero mean and unit variance, ready to be cut into windows; a pytree.
+
+    Banks are equal if they share one array. So a bank can be hashed, and be static.
 
     Attributes:
         values: `[num_entries, *field]`, floating point. The field is what one entry
@@ -28,7 +30,8 @@ class NoiseBank:
             along rows, `[H, W, C]` for noise in the plane.
     """
 
-    values: jax.Array
+    def __init__(self, values: jax.Array):
+        self.values = values
 
     @property
     def num_entries(self) -> int:
@@ -40,17 +43,26 @@ class NoiseBank:
         """The shape that one entry fills."""
         return self.values.shape[1:]
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, NoiseBank) and self.values is other.values
+
+    def __hash__(self) -> int:
+        return id(self.values)
+
     def __repr__(self) -> str:
-        # In short, for models that show what they are made of. JAX may put anything
-        # in the place of an array.
+        # In short, for models that show what they are made of.
         values = self.values
         if hasattr(values, "shape"):
             return f"NoiseBank({values.dtype}{list(values.shape)})"
         return f"NoiseBank({values!r})"
 
 
+# Not a dataclass, for Linen's `nn.jit` would look for what is static in its fields.
+jax.tree_util.register_dataclass(NoiseBank, data_fields=["values"], meta_fields=[])
+
+
 def make_power_law_bank(
-    key: jax.Array,
+    key: jax.Array | int,
     field_shape: Sequence[int],
     *,
     exponent: float = 1.0,
@@ -62,16 +74,19 @@ def make_power_law_bank(
     """Makes a bank of power-law noise.
 
     Args:
-        key: a PRNG key.
+        key: a PRNG key, or an integer, the seed of one. With an integer the bank is an
+            array at once, also within a transformation, where a key may be traced.
         field_shape: what an entry fills: the last axes of the feature maps that the
-            bank is for, `(W, C)` for noise along rows, `(H, W, C)` in the plane.
+            bank is for, `(W, C)` for noise along rows, `(H, W, C)` in the plane. Maps
+            of other sizes are served too, see `sample_window`. White noise needs no
+            field: `()`, where an entry is one value, serves all shapes alike.
         exponent: of the spectrum, see `spectra.power_law`.
         axes: of the field along which the spectrum is shaped; not used by white noise.
         min_frequency: see `spectra.power_law`.
         num_entries: length of the bank; by default about four million values in all,
             16 MiB of float32, and at least one entry. A call takes as many entries as
             its leading axes hold: B for a field `(H, W, C)` of maps `[B, H, W, C]`,
-            B * H for `(W, C)`. Give it several times that; with less, the noise of a
+            B * H for `(W, C)`. Give it several times that; with fewer, the noise of a
             batch repeats itself, and a single entry is the same noise at every step.
         dtype: of the values. bfloat16 keeps two to three digits of them, in half the
             memory, which a window costs to read.
@@ -85,12 +100,11 @@ def make_power_law_bank(
         TypeError: if `dtype` is not floating point.
 
     Example:
-        >>> import jax
-        >>> bank = make_power_law_bank(jax.random.key(0), (16, 8), num_entries=256)
+        >>> bank = make_power_law_bank(0, (16, 8), num_entries=256)
         >>> bank.num_entries, bank.field_shape
         (256, (16, 8))
     """
-    field_shape = tuple(field_shape)
+    field_shape = tuple(map(operator.index, field_shape))
     field_size = math.prod(field_shape)
     if field_size == 0:
         raise ValueError(f"A bank's field cannot be empty, but it is {field_shape}.")
@@ -99,19 +113,25 @@ def make_power_law_bank(
     if num_entries < 1:
         raise ValueError(f"A bank needs at least one entry, not {num_entries}.")
     rank = len(field_shape)
-    if exponent == 0:
-        axes = -1  # white noise has no axes, see `inject.random_noise`
-    given = (axes,) if isinstance(axes, int) else tuple(axes)
+    # White noise has no axes, see `inject.random_noise`.
+    given = [] if exponent == 0 else np.atleast_1d(axes).tolist()
     if not all(-rank <= axis < rank for axis in given):
-        raise ValueError(f"axes={given} do not all exist in a field of rank {rank}.")
-    values = spectra.power_law(
-        key,
-        (num_entries, *field_shape),
-        exponent=exponent,
-        axes=[axis % rank + 1 for axis in given],
-        min_frequency=min_frequency,
-        dtype=dtype,
-    )
+        raise ValueError(
+            f"axes={tuple(given)} do not all exist in a field of rank {rank}: name "
+            "axes that it has."
+        )
+    with contextlib.ExitStack() as stack:
+        if not isinstance(key, jax.core.Tracer):
+            # At once, even within a transformation: an array, and no part of a program.
+            stack.enter_context(jax.ensure_compile_time_eval())
+        values = spectra.power_law(
+            jax.random.key(key) if isinstance(key, int | np.integer) else key,
+            (num_entries, *field_shape),
+            exponent=exponent,
+            axes=0 if exponent == 0 else [axis % rank + 1 for axis in given],
+            min_frequency=min_frequency,
+            dtype=dtype,
+        )
     return NoiseBank(values)
 
 
@@ -180,8 +200,9 @@ def make_recording_bank(
         )
     frames = frames / deviation
     if field_shape is not None:
-        frames = _lay_out(frames, tuple(field_shape))
-    return NoiseBank(jnp.asarray(frames, dtype))
+        frames = _lay_out(frames, tuple(map(operator.index, field_shape)))
+    with jax.ensure_compile_time_eval():
+        return NoiseBank(jnp.asarray(frames, dtype))
 
 
 def _lay_out(frames: np.ndarray, field_shape: tuple[int, ...]) -> np.ndarray:
@@ -205,8 +226,12 @@ def _lay_out(frames: np.ndarray, field_shape: tuple[int, ...]) -> np.ndarray:
 def sample_window(key: jax.Array, bank: NoiseBank, shape: Sequence[int]) -> jax.Array:
     """Takes the next entries from a random start and gives them the shape asked for.
 
-    A bank with a field fills the shape's last axes with fields, entry by entry. A
-    recording, whose entries are samples, runs along the middle axes first, then along
+    A bank with a field fills the shape's last axes with fields, entry by entry. Where
+    the shape is smaller than the field, the first places are taken; where it is larger,
+    fields stand side by side: so the noise along that axis has the bank's spectrum
+    within each field, and is independent beyond.
+
+    A recording, whose entries are samples, runs along the middle axes first, then along
     the last (the channels), then along the first (the batch): neighbours in time
     become neighbours in space, as in channels-first memory.
 
@@ -216,15 +241,20 @@ def sample_window(key: jax.Array, bank: NoiseBank, shape: Sequence[int]) -> jax.
     Args:
         key: a PRNG key; it decides the start.
         bank: where the window is taken.
-        shape: of the window. It must end with the bank's field; where it has 1 for a
-            field axis, one position along that axis is taken, to be broadcast.
+        shape: of the window. The axes before those of the field may be symbolic, as
+            for `jax.export`; there must be one, the batch, unless the shape is the
+            field's own. Where it has 1 for a field axis, one position along that axis
+            is taken, to be broadcast.
 
     Returns:
         `[*shape]`, of the bank's dtype.
 
     Raises:
-        ValueError: if the shape does not end with the bank's field, or the bank is
-            empty.
+        ValueError: if the shape has no axis before the field's, or the bank is empty.
+
+    Warns:
+        UserWarning: if the bank has fewer entries than the window takes, so that the
+            noise repeats itself.
 
     Example:
         >>> import jax
@@ -232,36 +262,60 @@ def sample_window(key: jax.Array, bank: NoiseBank, shape: Sequence[int]) -> jax.
         >>> window = sample_window(jax.random.key(0), bank, (2, 3, 4))
         >>> [float(x) for x in window[0, :, 0] - window[0, 0, 0]]
         [0.0, 1.0, 2.0]
+        >>> rows = make_power_law_bank(0, (16, 8), num_entries=256)
+        >>> sample_window(jax.random.key(0), rows, (4, 12, 20)).shape
+        (4, 12, 20)
     """
     shape, field = tuple(shape), bank.field_shape
     if bank.num_entries == 0:
         raise ValueError("An empty bank has no windows: make one with entries.")
-    split = max(len(shape) - len(field), 0)
-    leading, trailing = shape[:split], shape[split:]
-    if len(trailing) != len(field) or any(
-        wanted not in (1, full) for wanted, full in zip(trailing, field, strict=True)
-    ):
+    split = len(shape) - len(field)
+    leading, trailing = shape[: max(split, 0)], shape[max(split, 0) :]
+    if field and split <= 0 and not _fits(trailing, field):
         raise ValueError(
-            f"A window of shape {shape} does not end with the bank's field {field}: "
-            "make the bank for this shape, or give no bank and draw fresh noise."
+            f"A bank with the field {field} cannot serve inputs of shape {shape}, "
+            "which have no batch axis before the field: for features [B, F] make a "
+            "bank with field_shape=(F,) and axes=-1; a single example takes a batch "
+            "of one, inputs[None]."
         )
-    if field or len(shape) < 3:
-        return _take(key, bank.values, leading, trailing)
-    samples = _take(key, bank.values, (shape[0], shape[-1], *shape[1:-1]), ())
-    return jnp.moveaxis(samples, 1, -1)
+    if not field and len(shape) >= 3:
+        first, *middle, last = shape
+        samples = _take(key, bank.values, first * last * math.prod(middle))
+        return jnp.moveaxis(samples.reshape(first, last, *middle), 1, -1)
+    # How many fields side by side fill each axis.
+    repeats = [-(-size // full) for size, full in zip(trailing, field, strict=True)]
+    window = _take(key, bank.values, math.prod(leading) * math.prod(repeats))
+    if any(count > 1 for count in repeats):
+        axes = list(range(len(leading)))
+        for axis in range(len(leading), len(shape)):
+            axes += [axis, axis + len(field)]
+        window = window.reshape(*leading, *repeats, *field).transpose(axes)
+        field = tuple(n * full for n, full in zip(repeats, field, strict=True))
+        window = window.reshape(*leading, *field)
+    part = tuple(slice(size) for size in trailing)
+    return window[..., *part].reshape(shape)
 
 
-def _take(key, values, leading: tuple[int, ...], trailing: tuple[int, ...]):
-    """Cuts a window out of a bank's values, from a random start."""
-    length, size = values.shape[0], math.prod(leading)
-    num_starts = length - size + 1
-    if length < 2 * size:
-        num_starts = length
-        num_rounds = -(-size // length) + 1
-        values = jnp.tile(values, (num_rounds, *[1] * len(trailing)))
+def _fits(trailing: tuple[int, ...], field: tuple[int, ...]) -> bool:
+    return len(trailing) == len(field) and all(
+        size in (1, full) for size, full in zip(trailing, field, strict=True)
+    )
+
+
+def _take(key: jax.Array, values: jax.Array, size: int) -> jax.Array:
+    """Takes as many entries from a random start."""
+    length = values.shape[0]
     # One draw, where randint makes several and a call this short would feel them. No
     # start is likelier than another by more than num_starts / 2^32.
-    start = jax.random.bits(key, (), jnp.uint32) % num_starts
-    entries = lax.dynamic_slice_in_dim(values, start, size)
-    part = tuple(slice(wanted) for wanted in trailing)
-    return entries[:, *part].reshape(leading + trailing)
+    bits = jax.random.bits(key, (), jnp.uint32)
+    if jax.export.is_symbolic_dim(size) or length < 2 * size:
+        if not jax.export.is_symbolic_dim(size) and length < size:
+            warnings.warn(
+                f"A bank of {length} entries is shorter than a window of {size}: its "
+                "noise repeats itself within a batch. Make it several times as long: "
+                "num_entries=..., or a longer recording.",
+                stacklevel=2,
+            )
+        return values[(bits % length + jnp.arange(size, dtype=jnp.uint32)) % length]
+    start = bits % (length - size + 1)
+    return lax.dynamic_slice_in_dim(values, start.astype(jnp.int32), size)

@@ -6,6 +6,7 @@ the inputs.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +17,11 @@ from jax.typing import ArrayLike
 from sounddrop_jax import spectra
 from sounddrop_jax.banks import NoiseBank, sample_window
 
-MODES = ("additive", "relative", "multiplicative")
+Mode = Literal["additive", "relative", "multiplicative"]
 """What an intensity may mean, see `add_noise`."""
+
+MODES: tuple[Mode, ...] = get_args(Mode)
+"""All of them."""
 
 Schedule = Callable[[ArrayLike], ArrayLike]
 """From a step to an intensity, like the schedules of optax."""
@@ -28,7 +32,7 @@ def add_noise(
     noise: jax.Array,
     *,
     intensity: ArrayLike,
-    mode: str = "additive",
+    mode: Mode = "additive",
 ) -> jax.Array:
     """Adds noise to features.
 
@@ -103,7 +107,7 @@ def add_noise(
         return inputs * (1 + noise)
     if mode == "relative":
         # Squares of half precision overflow at 256.
-        wide = inputs.astype(jnp.promote_types(inputs.dtype, jnp.float32))
+        wide = inputs.astype(np.promote_types(inputs.dtype, jnp.float32))
         rms = jnp.sqrt(jnp.mean(jnp.square(lax.stop_gradient(wide))))
         noise = rms.astype(inputs.dtype) * noise
     return inputs + noise
@@ -118,18 +122,19 @@ def random_noise(
     exponent: float = 0.0,
     axes: int | Sequence[int] = (-2,),
     broadcast_dims: Sequence[int] = (),
-    mode: str = "additive",
+    mode: Mode = "additive",
 ) -> jax.Array:
     """Adds a random window of a bank or, without one, noise drawn afresh.
 
     Args:
         key: a PRNG key.
-        inputs: `[...]`, floating point; they must end with the bank's field.
+        inputs: `[...]`, floating point.
         intensity: see `add_noise`.
         bank: the noise to take a window of, see `banks.sample_window`.
         exponent: of the spectrum of fresh noise, see `spectra.power_law`; 0 is white.
         axes: of the inputs, along which fresh noise is shaped; not used by white
-            noise, which looks the same along any.
+            noise, which looks the same along any. Counted from the back, they may not
+            come to the first axis, the batch.
         broadcast_dims: dimensions of the inputs that share the same noise.
         mode: see `add_noise`.
 
@@ -137,9 +142,9 @@ def random_noise(
         `[...]`, of the inputs' dtype.
 
     Raises:
-        ValueError: if the inputs do not end with the bank's field, the law, its axes
-            or `broadcast_dims` are out of range, or `add_noise` refuses the intensity
-            or the mode.
+        ValueError: if the inputs have no batch axis before the bank's field or the
+            axes, the law, its axes or `broadcast_dims` are out of range, or
+            `add_noise` refuses the intensity or the mode.
         TypeError: if the inputs are not floating point, intensity is not a number, or
             `bank` is no `NoiseBank`.
 
@@ -166,20 +171,29 @@ def random_noise(
     if bank is not None:
         noise = sample_window(key, bank, shape)
     else:
-        # White noise has no axes; features of rank 1 may lack the one named by default.
-        axes = -1 if exponent == 0 else axes
+        if exponent == 0:
+            axes = -1  # it has none; features of rank 1 may lack the one named
+        elif -inputs.ndim in np.atleast_1d(axes):
+            raise ValueError(
+                f"axes={axes} of inputs of shape {inputs.shape} name the first one, "
+                "the batch: for features [B, F] give axes=-1; a single example takes "
+                "a batch of one, inputs[None], or axes counted from the front."
+            )
         noise = spectra.power_law(key, shape, exponent=exponent, axes=axes)
     return add_noise(inputs, noise, intensity=intensity, mode=mode)
 
 
 def check_settings(
-    *, intensity: ArrayLike | Schedule, mode: str, bank: NoiseBank | None = None
+    *,
+    intensity: ArrayLike | Schedule = 0.0,
+    mode: Mode = "additive",
+    bank: NoiseBank | None = None,
 ) -> None:
-    """Refuses what no noise can be added with.
+    """Validates the settings of a layer.
 
     Args:
-        intensity: see `add_noise`; a `jax.Array`, which may be traced, or a schedule
-            passes unseen.
+        intensity: see `add_noise`; the values of a `jax.Array`, which may be traced,
+            and of a schedule are not looked at.
         mode: see `add_noise`.
         bank: see `random_noise`.
 
@@ -192,7 +206,7 @@ def check_settings(
         TypeError: if intensity is none of the three, or `bank` is no `NoiseBank`.
 
     Example:
-        >>> check_settings(intensity=-1.0, mode="additive")
+        >>> check_settings(intensity=-1.0)
         Traceback (most recent call last):
         ValueError: intensity must be finite and 0 or above, not -1.0.
     """

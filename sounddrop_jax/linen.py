@@ -2,12 +2,14 @@
 
 For the same key they give the same numbers as those in `modules`. A bank is an
 attribute and no variable: `init` returns the same variables as it does with Dropout,
-and no optimiser, gradient or checkpoint sees the noise. In a compiled function it is a
+and no optimizer, gradient or checkpoint sees the noise. In a compiled function it is a
 constant, stored once however many layers, seeds and devices share it.
 """
 
+import dataclasses
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,19 +18,109 @@ from flax import linen as nn
 
 from sounddrop_jax import audio, inject
 from sounddrop_jax.banks import NoiseBank, make_recording_bank
-from sounddrop_jax.inject import Schedule
+from sounddrop_jax.inject import Mode, Schedule
 
 
-class NoiseInjection(nn.Module):
+class _NoiseLayer(nn.Module):
+    """What all layers do; each declares its own fields, in its own order."""
+
+    def __post_init__(self):
+        """Makes an array as intensity a number or a tuple, which `nn.jit` can hash."""
+        layer: Any = self
+        if isinstance(layer.intensity, jax.Array | np.ndarray) and not isinstance(
+            layer.intensity, jax.core.Tracer
+        ):
+            layer.intensity = _freeze(layer.intensity.tolist())
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self,
+        inputs: jax.Array,
+        deterministic: bool | None = None,
+        rng: jax.Array | None = None,
+        step: int | jax.Array | None = None,
+    ) -> jax.Array:
+        """Adds noise to the inputs.
+
+        Args:
+            inputs: `[...]`, floating point.
+            deterministic: if True the inputs are returned as they are. Overrules the
+                attribute.
+            rng: the key to draw from; without one, `make_rng` gives it.
+            step: to ask a schedule for, which then keeps no count; no other intensity
+                uses it.
+
+        Returns:
+            `[...]`, of the inputs' dtype. The inputs themselves, and no key is
+            consumed, if `deterministic`, or if the intensity is the number 0.
+
+        Raises:
+            ValueError: if the mode was given neither here nor to the constructor, the
+                noise does not fit the inputs, the intensity is out of range, or there
+                is no collection to count the calls for a schedule in.
+            TypeError: if the inputs are not floating point, or intensity is none of
+                the three.
+            flax.errors.InvalidRngError: if there is no key.
+        """
+        layer: Any = self
+        name, intensity = type(self).__name__, layer.intensity
+        if deterministic is None:
+            deterministic = layer.deterministic
+        if deterministic is None:
+            raise ValueError(
+                f"{name} does not know whether to add noise. Choose one:\n"
+                f"  1. at construction: {name}(..., deterministic=False)\n"
+                f"  2. at the call: layer(inputs, deterministic=False)"
+            )
+        inject.check_settings(intensity=intensity, mode=layer.mode, bank=layer.bank)
+        counts = callable(intensity) and step is None
+        # At initialisation in evaluation too, so that training finds the count.
+        if counts and (self.is_initializing() or not deterministic):
+            if not self.is_mutable_collection("noise"):
+                raise ValueError(
+                    f"{name} counts the steps of its schedule in the collection "
+                    '"noise". Choose one:\n'
+                    f"  1. at the call: layer(inputs, step=step), and it counts none\n"
+                    '  2. model.apply(..., mutable=["noise"]), and pass the collection '
+                    "on to the next step;\n"
+                    '     in a lifted scan or vmap: variable_axes={"noise": 0} too'
+                )
+            calls = self.variable("noise", "calls", lambda: jnp.int32(0))
+        if deterministic or (np.isscalar(intensity) and intensity == 0):
+            return inputs
+        if callable(intensity):
+            intensity = intensity(calls.value if counts else step)
+            if counts and not self.is_initializing():
+                calls.value += 1
+        return inject.random_noise(
+            self.make_rng(layer.rng_collection) if rng is None else rng,
+            inputs,
+            intensity=intensity,
+            bank=layer.bank,
+            # White noise and recordings have no law to choose.
+            exponent=getattr(layer, "exponent", 0.0),
+            axes=getattr(layer, "axes", (-2,)),
+            broadcast_dims=layer.broadcast_dims,
+            mode=layer.mode,
+        )
+
+
+def _freeze(values: Any) -> Any:
+    return tuple(map(_freeze, values)) if isinstance(values, list) else values
+
+
+class NoiseInjection(_NoiseLayer):
     """Adds structured noise to its inputs while training; returns them in evaluation.
 
     The noise is a window of `bank`, or, where there is none, drawn afresh at every
     call with power 1/f^exponent along `axes`, for inputs of any shape.
 
     A schedule as intensity, of optax or any function from a step to an intensity, is
-    asked at every call in training, with the number of those before, from 0. That
-    number is kept in the collection "noise", which training must carry along as it
-    does BatchNorm's "batch_stats": `model.apply(..., mutable=["noise"])`.
+    asked at every call in training: for the `step` given there or, without one, for
+    the number of calls before, from 0. That number is kept in the collection "noise",
+    which training must carry along as it does BatchNorm's "batch_stats":
+    `model.apply(..., mutable=["noise"])`.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -48,8 +140,7 @@ class NoiseInjection(nn.Module):
         broadcast_dims: dimensions that share the same noise.
         deterministic: if True the inputs are returned as they are.
         rng_collection: the name of the random stream that keys are taken from.
-        bank: the noise to take windows of; it must fit the inputs, see
-            `banks.sample_window`.
+        bank: the noise to take windows of, see `banks.sample_window`.
         exponent: of noise drawn afresh, see `spectra.power_law`; 0 is white.
         axes: of the inputs, along which fresh noise is shaped: -2, the rows of NHWC
             maps and the time axis of sequences, or (-3, -2), the plane of NHWC maps.
@@ -61,82 +152,18 @@ class NoiseInjection(nn.Module):
     broadcast_dims: Sequence[int] = ()
     deterministic: bool | None = None
     rng_collection: str = "dropout"
+    _: dataclasses.KW_ONLY
     bank: NoiseBank | None = None
     exponent: float = 0.0
     axes: int | Sequence[int] = (-2,)
-    mode: str = "additive"
-
-    @nn.compact
-    def __call__(
-        self,
-        inputs: jax.Array,
-        deterministic: bool | None = None,
-        rng: jax.Array | None = None,
-    ) -> jax.Array:
-        """Adds noise to the inputs.
-
-        Args:
-            inputs: `[...]`, floating point.
-            deterministic: if True the inputs are returned as they are. Overrules the
-                attribute.
-            rng: the key to draw from; without one, `make_rng` gives it.
-
-        Returns:
-            `[...]`, of the inputs' dtype. The inputs themselves, and no key is
-            consumed, if `deterministic`, or if the intensity is the number 0.
-
-        Raises:
-            ValueError: if the mode was given neither here nor to the constructor, the
-                bank does not fit, the intensity is out of range, or there is no
-                collection to count the calls for a schedule in.
-            TypeError: if the inputs are not floating point, or intensity is none of
-                the three.
-            flax.errors.InvalidRngError: if there is no key.
-        """
-        name = type(self).__name__
-        if deterministic is None:
-            deterministic = self.deterministic
-        if deterministic is None:
-            raise ValueError(
-                f"{name} does not know whether to add noise. Choose one:\n"
-                f"  1. at construction: {name}(..., deterministic=False)\n"
-                f"  2. at the call: layer(inputs, deterministic=False)"
-            )
-        inject.check_settings(intensity=self.intensity, mode=self.mode, bank=self.bank)
-        # At initialisation in evaluation too, so that training finds the count.
-        if callable(self.intensity) and (self.is_initializing() or not deterministic):
-            if not self.is_mutable_collection("noise"):
-                raise ValueError(
-                    f"{name} counts the steps of its schedule in the collection "
-                    '"noise": call model.apply(..., mutable=["noise"]), and pass the '
-                    "collection on to the next step."
-                )
-            calls = self.variable("noise", "calls", lambda: jnp.int32(0))
-        if deterministic or (np.isscalar(self.intensity) and self.intensity == 0):
-            return inputs
-        if callable(self.intensity):
-            intensity = self.intensity(calls.value)
-            if not self.is_initializing():
-                calls.value += 1
-        else:
-            intensity = self.intensity
-        return inject.random_noise(
-            self.make_rng(self.rng_collection) if rng is None else rng,
-            inputs,
-            intensity=intensity,
-            bank=self.bank,
-            exponent=self.exponent,
-            axes=self.axes,
-            broadcast_dims=self.broadcast_dims,
-            mode=self.mode,
-        )
+    mode: Mode = "additive"
 
 
 class WaterNoiseLayer(NoiseInjection):
     """Adds pink noise along rows, "the sound of water": power 1/f along the width.
 
     Without a bank the noise is drawn afresh for inputs of any shape; a bank made for
-    the shape, `make_power_law_bank(key, (W, C))`, is much faster.
+    the shape, `make_power_law_bank(0, (W, C))`, is much faster.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -147,17 +174,22 @@ class WaterNoiseLayer(NoiseInjection):
         (4, 16, 16, 8)
 
     Args:
-        intensity: the standard deviation of the noise.
+        intensity: the standard deviation of the noise: a number, array or schedule.
+        broadcast_dims: dimensions that share the same noise.
+        deterministic: if True the inputs are returned as they are.
+        rng_collection: the name of the random stream that keys are taken from.
+        bank: noise made for the shape of the inputs, instead of fresh noise.
         exponent: of the spectrum, 1 for pink.
-
-    The others are those of `NoiseInjection`.
+        axes: of the inputs, along which the noise is shaped.
+        mode: "additive", "relative" or "multiplicative".
     """
 
     intensity: float | jax.Array | Schedule = 0.05
+    _: dataclasses.KW_ONLY
     exponent: float = 1.0
 
 
-class AphexNoiseLayer(NoiseInjection):
+class AphexNoiseLayer(_NoiseLayer):
     """Adds windows of a recording: sound as noise.
 
     Time runs along the rows of a map, row after row and channel after channel.
@@ -173,20 +205,29 @@ class AphexNoiseLayer(NoiseInjection):
         (4, 16, 16, 8)
 
     Args:
-        intensity: the standard deviation of the noise.
         file_path: of a recording, of several or of a folder, see `audio.load_track`.
             It is read when the layer is made, which in a compact method is at every
             trace; to read it once, give its `bank` instead.
-
-    The others are those of `NoiseInjection`.
+        intensity: the standard deviation of the noise: a number, array or schedule.
+        broadcast_dims: dimensions that share the same noise.
+        deterministic: if True the inputs are returned as they are.
+        rng_collection: the name of the random stream that keys are taken from.
+        bank: a recording already loaded, see `make_recording_bank`.
+        mode: "additive", "relative" or "multiplicative".
 
     Raises:
         ValueError: if not exactly one of `file_path` and `bank` is given, or the file
             cannot be used, see `audio.load_track`.
     """
 
-    intensity: float | jax.Array | Schedule = 0.05
     file_path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None
+    intensity: float | jax.Array | Schedule = 0.05
+    broadcast_dims: Sequence[int] = ()
+    deterministic: bool | None = None
+    rng_collection: str = "dropout"
+    _: dataclasses.KW_ONLY
+    bank: NoiseBank | None = None
+    mode: Mode = "additive"
 
     def __post_init__(self):
         """Reads the file, once: a copy that Linen makes has the bank already."""
@@ -200,7 +241,7 @@ class AphexNoiseLayer(NoiseInjection):
         super().__post_init__()
 
 
-class GaussianNoiseLayer(NoiseInjection):
+class GaussianNoiseLayer(_NoiseLayer):
     """Adds white Gaussian noise.
 
     Example:
@@ -212,9 +253,19 @@ class GaussianNoiseLayer(NoiseInjection):
         (4, 16, 16, 8)
 
     Args:
-        intensity: the standard deviation of the noise.
-
-    The others are those of `NoiseInjection`.
+        intensity: the standard deviation of the noise: a number, array or schedule.
+        broadcast_dims: dimensions that share the same noise.
+        deterministic: if True the inputs are returned as they are.
+        rng_collection: the name of the random stream that keys are taken from.
+        bank: white noise made beforehand, faster than drawing it:
+            `make_power_law_bank(0, (), exponent=0.0)`, for inputs of any shape.
+        mode: "additive", "relative" or "multiplicative".
     """
 
     intensity: float | jax.Array | Schedule = 0.1
+    broadcast_dims: Sequence[int] = ()
+    deterministic: bool | None = None
+    rng_collection: str = "dropout"
+    _: dataclasses.KW_ONLY
+    bank: NoiseBank | None = None
+    mode: Mode = "additive"

@@ -1,7 +1,7 @@
 """Flax NNX layers that inject noise: they handle keys and modes, and compute nothing.
 
 They take the place of an `nnx.Dropout`: the same keywords, the same random stream,
-the same switching between training and evaluation.
+the same switching between training and evaluation, and the same state.
 """
 
 import os
@@ -15,66 +15,63 @@ from flax import nnx
 
 from sounddrop_jax import audio, inject
 from sounddrop_jax.banks import NoiseBank, make_recording_bank
-from sounddrop_jax.inject import Schedule
+from sounddrop_jax.inject import Mode, Schedule
 
 
 class BankVariable(nnx.Variable):
-    """Holds the values of a noise bank, of which nothing is to be learned.
+    """Holds the values of a bank that is state of the model, as few banks should be.
 
-    A transformation sees no array in it, for the values are a constant of what it
-    compiles: stored once, however many layers, seeds and devices share the bank, copied
-    by no step, and out of the reach of gradients, optimisers, weight decay and
-    checkpoints. Another bank, even of the same numbers, is another program to compile.
-
-    A bank that is traced cannot be a constant and stays an array: one made under a
-    transformation or, if it is hundreds of MiB large, given to the compiled function as
-    an argument, which then makes the layer.
+    A layer keeps a bank as a constant, which no transformation, optimizer or checkpoint
+    sees. It keeps it in this variable if the bank is traced, so that it cannot be a
+    constant; or if it is given one, `layer.bank = BankVariable(bank.values)`, so that a
+    large bank is an argument of a compiled program and not a part of it.
     """
+
+    @property
+    def values(self) -> jax.Array:
+        """The values, as a `NoiseBank` has them."""
+        return self[...]
+
+
+class IntensityVariable(nnx.Variable):
+    """Holds an intensity that is an array: state, of which nothing is to be learned."""
 
 
 @jax.tree_util.register_static
-class _Constant:
-    """An array that is part of a pytree's structure, and equal to itself alone."""
+class _ConstantBank(NoiseBank):
+    """A bank that is part of a pytree's structure, where JAX sees no array."""
 
-    def __init__(self, values: jax.Array):
-        self.values = values
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Constant) and self.values is other.values
-
-    def __hash__(self) -> int:
-        return id(self.values)
-
-    # What a variable hands on to its value: `variable[...]`, `variable.shape`, and what
-    # makes `jnp.asarray(variable)` an array.
-    def __getitem__(self, index):
-        return self.values if index is Ellipsis else self.values[index]
-
-    def __getattr__(self, name: str):
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return getattr(self.values, name)
-
-    def __deepcopy__(self, memo: dict) -> "_Constant":
+    def __deepcopy__(self, memo: dict) -> "_ConstantBank":
         return self  # a copy of a model shares its banks
 
-    def __jax_array__(self) -> jax.Array:
-        return self.values
 
-    def __array__(self, *args, **kwargs) -> np.ndarray:
-        return np.asarray(self.values, *args, **kwargs)
+def _keep_intensity(intensity: Any) -> Any:
+    """Marks an intensity as state of a layer, if it is an array, or as static."""
+    if isinstance(intensity, IntensityVariable):
+        return nnx.data(intensity)
+    if isinstance(intensity, nnx.Variable):  # which can be called, and is no schedule
+        raise TypeError(
+            "intensity must be a number, an array or a schedule, not a variable: give "
+            "its value, variable[...]."
+        )
+    inject.check_settings(intensity=intensity)
+    if callable(intensity):
+        return nnx.static(intensity)
+    if isinstance(intensity, jax.Array) or np.ndim(intensity):
+        return nnx.data(IntensityVariable(jnp.asarray(intensity)))
+    return nnx.static(float(intensity))
 
-    def __repr__(self) -> str:
-        return f"{self.values.dtype}{list(self.values.shape)}"
 
-
-def _bank_variable(bank: NoiseBank) -> BankVariable:
-    traced = isinstance(bank.values, jax.core.Tracer)
-    return BankVariable(bank.values if traced else _Constant(bank.values))
-
-
-class CallCount(nnx.Variable):
-    """Counts the calls in training: the steps that a schedule of intensity runs on."""
+def _keep_bank(bank: Any) -> Any:
+    """Marks a bank as static, unless it is traced or in a variable, or None."""
+    if isinstance(bank, BankVariable):
+        return nnx.data(bank)
+    inject.check_settings(bank=bank)
+    if bank is None:
+        return nnx.static(None)
+    if isinstance(bank.values, jax.core.Tracer):
+        return nnx.data(BankVariable(bank.values))
+    return nnx.static(_ConstantBank(bank.values))
 
 
 class NoiseInjection(nnx.Module):
@@ -83,8 +80,13 @@ class NoiseInjection(nnx.Module):
     The noise is a window of `bank`, or, where there is none, drawn afresh at every
     call with power 1/f^exponent along `axes`, for inputs of any shape.
 
-    A schedule as intensity, of optax or any function from a step to an intensity, is
-    asked at every call in training, with the number of those before, from 0.
+    A number, a schedule and a bank are no state, as the rate of a Dropout is none: the
+    layer has the state of an `nnx.Dropout`. An array as intensity is, in an
+    `IntensityVariable`. All settings may be changed by assignment.
+
+    A schedule, of optax or any function from a step to an intensity, is asked at every
+    call in training: for the `step` given there or, without one, for the number of keys
+    that the layer's own stream has given before, from 0.
 
     Example:
         >>> import jax.numpy as jnp
@@ -104,17 +106,17 @@ class NoiseInjection(nnx.Module):
     Args:
         intensity: the standard deviation of the noise, 0 or above: a number; an
             array, with which a sweep over intensities compiles once; or a schedule.
-        bank: the noise to take windows of; it must fit the inputs, see
-            `banks.sample_window`.
-        exponent: of noise drawn afresh, see `spectra.power_law`; 0 is white.
-        axes: of the inputs, along which fresh noise is shaped: -2, the rows of NHWC
-            maps and the time axis of sequences, or (-3, -2), the plane of NHWC maps.
         broadcast_dims: dimensions that share the same noise.
-        mode: "additive", "relative" to the inputs' rms, or "multiplicative", see
-            `inject.add_noise`.
         deterministic: if True the inputs are returned as they are.
         rng_collection: the name of the random stream that keys are taken from.
         rngs: an `nnx.Rngs` or `nnx.RngStream`, forked, for calls that give none.
+        bank: the noise to take windows of, see `banks.sample_window`; or its values in
+            a `BankVariable`.
+        exponent: of noise drawn afresh, see `spectra.power_law`; 0 is white.
+        axes: of the inputs, along which fresh noise is shaped: -2, the rows of NHWC
+            maps and the time axis of sequences, or (-3, -2), the plane of NHWC maps.
+        mode: "additive", "relative" to the inputs' rms, or "multiplicative", see
+            `inject.add_noise`.
 
     Raises:
         ValueError: if a number given as intensity is negative, infinite or NaN, or the
@@ -123,38 +125,38 @@ class NoiseInjection(nnx.Module):
             `rngs` is neither of the two, nor None.
     """
 
+    # Here, and in the layer only where it was given others: at every call of `nnx.jit`
+    # Flax visits every attribute of every layer.
+    bank: NoiseBank | BankVariable | None = None
+    exponent: float = 0.0
+    axes: tuple[int, ...] = (-2,)
+    mode: Mode = "additive"
+    broadcast_dims: tuple[int, ...] = ()
+
     def __init__(
         self,
         intensity: float | jax.Array | Schedule,
         *,
-        bank: NoiseBank | None = None,
-        exponent: float = 0.0,
-        axes: int | Sequence[int] = (-2,),
         broadcast_dims: Sequence[int] = (),
-        mode: str = "additive",
         deterministic: bool | None = False,
         rng_collection: str = "dropout",
         rngs: nnx.Rngs | nnx.RngStream | None = None,
+        bank: NoiseBank | BankVariable | None = None,
+        exponent: float = 0.0,
+        axes: int | Sequence[int] = (-2,),
+        mode: Mode = "additive",
     ):
-        # It can be called, and is no schedule.
-        if isinstance(intensity, nnx.Variable):
-            raise TypeError(
-                "intensity must be a number, an array or a schedule, not a variable: "
-                "give its value, variable[...]."
-            )
-        inject.check_settings(intensity=intensity, mode=mode, bank=bank)
-        if not (isinstance(intensity, jax.Array) or callable(intensity)):
-            # A number is static, as the rate of a Dropout is; an array is state.
-            intensity = (
-                jnp.asarray(intensity) if np.ndim(intensity) else float(intensity)
-            )
         self.intensity = intensity
-        self.calls = nnx.data(CallCount(jnp.int32(0)) if callable(intensity) else None)
-        self.bank = nnx.data(None if bank is None else _bank_variable(bank))
-        self.exponent = exponent
-        self.axes = (axes,) if isinstance(axes, int) else tuple(axes)
-        self.broadcast_dims = tuple(broadcast_dims)
-        self.mode = mode
+        if bank is not None:
+            self.bank = bank
+        for name, value in (
+            ("exponent", exponent),
+            ("axes", tuple(np.atleast_1d(axes).tolist())),
+            ("mode", mode),
+            ("broadcast_dims", tuple(broadcast_dims)),
+        ):
+            if value != getattr(type(self), name):
+                setattr(self, name, value)
         self.deterministic = deterministic
         self.rng_collection = rng_collection
         if isinstance(rngs, nnx.Rngs):
@@ -169,12 +171,23 @@ class NoiseInjection(nnx.Module):
                 f"or None, not {type(rngs)}."
             )
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Sets an attribute; what is state and what is static depends on its type."""
+        if name == "intensity":
+            value = _keep_intensity(value)
+        elif name == "bank":
+            value = _keep_bank(value)
+        elif name == "mode":
+            inject.check_settings(mode=value)
+        super().__setattr__(name, value)
+
     def __call__(
         self,
         inputs: jax.Array,
         *,
         deterministic: bool | None = None,
         rngs: nnx.Rngs | nnx.RngStream | jax.Array | None = None,
+        step: int | jax.Array | None = None,
     ) -> jax.Array:
         """Adds noise to the inputs.
 
@@ -184,6 +197,7 @@ class NoiseInjection(nnx.Module):
                 the constructor was given.
             rngs: a key, `nnx.RngStream` or `nnx.Rngs` to draw from. Overrules what
                 the constructor was given.
+            step: to ask a schedule for; no other intensity uses it.
 
         Returns:
             `[...]`, of the inputs' dtype. The inputs themselves, and no key is
@@ -191,7 +205,8 @@ class NoiseInjection(nnx.Module):
 
         Raises:
             ValueError: if the mode or, while training, the randomness was given
-                neither here nor to the constructor; if the bank does not fit.
+                neither here nor to the constructor; if a schedule has no step; if the
+                noise does not fit the inputs.
             TypeError: if `rngs` is none of the three, or the inputs are not
                 floating point.
         """
@@ -205,8 +220,8 @@ class NoiseInjection(nnx.Module):
                 f"  2. at the call: layer(inputs, deterministic=False)\n"
                 f"  3. for the whole model: nnx.view(model, deterministic=False)"
             )
-        unchanged = isinstance(self.intensity, float) and self.intensity == 0
-        if deterministic or unchanged:
+        intensity: Any = self.intensity
+        if deterministic or (isinstance(intensity, float) and intensity == 0):
             return inputs
         rngs = self.rngs if rngs is None else rngs
         if rngs is None:
@@ -216,6 +231,19 @@ class NoiseInjection(nnx.Module):
                 f"  1. at construction: {name}(..., rngs=nnx.Rngs(0))\n"
                 f"  2. at the call: layer(inputs, rngs=nnx.Rngs(0)), or a key"
             )
+        if isinstance(intensity, IntensityVariable):
+            intensity = intensity[...]
+        elif callable(intensity):
+            if step is None and rngs is not self.rngs:
+                raise ValueError(
+                    f"{name} has a schedule and no step to ask it for. Choose one:\n"
+                    f"  1. at the call: layer(inputs, rngs=rngs, step=step)\n"
+                    f"  2. at construction: {name}(..., rngs=nnx.Rngs(0)), and no "
+                    f"rngs at the call, so that the layer counts its own keys"
+                )
+            # As int32, as schedules subtract.
+            count = self.rngs.count[...].astype(jnp.int32) if step is None else step
+            intensity = intensity(count)
         if isinstance(rngs, nnx.Rngs):
             key = rngs[self.rng_collection]()
         elif isinstance(rngs, nnx.RngStream):
@@ -227,15 +255,14 @@ class NoiseInjection(nnx.Module):
                 f"{name}: rngs must be an nnx.Rngs, an nnx.RngStream or a key, "
                 f"not {type(rngs)}."
             )
-        intensity: Any = self.intensity
-        if self.calls is not None:
-            intensity = intensity(self.calls[...])
-            self.calls[...] += 1
+        bank: Any = self.bank
+        if isinstance(bank, BankVariable):
+            bank = NoiseBank(bank.values)
         return inject.random_noise(
             key,
             inputs,
             intensity=intensity,
-            bank=None if self.bank is None else NoiseBank(self.bank[...]),
+            bank=bank,
             exponent=self.exponent,
             axes=self.axes,
             broadcast_dims=self.broadcast_dims,
@@ -256,33 +283,59 @@ class WaterNoiseLayer(NoiseInjection):
     """Adds pink noise along rows, "the sound of water": power 1/f along the width.
 
     Without a bank the noise is drawn afresh for inputs of any shape; a bank made for
-    the shape, `make_power_law_bank(key, (W, C))`, is much faster.
+    the shape, `make_power_law_bank(0, (W, C))`, is much faster.
 
     Example:
-        >>> import jax, jax.numpy as jnp
+        >>> import jax.numpy as jnp
         >>> from flax import nnx
         >>> from sounddrop_jax import WaterNoiseLayer, make_power_law_bank
-        >>> bank = make_power_law_bank(jax.random.key(0), (16, 8), num_entries=256)
+        >>> bank = make_power_law_bank(0, (16, 8), num_entries=256)
         >>> water = WaterNoiseLayer(intensity=0.05, bank=bank, rngs=nnx.Rngs(0))
         >>> water(jnp.zeros((4, 16, 16, 8))).shape
         (4, 16, 16, 8)
 
     Args:
-        intensity: the standard deviation of the noise.
-        bank: noise made for the shape of the inputs.
+        intensity: the standard deviation of the noise: a number, array or schedule.
+        broadcast_dims: dimensions that share the same noise.
+        deterministic: if True the inputs are returned as they are.
+        rng_collection: the name of the random stream that keys are taken from.
+        rngs: an `nnx.Rngs` or `nnx.RngStream`, forked, for calls that give none.
+        bank: noise made for the shape of the inputs, instead of fresh noise.
         exponent: of the spectrum, 1 for pink.
-        **kwargs: see `NoiseInjection`.
+        axes: of the inputs, along which the noise is shaped.
+        mode: "additive", "relative" or "multiplicative".
+
+    Raises:
+        ValueError: see `NoiseInjection`.
+        TypeError: see `NoiseInjection`.
     """
+
+    exponent = 1.0
 
     def __init__(
         self,
         intensity: float | jax.Array | Schedule = 0.05,
         *,
-        bank: NoiseBank | None = None,
+        broadcast_dims: Sequence[int] = (),
+        deterministic: bool | None = False,
+        rng_collection: str = "dropout",
+        rngs: nnx.Rngs | nnx.RngStream | None = None,
+        bank: NoiseBank | BankVariable | None = None,
         exponent: float = 1.0,
-        **kwargs,
+        axes: int | Sequence[int] = (-2,),
+        mode: Mode = "additive",
     ):
-        super().__init__(intensity, bank=bank, exponent=exponent, **kwargs)
+        super().__init__(
+            intensity,
+            broadcast_dims=broadcast_dims,
+            deterministic=deterministic,
+            rng_collection=rng_collection,
+            rngs=rngs,
+            bank=bank,
+            exponent=exponent,
+            axes=axes,
+            mode=mode,
+        )
 
 
 class AphexNoiseLayer(NoiseInjection):
@@ -302,13 +355,18 @@ class AphexNoiseLayer(NoiseInjection):
     Args:
         file_path: of a recording, of several or of a folder, see `audio.load_track`.
             It is read at once; to share one between layers, give its `bank` instead.
-        intensity: the standard deviation of the noise.
+        intensity: the standard deviation of the noise: a number, array or schedule.
+        broadcast_dims: dimensions that share the same noise.
+        deterministic: if True the inputs are returned as they are.
+        rng_collection: the name of the random stream that keys are taken from.
+        rngs: an `nnx.Rngs` or `nnx.RngStream`, forked, for calls that give none.
         bank: a recording already loaded, see `make_recording_bank`.
-        **kwargs: see `NoiseInjection`.
+        mode: "additive", "relative" or "multiplicative".
 
     Raises:
         ValueError: if not exactly one of `file_path` and `bank` is given, or the file
-            cannot be used, see `audio.load_track`.
+            cannot be used, see `audio.load_track`; or see `NoiseInjection`.
+        TypeError: see `NoiseInjection`.
     """
 
     def __init__(
@@ -319,8 +377,12 @@ class AphexNoiseLayer(NoiseInjection):
         | None = None,
         intensity: float | jax.Array | Schedule = 0.05,
         *,
-        bank: NoiseBank | None = None,
-        **kwargs,
+        broadcast_dims: Sequence[int] = (),
+        deterministic: bool | None = False,
+        rng_collection: str = "dropout",
+        rngs: nnx.Rngs | nnx.RngStream | None = None,
+        bank: NoiseBank | BankVariable | None = None,
+        mode: Mode = "additive",
     ):
         if (file_path is None) == (bank is None):
             raise ValueError(
@@ -328,7 +390,15 @@ class AphexNoiseLayer(NoiseInjection):
             )
         if file_path is not None:
             bank = make_recording_bank(audio.load_track(file_path))
-        super().__init__(intensity, bank=bank, **kwargs)
+        super().__init__(
+            intensity,
+            broadcast_dims=broadcast_dims,
+            deterministic=deterministic,
+            rng_collection=rng_collection,
+            rngs=rngs,
+            bank=bank,
+            mode=mode,
+        )
 
 
 class GaussianNoiseLayer(NoiseInjection):
@@ -343,17 +413,37 @@ class GaussianNoiseLayer(NoiseInjection):
         (4, 16, 16, 8)
 
     Args:
-        intensity: the standard deviation of the noise.
+        intensity: the standard deviation of the noise: a number, array or schedule.
+        broadcast_dims: dimensions that share the same noise.
+        deterministic: if True the inputs are returned as they are.
+        rng_collection: the name of the random stream that keys are taken from.
+        rngs: an `nnx.Rngs` or `nnx.RngStream`, forked, for calls that give none.
         bank: white noise made beforehand, faster than drawing it:
-            `make_power_law_bank(key, field_shape, exponent=0.0)`.
-        **kwargs: see `NoiseInjection`.
+            `make_power_law_bank(0, (), exponent=0.0)`, for inputs of any shape.
+        mode: "additive", "relative" or "multiplicative".
+
+    Raises:
+        ValueError: see `NoiseInjection`.
+        TypeError: see `NoiseInjection`.
     """
 
     def __init__(
         self,
         intensity: float | jax.Array | Schedule = 0.1,
         *,
-        bank: NoiseBank | None = None,
-        **kwargs,
+        broadcast_dims: Sequence[int] = (),
+        deterministic: bool | None = False,
+        rng_collection: str = "dropout",
+        rngs: nnx.Rngs | nnx.RngStream | None = None,
+        bank: NoiseBank | BankVariable | None = None,
+        mode: Mode = "additive",
     ):
-        super().__init__(intensity, bank=bank, **kwargs)
+        super().__init__(
+            intensity,
+            broadcast_dims=broadcast_dims,
+            deterministic=deterministic,
+            rng_collection=rng_collection,
+            rngs=rngs,
+            bank=bank,
+            mode=mode,
+        )

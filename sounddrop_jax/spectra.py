@@ -5,12 +5,17 @@ normalisation is worked out from the law, not measured on the sample.
 """
 
 import math
+import operator
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.typing import ArrayLike, DTypeLike
+
+# Of the transforms that are products with a matrix, whose work grows with the length.
+LONGEST_PRODUCT = 256
 
 
 def power_law(
@@ -25,7 +30,8 @@ def power_law(
     """Draws Gaussian noise whose power falls as 1/f^exponent along some axes.
 
     White noise is filtered in the frequency domain, after Timmer & Koenig (1995),
-    "On generating power law noise". Over several axes f is the distance from the
+    "On generating power law noise", by Hartley's real transform (Bracewell, 1983,
+    "Discrete Hartley transform"). Over several axes f is the distance from the
     origin of the frequency plane, so the noise has no preferred direction. Along all
     other axes it is white.
 
@@ -71,27 +77,39 @@ def power_law(
     if 0 in shape:
         return jnp.zeros(shape, dtype)
     law = power_at_frequencies(lengths, exponent=exponent, min_frequency=min_frequency)
-    compute_dtype = jnp.promote_types(dtype, jnp.float32)
+    compute_dtype = np.promote_types(dtype, jnp.float32)
     noise = jax.random.normal(key, shape, compute_dtype)
     if exponent == 0:
         return noise.astype(dtype)
 
-    # A real field's transform is symmetric, so the last axis needs only its half.
-    *others, last = axes
-    half = np.sqrt(law)[..., : lengths[-1] // 2 + 1]
-    broadcast = [1] * len(shape)
-    for axis, length in zip(axes, half.shape, strict=True):
-        broadcast[axis] = length
-    amplitude = jnp.asarray(half.reshape(broadcast), compute_dtype)
+    others = [axis for axis in range(len(shape)) if axis not in axes]
+    amplitude = jnp.expand_dims(jnp.asarray(np.sqrt(law), compute_dtype), others)
+    # The law is the same for a frequency and its opposite along each axis, so that
+    # Hartley's transform diagonalises the filter as Fourier's does, without a complex
+    # number; and it is its own inverse.
+    for axis in axes:
+        noise = _hartley(noise, axis)
+    noise = noise * amplitude
+    for axis in axes:
+        noise = _hartley(noise, axis)
+    return noise.astype(dtype)
 
-    # One axis at a time, because XLA's own n-dimensional transform stops at three.
-    spectrum = jnp.fft.rfft(noise, axis=last)
-    for axis in others:
-        spectrum = jnp.fft.fft(spectrum, axis=axis)
-    spectrum = spectrum * amplitude
-    for axis in others:
-        spectrum = jnp.fft.ifft(spectrum, axis=axis)
-    return jnp.fft.irfft(spectrum, n=lengths[-1], axis=last).astype(dtype)
+
+def _hartley(field: jax.Array, axis: int) -> jax.Array:
+    """Transforms along one axis: sums of values times (cos + sin)(2 pi j k / n)."""
+    length = field.shape[axis]
+    scale = 1 / math.sqrt(length)
+    if length > LONGEST_PRODUCT:
+        spectrum = jnp.fft.fft(field, axis=axis)
+        return (spectrum.real - spectrum.imag) * scale
+    # A product with a small matrix costs no more than a fast Fourier transform, and of
+    # a batch that is sharded over devices each transforms its own part: XLA gathers
+    # the batch for a Fourier transform in JAX before 0.12.
+    steps = np.arange(length)
+    angles = 2 * np.pi / length * (np.outer(steps, steps) % length)
+    matrix = jnp.asarray((np.cos(angles) + np.sin(angles)) * scale, field.dtype)
+    product = jnp.tensordot(field, matrix, (axis, 0), precision=lax.Precision.HIGHEST)
+    return jnp.moveaxis(product, -1, axis)
 
 
 def power_at_frequencies(
@@ -214,7 +232,7 @@ def _radial_frequency(lengths: Sequence[int]) -> np.ndarray:
 
 def _normalize_axes(axes: int | Sequence[int], rank: int) -> tuple[int, ...]:
     """Returns distinct axes in rising order, counted from the front."""
-    given = (axes,) if isinstance(axes, int) else tuple(axes)
+    given = tuple(map(operator.index, np.atleast_1d(axes).tolist()))
     if not all(-rank <= axis < rank for axis in given):
         raise ValueError(
             f"axes={given} do not all exist in an array of rank {rank}: name axes that "

@@ -18,7 +18,9 @@ from sounddrop_jax import (
 )
 from sounddrop_jax.audio import make_track
 
-INPUTS = jnp.asarray(np.random.default_rng(0).standard_normal((5, 6, 3)), jnp.float32)
+INPUTS = jnp.asarray(
+    np.random.default_rng(0).standard_normal((2, 5, 6, 3)), jnp.float32
+)
 KEY = jax.random.key(7)
 NAMES = ["NoiseInjection", "WaterNoiseLayer", "AphexNoiseLayer", "GaussianNoiseLayer"]
 
@@ -62,13 +64,13 @@ SOUND = noise(bank=RECORDING)
 RELATIVE = {"exponent": 0.0, "mode": "relative"}
 CASES = {
     "white": Case("NoiseInjection", {}, noise(), min_rank=1),
-    "plane": Case("NoiseInjection", SLOPED, noise(**SLOPED), min_rank=3),
-    "shared": Case("NoiseInjection", SHARED, noise(**SHARED)),
+    "plane": Case("NoiseInjection", SLOPED, noise(**SLOPED), min_rank=4),
+    "shared": Case("NoiseInjection", SHARED, noise(**SHARED), min_rank=3),
     "times": Case("NoiseInjection", TIMES, noise(**TIMES)),
     "relative": Case("NoiseInjection", RELATIVE, noise(**RELATIVE), min_rank=1),
     "row bank": Case("NoiseInjection", {"bank": ROWS}, noise(bank=ROWS)),
     "plane bank": Case("NoiseInjection", {"bank": PLANE}, noise(bank=PLANE), 3),
-    "water": Case("WaterNoiseLayer", {}, noise(exponent=1.0, axes=-2)),
+    "water": Case("WaterNoiseLayer", {}, noise(exponent=1.0, axes=-2), min_rank=3),
     "water bank": Case("WaterNoiseLayer", {"bank": ROWS}, noise(bank=ROWS)),
     "aphex bank": Case(
         "AphexNoiseLayer", {"bank": RECORDING}, noise(bank=RECORDING), 1

@@ -76,23 +76,106 @@ def test_an_axis_of_length_one_takes_one_position(shape):
 @pytest.mark.parametrize(
     ("field", "shape"),
     [
-        ((4, 3), (2, 5, 4, 4)),
-        ((4, 3), (2, 5, 3, 3)),
-        ((4, 3), (2, 4, 3, 5)),
-        ((4, 3), (3,)),
-        ((4, 3), ()),
-        ((1, 3), (2, 5, 4, 3)),  # the bank is not stretched, only the window
-        ((5, 4, 3), (4, 3)),
+        ((4, 3), (2, 5, 2, 3)),  # shorter rows
+        ((4, 3), (2, 5, 4, 2)),
+        ((4, 3), (2, 5, 9, 3)),  # longer ones
+        ((4, 3), (2, 5, 8, 7)),
+        ((4, 3), (2, 3, 7)),
+        ((1, 3), (2, 5, 4, 3)),
+        ((5, 4, 3), (2, 11, 2, 4)),
+        ((3,), (2, 8)),
+        ((3,), (2, 2)),
         ((4, 3), (2, 0, 3)),
     ],
     ids=str,
 )
-def test_a_window_that_does_not_fit_the_field_is_refused(field, shape):
+def test_shapes_of_other_sizes_are_filled_with_fields_side_by_side(field, shape):
+    bank = count_bank(200, field)
+    split = len(shape) - len(field)
+    leading, trailing = shape[:split], shape[split:]
+    counts = [-(-size // full) for size, full in zip(trailing, field, strict=True)]
+    tall = tuple(n * full for n, full in zip(counts, field, strict=True))
+    for window in windows(bank, shape):
+        if not window.size:
+            assert window.shape == shape
+            continue
+        entry = int(window.flat[0]) // math.prod(field)
+        for index in np.ndindex(*leading):
+            large = np.empty(tall)
+            for place in np.ndindex(*counts):
+                corner = np.multiply(place, field)
+                part = map(slice, corner, corner + field)
+                large[tuple(part)] = bank.values[entry]
+                entry += 1
+            np.testing.assert_array_equal(
+                window[index], large[tuple(map(slice, trailing))]
+            )
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 10, 4), (3, 5, 6, 3), (2, 3, 11, 5)], ids=str)
+def test_noise_of_other_sizes_has_the_law_within_each_field(shape):
+    bank = make_power_law_bank(1, (8, 3), num_entries=10_000)
+    noise = windows(bank, shape, MANY)
+    error = math.sqrt(2 / 10_000)  # standard, of a variance over all of the bank
+    variances = noise.reshape(-1, *shape[2:]).var(0)
+    assert np.abs(variances - 1).max() < 5 * error
+    # The first places of a field are correlated as those of a whole one.
+    width = min(shape[2], 8)
+    rows = noise[..., :width, :3].reshape(-1, width, min(3, shape[3]))
+    whole = np.asarray(bank.values)[:, :width]
+    for lag in range(1, width):
+        ours, theirs = ((each[:, 0] * each[:, lag]).mean() for each in (rows, whole))
+        assert abs(ours - theirs) < 5 * error
+
+
+@pytest.mark.parametrize(
+    ("field", "shape"),
+    [((4, 3), (8, 3)), ((4, 3), (3,)), ((4, 3), ()), ((5, 4, 3), (4, 3))],
+    ids=str,
+)
+def test_a_window_without_a_batch_axis_before_the_field_is_refused(field, shape):
     with pytest.raises(ValueError) as error:
         sample_window(jax.random.key(0), count_bank(50, field), shape)
     message = str(error.value)
-    assert f"shape {shape} does not end with the bank's field {field}" in message
-    assert "make the bank for this shape, or give no bank" in message
+    assert f"the field {field} cannot serve inputs of shape {shape}" in message
+    assert "field_shape=(F,) and axes=-1" in message
+    assert "inputs[None]" in message
+
+
+def test_white_noise_needs_no_field():
+    bank = make_power_law_bank(0, (), exponent=0.0)
+    assert (bank.num_entries, bank.field_shape) == (2**22, ())
+    assert abs(float(bank.values.std()) - 1) < 5 / math.sqrt(2 * 2**22)
+    for shape in [(8, 3), (2, 5, 4, 3), (3,)]:
+        window = sample_window(jax.random.key(0), bank, shape)
+        assert window.shape == shape
+        assert len(np.unique(window)) == window.size
+
+
+@pytest.mark.parametrize("length", [1, 19, 20])
+def test_a_bank_that_repeats_itself_within_a_batch_is_warned_of(length, recwarn):
+    sample_window(jax.random.key(0), count_bank(length, (4, 3)), (4, 5, 4, 3))
+    messages = [str(warning.message) for warning in recwarn]
+    assert len(messages) == (length < 20)
+    for message in messages:
+        assert message.startswith(f"A bank of {length} entries is shorter than a")
+        assert "window of 20" in message and "num_entries=" in message
+
+
+def test_the_axes_before_the_field_may_be_symbolic():
+    for bank in (count_bank(100, (4, 3)), count_bank(100)):
+        sample = jax.jit(
+            lambda key, inputs, bank=bank: sample_window(key, bank, inputs.shape)
+        )
+        shape = jax.export.symbolic_shape("batch, 5, 4, 3")
+        exported = jax.export.export(sample)(
+            FEW[0], jax.ShapeDtypeStruct(shape, jnp.float32)
+        )
+        for batch in (1, 3, 40):  # the last reads either bank as a loop
+            window = exported.call(FEW[1], jnp.zeros((batch, 5, 4, 3)))
+            assert window.shape == (batch, 5, 4, 3)
+            steps = np.diff(np.asarray(window)[:, 0, 0, 0]) % bank.values.size
+            assert (steps == 5 * 4 * 3 % bank.values.size).all()
 
 
 # Windows of a recording
@@ -132,6 +215,7 @@ def test_a_recording_runs_straight_through_vectors(shape):
 SIZE = 6  # entries in the windows below
 
 
+@pytest.mark.filterwarnings("ignore:A bank of .* is shorter than a window")
 @pytest.mark.parametrize("field", [(), (2,)], ids=["recording", "field"])
 @pytest.mark.parametrize(
     "length",
@@ -170,6 +254,7 @@ def test_an_empty_bank_is_refused():
         sample_window(jax.random.key(0), NoiseBank(jnp.zeros(0)), (3,))
 
 
+@pytest.mark.filterwarnings("ignore:A bank of .* is shorter than a window")
 @pytest.mark.parametrize(
     ("length", "field"), [(40, ()), (4, ()), (40, (3,)), (4, (3,))], ids=str
 )
@@ -182,6 +267,7 @@ def test_jit_and_vmap_over_keys_equal_a_loop(length, field):
     assert len(np.unique(loop[:, 0, 0, 0])) > 1
 
 
+@pytest.mark.filterwarnings("ignore:A bank of .* is shorter than a window")
 @pytest.mark.parametrize("length", [4, 40])
 def test_windows_of_many_banks_at_once(length):
     banks = jax.vmap(lambda shift: NoiseBank(jnp.arange(float(length)) + shift))(

@@ -1,0 +1,520 @@
+"""What Flax's users do with a Dropout, done with it and with every layer of ours.
+
+A table: each layer, with fresh noise, a bank, an array or a schedule as intensity, goes
+through all that the Dropout in its first row goes through.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint
+import pytest
+from flax import linen as nn
+from flax import nnx
+
+import sounddrop_jax
+from sounddrop_jax import IntensityVariable, linen
+from tests.layers import INPUTS, KEY, NAMES, RECORDING, ROWS, differ
+
+KINDS = ["fresh", "bank", "array", "schedule"]
+DTYPES = [jnp.float32, jnp.bfloat16, jnp.float16]
+SCHEDULE = optax.linear_schedule(0.1, 1.0, transition_steps=10)
+
+
+class Client(NamedTuple):
+    """A layer of NNX and its twin in Linen, and how they are made.
+
+    Attributes:
+        name: of the layer.
+        kind: of its noise and intensity.
+    """
+
+    name: str
+    kind: str
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        if self.name == "Dropout":
+            return {"rate": 0.5}
+        settings: dict[str, Any] = {"intensity": 0.5}
+        if self.kind != "fresh":
+            settings["bank"] = RECORDING if self.name == "AphexNoiseLayer" else ROWS
+        if self.kind == "array":
+            settings["intensity"] = jnp.float32(0.25)
+        if self.kind == "schedule":
+            settings["intensity"] = SCHEDULE
+        return settings
+
+    @property
+    def has_the_state_of_dropout(self) -> bool:
+        return self.kind != "array"
+
+    def make(self, rngs: nnx.Rngs) -> nnx.Module:
+        module = nnx if self.name == "Dropout" else sounddrop_jax
+        return getattr(module, self.name)(**self.settings, rngs=rngs)
+
+    def make_linen(self) -> nn.Module:
+        module = nn if self.name == "Dropout" else linen
+        return getattr(module, self.name)(**self.settings)
+
+    @property
+    def linen_call(self) -> dict[str, Any]:
+        return {"step": 3} if self.kind == "schedule" else {}
+
+
+DROPOUT = Client("Dropout", "")
+CLIENTS = [DROPOUT] + [
+    Client(name, kind)
+    for name in NAMES
+    for kind in KINDS
+    if (name, kind) != ("AphexNoiseLayer", "fresh")  # there is no such thing
+]
+each_client = pytest.mark.parametrize(
+    "client", CLIENTS, ids=lambda client: f"{client.name} {client.kind}".strip()
+)
+
+
+class Model(nnx.Module):
+    """A layer behind parameters and statistics, and with a stream of its own."""
+
+    def __init__(self, make: Callable[[nnx.Rngs], nnx.Module], rngs: nnx.Rngs):
+        self.linear = nnx.Linear(3, 3, rngs=rngs)
+        self.norm = nnx.BatchNorm(3, rngs=rngs)
+        self.layer = make(rngs)
+
+    def __call__(self, inputs):
+        return self.layer(self.norm(self.linear(inputs)))
+
+
+def make_model(client: Client, seed: int = 0) -> Model:
+    return Model(client.make, nnx.Rngs(seed))
+
+
+def check_noise(outputs, *others):
+    """Checks that outputs are finite, and not what others are."""
+    assert np.isfinite(np.asarray(outputs, np.float32)).all()
+    for other in others:
+        assert differ(outputs, other)
+
+
+# NNX
+
+
+@each_client
+def test_state_and_size_are_those_of_dropout(client):
+    ours, theirs = (nnx.state(make_model(each)) for each in (client, DROPOUT))
+    if client.kind == "array":
+        assert ours["layer"].pop("intensity")[...] == 0.25
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    assert [leaf.shape for leaf in jax.tree.leaves(ours)] == [
+        leaf.shape for leaf in jax.tree.leaves(theirs)
+    ]
+
+
+@each_client
+def test_split_by_filters_and_merge(client):
+    model = make_model(client)
+    filters: list[Any] = [nnx.Param, nnx.BatchStat, nnx.RngState]
+    if client.kind == "array":
+        filters.append(IntensityVariable)
+    graphdef, *states = nnx.split(model, *filters)
+    check_noise(nnx.merge(graphdef, *states)(INPUTS), make_model(client, 1)(INPUTS))
+
+
+@each_client
+def test_merge_from_leaves(client):
+    graphdef, state = nnx.split(make_model(client))
+    merged = nnx.merge(graphdef, jax.tree.leaves(state))
+    np.testing.assert_array_equal(merged(INPUTS), make_model(client)(INPUTS))
+
+
+@each_client
+def test_merge_within_a_functional_step(client):
+    graphdef, state = nnx.split(make_model(client))
+
+    @jax.jit
+    def step(state):
+        model = nnx.merge(graphdef, state)
+        outputs = model(INPUTS)
+        return outputs, nnx.state(model)
+
+    first, state = step(state)
+    second, state = step(state)
+    check_noise(second, first)
+    assert step._cache_size() == 1
+
+
+def as_arrays(state: nnx.State) -> dict:
+    """A state as people save it: keys as the numbers that they are made of."""
+
+    def convert(leaf):
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return jax.random.key_data(leaf) if is_key else leaf
+
+    return jax.tree.map(convert, nnx.to_pure_dict(state))
+
+
+def change(model: Model) -> Model:
+    """Gives a model other numbers than those that it was made with."""
+    model.linear.kernel[...] += 1
+    model.norm.mean[...] += 2
+    if isinstance(getattr(model.layer, "intensity", None), IntensityVariable):
+        model.layer.intensity[...] = 0.75
+    return model
+
+
+def pairs(client: Client):
+    """Which checkpoint goes into which model."""
+    if not client.has_the_state_of_dropout:
+        return [(client, client)]
+    return [(client, DROPOUT), (DROPOUT, client)]
+
+
+@each_client
+def test_an_orbax_checkpoint_of_either_goes_into_the_other(client, tmp_path):
+    with orbax.checkpoint.StandardCheckpointer() as checkpointer:
+        for index, (source, target) in enumerate(pairs(client)):
+            saved = as_arrays(nnx.state(change(make_model(source))))
+            checkpointer.save(tmp_path / str(index), saved)
+            checkpointer.wait_until_finished()
+            abstract = nnx.eval_shape(lambda target=target: make_model(target, seed=1))
+            template = jax.eval_shape(as_arrays, nnx.state(abstract))
+            restored = checkpointer.restore(tmp_path / str(index), template)
+            jax.tree.map(np.testing.assert_array_equal, restored, saved)
+
+
+@each_client
+def test_a_msgpack_checkpoint_of_either_goes_into_the_other(client):
+    for source, target in pairs(client):
+        saved = as_arrays(nnx.state(change(make_model(source))))
+        template = as_arrays(nnx.state(make_model(target, seed=1)))
+        data = flax.serialization.to_bytes(saved)
+        restored = flax.serialization.from_bytes(template, data)
+        jax.tree.map(np.testing.assert_array_equal, restored, saved)
+
+
+@each_client
+def test_a_model_is_made_without_numbers_and_given_them(client):
+    model = change(make_model(client))
+    mesh = jax.make_mesh((1,), ("data",))
+    for abstract in (
+        nnx.eval_shape(lambda: make_model(client, seed=1)),
+        nnx.merge(*nnx.get_abstract_model(lambda: make_model(client), mesh)),
+    ):
+        for leaf in jax.tree.leaves(nnx.state(abstract)):
+            assert isinstance(leaf, jax.ShapeDtypeStruct)
+        nnx.update(abstract, nnx.state(model))
+        expected = nnx.clone(model)(INPUTS)
+        np.testing.assert_array_equal(nnx.clone(abstract)(INPUTS), expected)
+
+
+@each_client
+def test_a_model_is_made_within_a_compiled_function(client):
+    model = nnx.jit(lambda: make_model(client))()
+    outputs = nnx.jit(lambda model: model(INPUTS))(model)
+    np.testing.assert_allclose(outputs, make_model(client)(INPUTS), atol=1e-5)
+
+
+@nnx.split_rngs(splits=4)
+@nnx.vmap(in_axes=(None, 0), out_axes=0, graph=True, graph_updates=True)
+def make_stack(client, rngs):
+    return Model(client.make, rngs)
+
+
+@each_client
+def test_scan_over_layers(client):
+    stack = make_stack(client, nnx.Rngs(0))
+    assert stack.linear.kernel.shape == (4, 3, 3)
+
+    @nnx.scan(
+        in_axes=(0, nnx.Carry), out_axes=nnx.Carry, graph=True, graph_updates=True
+    )
+    def forward(model, inputs):
+        return model(inputs)
+
+    check_noise(forward(stack, INPUTS), forward(stack, INPUTS))
+
+    graphdef, state = nnx.split(stack)
+    outputs, _ = jax.lax.scan(
+        lambda inputs, part: (nnx.merge(graphdef, part)(inputs), None), INPUTS, state
+    )
+    check_noise(outputs, INPUTS)
+
+
+@each_client
+def test_vmap_over_seeds(client):
+    models = make_stack(client, nnx.Rngs(0))
+    graphdef, state = nnx.split(models)
+    outputs = jax.vmap(lambda state: nnx.merge(graphdef, state)(INPUTS))(state)
+    check_noise(outputs[0], *outputs[1:])
+    one = nnx.merge(graphdef, jax.tree.map(lambda leaf: leaf[2], state))
+    np.testing.assert_allclose(one(INPUTS), outputs[2], atol=1e-4)
+
+    @nnx.vmap(in_axes=(0, None), graph=True, graph_updates=True)
+    def apply(model, inputs):
+        return model(inputs)
+
+    np.testing.assert_allclose(apply(models, INPUTS), outputs, atol=1e-5)
+
+
+@each_client
+def test_split_rngs_and_state_axes(client):
+    layer = client.make(nnx.Rngs(0))
+    axes = nnx.StateAxes({nnx.RngState: 0, ...: None})
+
+    @nnx.split_rngs(splits=3)
+    @nnx.vmap(in_axes=(axes, None), graph=True, graph_updates=True)
+    def apply(layer, inputs):
+        return layer(inputs)
+
+    first, second, third = apply(layer, INPUTS)
+    check_noise(first, second, third)
+
+
+@each_client
+def test_remat(client):
+    def loss(model):
+        return (model(INPUTS) ** 2).sum()
+
+    expected = nnx.grad(loss, graph=True)(make_model(client))
+    gradient = nnx.grad(nnx.remat(loss), graph=True)(make_model(client))
+    for ours, theirs in zip(*map(jax.tree.leaves, (gradient, expected)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@each_client
+def test_an_average_over_the_states_of_two_models(client):
+    models = make_model(client), make_model(client, seed=1)
+
+    def average(one, other):
+        is_number = jnp.issubdtype(one.dtype, jnp.floating)
+        return 0.9 * one + 0.1 * other if is_number else one
+
+    states = (nnx.state(model) for model in models)
+    nnx.update(models[0], jax.tree.map(average, *states))
+    check_noise(models[0](INPUTS))
+
+
+@each_client
+def test_a_layer_of_a_model_is_replaced(client):
+    model = make_model(DROPOUT)
+    before = nnx.jit(lambda model: model(INPUTS))(model)
+    model.layer = client.make(nnx.Rngs(3))
+    check_noise(nnx.jit(lambda model: model(INPUTS))(model), before)
+    strength = "rate" if client is DROPOUT else "intensity"
+    setattr(model.layer, strength, 0.0)
+    model.norm.use_running_average = True
+    outputs = nnx.jit(lambda model: model(INPUTS))(model)
+    np.testing.assert_allclose(outputs, model.norm(model.linear(INPUTS)), atol=1e-6)
+
+
+@each_client
+def test_training_updates_the_parameters_alone(client):
+    model = make_model(client)
+    before = nnx.state(nnx.clone(model))
+    grads = nnx.grad(lambda model: (model(INPUTS) ** 2).mean(), graph=True)(model)
+    optimizer = nnx.Optimizer(model, optax.adamw(0.1), wrt=nnx.Param)
+    optimizer.update(model, grads)
+    after = nnx.state(model)
+    assert differ(after["linear"]["kernel"][...], before["linear"]["kernel"][...])
+    if client.kind == "array":
+        assert after["layer"]["intensity"][...] == 0.25
+
+
+@each_client
+def test_export_with_any_batch(client):
+    graphdef, state = nnx.split(make_model(client))
+    shape = jax.export.symbolic_shape("batch, 5, 6, 3")
+    exported = jax.export.export(
+        jax.jit(lambda inputs: nnx.merge(graphdef, state, copy=True)(inputs))
+    )(jax.ShapeDtypeStruct(shape, jnp.float32))
+    for batch in (1, 2, 7):
+        inputs = jax.random.normal(KEY, (batch, 5, 6, 3))
+        check_noise(exported.call(inputs), inputs)
+
+
+@each_client
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+def test_strict_promotion_of_dtypes_and_ranks(client, dtype):
+    layer, inputs = client.make(nnx.Rngs(0)), INPUTS.astype(dtype)
+    modes = ["additive"] if client is DROPOUT else ["additive", "relative"]
+    for mode in modes:
+        layer.mode = mode
+        with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+            outputs = layer(inputs)
+        assert outputs.dtype == dtype
+        check_noise(outputs, inputs)
+
+
+@each_client
+def test_variables_that_are_references(client):
+    with nnx.var_defaults(ref=True):
+        model = make_model(client)
+        check_noise(model(INPUTS), model(INPUTS))
+
+
+@each_client
+def test_64_bit_numbers(client):
+    with jax.enable_x64():
+        model = client.make(nnx.Rngs(0))
+        for dtype in (*DTYPES, jnp.float64):
+            outputs = model(INPUTS.astype(dtype))
+            assert outputs.dtype == dtype
+            check_noise(outputs, INPUTS)
+
+
+# Linen
+
+
+class LinenModel(nn.Module):
+    client: Client
+
+    @nn.compact
+    def __call__(self, inputs, train: bool = True):
+        features = nn.Dense(3)(inputs)
+        features = nn.BatchNorm(use_running_average=not train)(features)
+        layer = self.client.make_linen()
+        return layer(features, deterministic=not train, **self.client.linen_call)
+
+
+def init(model: nn.Module, *arguments: Any, seed: int = 0) -> Any:
+    keys = {"params": jax.random.key(seed), "dropout": KEY}
+    return model.init(keys, INPUTS, *arguments)
+
+
+def apply(model: nn.Module, variables: Any, *arguments: Any, seed: int = 7) -> Any:
+    return model.apply(
+        variables,
+        INPUTS,
+        *arguments,
+        rngs={"dropout": jax.random.key(seed)},
+        mutable=["batch_stats"],
+    )[0]
+
+
+@each_client
+def test_linen_variables_are_those_of_dropout(client):
+    ours, theirs = (init(LinenModel(each)) for each in (client, DROPOUT))
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    for source, target in ((ours, theirs), (theirs, ours)):
+        data = flax.serialization.to_bytes(source)
+        restored = flax.serialization.from_bytes(target, data)
+        jax.tree.map(np.testing.assert_array_equal, restored, source)
+
+
+class Compiled(nn.Module):
+    """A compiled module that is given a layer."""
+
+    layer: nn.Module
+    call: Any
+
+    @nn.jit
+    @nn.compact
+    def __call__(self, inputs):
+        features = nn.Dense(3)(inputs)
+        return self.layer(features, deterministic=False, **dict(self.call))
+
+
+@each_client
+def test_linen_jit_with_the_layer_as_a_field(client):
+    model = Compiled(client.make_linen(), tuple(client.linen_call.items()))
+    variables = init(model)
+    first, other = (apply(model, variables, seed=seed) for seed in (0, 1))
+    check_noise(first, other, INPUTS)
+
+
+@each_client
+def test_linen_jit_of_the_layer(client):
+    layer = client.make_linen()
+    settings = client.settings | {"deterministic": False}
+    compiled = nn.jit(type(layer))(**settings)
+    for seed in range(2):
+        rngs = {"dropout": jax.random.key(seed)}
+        outputs = compiled.apply({}, INPUTS, rngs=rngs, **client.linen_call)
+        check_noise(outputs, INPUTS)
+
+
+def test_linen_jit_with_a_bank_as_a_field():
+    class Owner(nn.Module):
+        bank: Any
+
+        @nn.jit
+        @nn.compact
+        def __call__(self, inputs):
+            layer = linen.WaterNoiseLayer(0.5, bank=self.bank, deterministic=False)
+            return layer(inputs)
+
+    outputs = apply(Owner(ROWS), {})
+    layer = linen.WaterNoiseLayer(0.5, bank=ROWS, deterministic=False)
+    check_noise(outputs, INPUTS)
+    assert outputs.shape == apply(layer, {}).shape
+
+
+@each_client
+def test_linen_scan_and_remat(client):
+    class Block(nn.Module):
+        @nn.compact
+        def __call__(self, inputs, _):
+            return LinenModel(client)(inputs), None
+
+    deep = nn.scan(
+        nn.remat(Block),
+        variable_axes={"params": 0, "batch_stats": 0},
+        split_rngs={"params": True, "dropout": True},
+        length=4,
+    )()
+    variables = init(deep, None)
+
+    def loss(params):
+        outputs, _ = apply(deep, variables | {"params": params}, None)
+        return (outputs**2).mean()
+
+    for leaf in jax.tree.leaves(jax.grad(loss)(variables["params"])):
+        assert len(leaf) == 4 and np.isfinite(leaf).all()
+
+
+@each_client
+def test_linen_vmap(client):
+    members = nn.vmap(
+        LinenModel,
+        variable_axes={"params": 0, "batch_stats": 0},
+        split_rngs={"params": True, "dropout": True},
+        in_axes=None,
+        axis_size=3,
+    )(client)
+    outputs = apply(members, init(members))
+    check_noise(outputs[0], *outputs[1:])
+
+
+@each_client
+def test_linen_export_with_any_batch(client):
+    model = LinenModel(client)
+    variables = init(model)
+
+    def step(inputs):
+        rngs = {"dropout": jax.random.key(0)}
+        return model.apply(variables, inputs, rngs=rngs, mutable=["batch_stats"])[0]
+
+    shape = jax.export.symbolic_shape("batch, 5, 6, 3")
+    exported = jax.export.export(jax.jit(step))(
+        jax.ShapeDtypeStruct(shape, jnp.float32)
+    )
+    inputs = jax.random.normal(KEY, (7, 5, 6, 3))
+    check_noise(exported.call(inputs), inputs)
+
+
+@each_client
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+def test_linen_strict_promotion(client, dtype):
+    layer, inputs = client.make_linen(), INPUTS.astype(dtype)
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        outputs = layer.apply(
+            {}, inputs, deterministic=False, rng=KEY, **client.linen_call
+        )
+    assert outputs.dtype == dtype
+    check_noise(outputs, inputs)
