@@ -1,7 +1,9 @@
 """Recordings in every format and fault, the built-in tracks' laws, the surrogates'."""
 
+import gzip
 import io
 import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -25,10 +27,14 @@ from sounddrop_jax.audio import (
 )
 
 
-def encode(samples, sample_rate=44_100, format="WAV", subtype=None) -> bytes:
+def encode(
+    samples, sample_rate=44_100, format="WAV", subtype=None, **settings
+) -> bytes:
     """An audio file's bytes; samples are (num_frames,) or (num_frames, channels)."""
     file = io.BytesIO()
-    soundfile.write(file, samples, sample_rate, format=format, subtype=subtype)
+    soundfile.write(
+        file, samples, sample_rate, format=format, subtype=subtype, **settings
+    )
     return file.getvalue()
 
 
@@ -414,8 +420,10 @@ def test_a_missing_library_names_the_extra(tmp_path, monkeypatch, missing):
     path = save(tmp_path, "sound.wav", encode(SOUND))
     monkeypatch.setitem(sys.modules, missing, None)
     remedy = rf"{missing}; pip install 'sounddrop_jax\[audio\]'"
-    with pytest.raises(ImportError, match=remedy):
-        load_track(path, sample_rate=22_050)
+    for source in (path, tmp_path, [path], io.BytesIO(WAV)):
+        with pytest.raises(ImportError, match=remedy) as caught:
+            load_track(source, sample_rate=22_050)
+        assert "\n" not in str(caught.value)
 
 
 def test_importing_the_module_imports_no_audio_library():
@@ -463,8 +471,8 @@ FAULTS = {
     "text.flac": (TEXT, UNDECODABLE),
     "text.ogg": (TEXT, UNDECODABLE),
     "text.mp3": (TEXT, UNDECODABLE),
-    "text.au": (TEXT, "has no audio header; convert"),
-    "text.vox": (TEXT, "has no audio header; convert"),
+    "text.au": (TEXT, UNDECODABLE),
+    "text.vox": (TEXT, UNDECODABLE),
     "text.raw": (TEXT, "is named .raw"),
     "riff.wav": (WAV[:12], UNDECODABLE),
     "header.wav": (WAV[:44], NO_FRAMES),
@@ -678,6 +686,331 @@ def test_damage_gives_a_track_or_an_audio_error(tmp_path_factory, content, edits
     assert_is_track(track)
 
 
+# Lengths that are unknown or wrong
+
+
+def put(content: bytes, place: int, form: str, value: int) -> bytes:
+    """The content with a number of a header changed."""
+    changed = bytearray(content)
+    struct.pack_into(form, changed, place, value)
+    return bytes(changed)
+
+
+def unknown_length(flac: bytes) -> bytes:
+    """What an encoder writes to a pipe: no count of frames, nor a checksum of them."""
+    return flac[:21] + bytes([flac[21] & 0xF0]) + bytes(4 + 16) + flac[42:]
+
+
+def without_xing(mp3: bytes) -> bytes:
+    """All frames but the first, which holds the Xing or Info header and no sound."""
+    assert b"Xing" in mp3[:40] or b"Info" in mp3[:40]
+    return mp3[mp3.index(mp3[:2], 4) :]
+
+
+@pytest.mark.parametrize("num_frames", [2, 8_000, 2**16, 2**16 + 1, 150_000])
+def test_a_flac_of_unknown_length_is_read_whole(tmp_path, num_frames):
+    content = encode(0.1 * make_track("white", num_frames=num_frames), format="FLAC")
+    known = save(tmp_path, "known.flac", content)
+    unknown = save(tmp_path, "unknown.flac", unknown_length(content))
+    assert soundfile.info(unknown).frames > 2**60
+    track = load_track(unknown)
+    assert track.shape == (num_frames,)
+    np.testing.assert_array_equal(track, load_track(known))
+    thinned = load_track(unknown, max_frames=1_000)
+    np.testing.assert_array_equal(thinned, load_track(known, max_frames=1_000))
+
+
+GOES_ON = r"goes on after the \d+ frames that libsndfile counts; "
+
+
+@pytest.mark.parametrize("num_frames", [2, 100, 8_000, 100_000])
+@pytest.mark.parametrize(
+    ("format", "subtype", "remedy"),
+    [
+        ("OGG", "VORBIS", "re-encode it: ffmpeg -i in.ogg out.wav"),
+        ("OGG", "OPUS", "re-encode it: ffmpeg -i in.ogg out.wav"),
+        ("FLAC", "PCM_16", "give the files that it was joined from"),
+    ],
+)
+def test_a_stream_behind_another_is_refused(
+    tmp_path, format, subtype, remedy, num_frames
+):
+    long = 0.1 * make_track("white", num_frames=100_000)
+    first = encode(long, 48_000, format, subtype)
+    second = encode(long[:num_frames], 48_000, format, subtype)
+    for content in (first + second, second + first):
+        path = save(tmp_path, "joined", content)
+        with pytest.raises(AudioError, match=f"joined': {GOES_ON}{remedy}"):
+            load_track(path)
+    # FLAC's remedy works for all.
+    parts = [save(tmp_path, "a", first), save(tmp_path, "b", second)]
+    if num_frames >= 8_000:
+        assert len(load_track(parts)) == 100_000 + num_frames
+
+
+def test_a_mark_of_a_stream_is_found_wherever_a_block_ends(tmp_path):
+    # 1 MiB is read at a time; the second stream begins around its end.
+    picture = np.random.default_rng(0).bytes(2**20)
+    for place in range(2**20 - 8, 2**20 + 2):
+        size = place - len(FLAC) - 4
+        block = b"\x02" + size.to_bytes(3, "big") + picture[:size]  # APPLICATION
+        content = FLAC[:42] + block + FLAC[42:] + FLAC
+        assert content.rindex(b"fLaC") == place
+        with pytest.raises(AudioError, match=GOES_ON):
+            load_track(save(tmp_path, "joined.flac", content))
+    assert_is_track(load_track(save(tmp_path, "one.flac", content[: -len(FLAC)])))
+
+
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+def test_joined_mp3s_with_headers_are_refused(tmp_path, mode):
+    content = encode(SOUND, format="MP3", bitrate_mode=mode, compression_level=0.5)
+    assert load_track(save(tmp_path, "one.mp3", content)).shape == SOUND.shape
+    tag = b"ID3\x03\x00\x00\x00\x00\x00\x0a" + bytes(10)
+    for between in (b"", tag, b"TAG" + bytes(125) + tag):
+        path = save(tmp_path, "joined.mp3", tag + content + between + content)
+        remedy = "re-encode it: ffmpeg -i in.mp3 out.wav"
+        with pytest.raises(AudioError, match=f"joined.mp3': {GOES_ON}{remedy}"):
+            load_track(path)
+
+
+def test_joined_mp3s_of_a_constant_rate_without_headers_are_read_whole(tmp_path):
+    contents = []
+    for sound in (SWEEP, SWEEP[::-1]):
+        constant = {"bitrate_mode": "CONSTANT", "compression_level": 0.5}
+        contents.append(without_xing(encode(sound, format="MP3", **constant)))
+    parts = [soundfile.read(io.BytesIO(content))[0] for content in contents]
+    track = load_track(save(tmp_path, "joined.mp3", contents[0] + contents[1]))
+    expected = standardized(np.concatenate(parts))
+    assert track.shape == expected.shape
+    # A frame of an MP3 is decoded with what it borrows of those before it.
+    seam = slice(len(parts[0]) - 1_152, len(parts[0]) + 2 * 1_152)
+    track[seam] = expected[seam]
+    np.testing.assert_allclose(track, expected, rtol=0, atol=0.01)
+
+
+def test_an_mp3_of_a_variable_rate_without_a_header_is_not_cut(tmp_path):
+    content = encode(0.3 * make_track("white", num_frames=40_000), format="MP3")
+    path = save(tmp_path, "variable.mp3", without_xing(content))
+    # Its length is an estimate from the size of the first frame.
+    assert soundfile.info(path).frames < 35_000
+    with pytest.raises(AudioError, match=f"{GOES_ON}re-encode it: ffmpeg"):
+        load_track(path)
+
+
+def test_a_xing_header_is_not_believed(tmp_path):
+    place = MP3.index(b"Xing") + 8
+    count = int.from_bytes(MP3[place : place + 4], "big")
+    for lost in (count // 2, 4):
+        few = save(tmp_path, "few.mp3", put(MP3, place, ">I", count - lost))
+        with pytest.raises(AudioError, match=f"{GOES_ON}re-encode it: ffmpeg"):
+            load_track(few)
+    many = load_track(save(tmp_path, "many.mp3", put(MP3, place, ">I", 2 * count)))
+    assert SOUND.size <= many.size <= SOUND.size + 3 * 1_152
+    whole = load_track(save(tmp_path, "whole.mp3", MP3))
+    assert np.mean(standardized(many[: SOUND.size]) * whole) > 0.99
+
+
+AIFF, AU, W64, RF64 = (
+    encode(SOUND, format=format) for format in ("AIFF", "AU", "W64", "RF64")
+)
+SIZES = {  # the file, and where and how it says how long its samples are
+    "WAV": (WAV, WAV.index(b"data") + 4, "<I"),
+    "RF64": (RF64, RF64.index(b"ds64") + 16, "<Q"),
+    "W64": (W64, W64.index(b"data") + 16, "<Q"),
+    "AIFF": (AIFF, AIFF.index(b"SSND") + 4, ">I"),
+    "AU": (AU, 8, ">I"),
+}
+
+
+@pytest.mark.parametrize(
+    ("format", "size"),
+    [
+        # What ffmpeg, SoX and others write to pipes.
+        *[("WAV", size) for size in (2**32 - 1, 2**32 - 2, 2**31 - 1, 0x7FFFF000)],
+        *[("W64", size) for size in (0, 24, 1_000, 2**63 - 1, 2**64 - 1)],
+        *[("RF64", size) for size in (2**32 - 1, 2**63 - 1)],
+        *[("AIFF", size) for size in (0, 2**31 - 1, 2**31, 2**32 - 1)],
+        ("AU", 2**32 - 1),
+    ],
+)
+def test_samples_of_unknown_length_are_read_to_the_end(tmp_path, format, size):
+    content, place, form = SIZES[format]
+    path = save(tmp_path, "pipe", put(content, place, form, size))
+    np.testing.assert_array_equal(
+        load_track(path), load_track(save(tmp_path, "file", content))
+    )
+
+
+@pytest.mark.parametrize("riff_size", [0, 8, 36, 1_000, 2**31 - 1, 2**32 - 1])
+@pytest.mark.parametrize("size", [None, 2**32 - 1])
+def test_the_size_of_a_riff_does_not_matter(tmp_path, riff_size, size):
+    content = put(WAV, 4, "<I", riff_size)
+    if size is not None:
+        content = put(content, 40, "<I", size)
+    track = load_track(save(tmp_path, "pipe.wav", content))
+    np.testing.assert_array_equal(track, load_track(save(tmp_path, "file.wav", WAV)))
+
+
+@pytest.mark.parametrize(
+    ("format", "size"),
+    [
+        *[("WAV", size) for size in (0, 2, 1_000)],
+        *[("RF64", size) for size in (0, 1_000)],
+        *[("AIFF", size) for size in (8, 1_008)],
+        *[("AU", size) for size in (0, 1_000, 2**31 - 1)],
+    ],
+)
+def test_samples_after_the_promised_length_are_not_dropped(tmp_path, format, size):
+    content, place, form = SIZES[format]
+    path = save(tmp_path, "short.wav", put(content, place, form, size))
+    remedy = "write it anew: sox --ignore-length in.wav out.wav"
+    with pytest.raises(AudioError, match=f"short.wav': {GOES_ON}{remedy}"):
+        load_track(path)
+
+
+def test_a_wav_behind_another_is_refused(tmp_path):
+    with pytest.raises(AudioError, match=f"{UNDECODABLE}|{GOES_ON}"):
+        load_track(save(tmp_path, "joined.wav", WAV + WAV))
+
+
+def chunk(name: bytes, size: int, form: str) -> bytes:
+    return name + struct.pack(form, size) + bytes(size + size % 2)
+
+
+@pytest.mark.parametrize(
+    ("format", "subtype", "after"),
+    [
+        ("WAV", "PCM_16", chunk(b"LIST", 5_000, "<I")),
+        ("WAV", "PCM_16", chunk(b"id3 ", 200_001, "<I") + chunk(b"cue ", 28, "<I")),
+        ("WAV", "PCM_24", chunk(b"LIST", 5_001, "<I")),  # both odd, and padded
+        ("WAV", "FLOAT", chunk(b"LIST", 500, "<I") + b"TAG" + bytes(125)),
+        ("RF64", "PCM_16", chunk(b"LIST", 5_000, "<I")),
+        ("AIFF", "PCM_16", chunk(b"ID3 ", 5_000, ">I") + chunk(b"ANNO", 7, ">I")),
+        ("AU", "PCM_16", b"TAG" + bytes(125)),
+        ("FLAC", "PCM_16", b"TAG" + bytes(125)),
+        ("OGG", "VORBIS", b"TAG" + bytes(125)),
+        ("MP3", "MPEG_LAYER_III", b"TAG" + bytes(125)),
+        ("MP3", "MPEG_LAYER_III", b"APETAGEX" + bytes(300) + b"TAG" + bytes(125)),
+    ],
+)
+def test_what_is_no_sound_may_follow_it(tmp_path, format, subtype, after):
+    content = encode(SOUND[:7_999], format=format, subtype=subtype)
+    path = save(tmp_path, "tagged", content + after)
+    plain = load_track(save(tmp_path, "plain", content))
+    np.testing.assert_array_equal(load_track(path), plain)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [bytes(100), bytes(5_000), b"no sound " * 100],
+    ids=["zeros", "many zeros", "text"],
+)
+def test_what_is_no_sound_may_come_before_an_mp3(tmp_path, before):
+    track = load_track(save(tmp_path, "dirty.mp3", before + MP3))
+    np.testing.assert_array_equal(track, load_track(save(tmp_path, "mp3", MP3)))
+    # It is found out to be joined all the same.
+    with pytest.raises(AudioError, match=GOES_ON):
+        load_track(save(tmp_path, "joined.mp3", before + MP3 + MP3))
+
+
+# File objects
+
+
+class Stream:
+    """The least of a file: it gives bytes, and can neither seek nor tell its name."""
+
+    def __init__(self, content: bytes):
+        self.read = io.BytesIO(content).read
+
+
+@pytest.mark.parametrize("format", ["WAV", "FLAC", "OGG", "MP3", "AIFF"])
+def test_file_objects_are_read_as_files_are(tmp_path, format):
+    content = encode(SOUND, format=format)
+    path = save(tmp_path, "sound", content)
+    expected = load_track(path)
+    behind = io.BytesIO(b"read before " + content)
+    behind.seek(len(b"read before "))
+    with path.open("rb") as file, gzip.open(tmp_path / "sound.gz", "wb") as packed:
+        packed.write(content)
+        for source in (io.BytesIO(content), file, Stream(content), behind):
+            np.testing.assert_array_equal(load_track(source), expected)
+        assert not file.closed
+    with gzip.open(tmp_path / "sound.gz") as packed, tempfile.TemporaryFile() as copy:
+        copy.write(content)
+        copy.seek(0)
+        np.testing.assert_array_equal(load_track(packed), expected)
+        np.testing.assert_array_equal(load_track(copy), expected)
+
+
+def test_file_objects_and_files_are_joined_in_order(tmp_path):
+    short = encode(SOUND[:100])
+    path = save(tmp_path, "long.wav", WAV)
+    joined = load_track([io.BytesIO(short), path, Stream(short)])
+    expected = [load_track(io.BytesIO(short)), load_track(path)]
+    np.testing.assert_array_equal(joined, np.concatenate([*expected, expected[0]]))
+
+
+def test_a_fault_of_a_file_object_is_named_in_one_line(tmp_path):
+    path = save(tmp_path, "sound.wav", WAV)
+    empty = io.BytesIO(WAV)
+    empty.read()
+    with path.open("rb") as closed:
+        pass
+    with path.open(encoding="utf-8") as text, (tmp_path / "new").open("wb") as new:
+        for source, message in (
+            (empty, "'BytesIO': cannot be read .nothing is left to read.; open it"),
+            (closed, "sound.wav': cannot be read .*closed file.*; open it with 'rb'"),
+            (text, "sound.wav': cannot be read .*; open it with 'rb', at its start"),
+            (new, "new': cannot be read .*; open it with 'rb', at its start"),
+            (io.StringIO("text"), "'StringIO': cannot be read .*; open it with 'rb'"),
+            (io.BytesIO(TEXT), "'BytesIO': is not audio .*; convert it"),
+            (io.BytesIO(WAV[:44]), "'BytesIO': holds a header but no frames"),
+            (io.BytesIO(OGG + OGG), f"'BytesIO': {GOES_ON}"),
+        ):
+            with pytest.raises(AudioError, match=message) as caught:
+                load_track(source)
+            assert "\n" not in str(caught.value)
+    with pytest.raises(AudioError, match="'BytesIO': has another number of channels"):
+        stereo = encode(np.stack([SOUND, SOUND], axis=1))
+        load_track([path, io.BytesIO(stereo)], mono=False)
+
+
+def test_an_error_of_a_file_object_comes_through():
+    class Broken:
+        def read(self, size):
+            raise ConnectionResetError("the server hung up")
+
+    with pytest.raises(ConnectionResetError, match="hung up"):
+        load_track(Broken())
+
+
+@pytest.mark.parametrize(
+    "source", [3, None, True, 1.5, np.zeros((300, 2)), [1], [None, "a.wav"], [[]]]
+)
+def test_what_is_no_source_is_told_in_one_line(source):
+    message = "a recording is a path or an open binary file, not .*; give one, or a seq"
+    with pytest.raises(AudioError, match=message) as caught:
+        load_track(source)
+    assert "\n" not in str(caught.value)
+
+
+def test_paths_of_every_kind(tmp_path):
+    class Named:
+        def __fspath__(self):
+            return os.fsencode(path)
+
+    path = save(tmp_path, "sound.wav", WAV)
+    expected = load_track(path)
+    for source in (path, str(path), os.fsencode(path), Named(), np.str_(path)):
+        np.testing.assert_array_equal(load_track(source), expected)
+        for several in ([source], (source,), {source}, iter([source])):
+            np.testing.assert_array_equal(load_track(several), expected)
+    twice = load_track(each for each in (path, Named()))
+    np.testing.assert_array_equal(twice, np.concatenate([expected, expected]))
+    with pytest.raises(AudioError, match="sequence of recordings is empty"):
+        load_track(each for each in ())
+
+
 # Built-in tracks
 
 
@@ -772,6 +1105,8 @@ def test_tracks_have_not_changed():
         ({"name": "pink", "num_frames": 10.5}, "num_frames=10.5 is not an integer"),
         ({"name": "rain", "sample_rate": 0}, "sample_rate=0 is not a positive integer"),
         ({"name": "rain", "sample_rate": np.nan}, "sample_rate=nan is not a positive"),
+        ({"name": "rain", "sample_rate": True}, "sample_rate=True is not a positive"),
+        ({"name": "pink", "num_frames": np.True_}, "num_frames=.*True.* is not an int"),
     ],
 )
 def test_bad_arguments_of_make_track(arguments, message):
@@ -922,3 +1257,39 @@ def test_surrogates_follow_their_seed_and_leave_the_track_alone(surrogate):
 def test_surrogates_refuse_what_is_no_track(surrogate, track, message):
     with pytest.raises(ValueError, match=message):
         surrogate(track)
+
+
+# Integers
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.int16, np.uint16])
+def test_numpy_integers_are_integers(tmp_path, kind):
+    path = save(tmp_path, "sound.wav", encode(SOUND, 8_000))
+    for arguments in ({"sample_rate": 4_000}, {"max_frames": 1_000}):
+        given = {name: kind(value) for name, value in arguments.items()}
+        np.testing.assert_array_equal(
+            load_track(path, **given), load_track(path, **arguments)
+        )
+    for name in TRACKS:
+        arguments = {"num_frames": 20_000, "sample_rate": 8_000, "seed": 7}
+        given = {name: kind(value) for name, value in arguments.items()}
+        track = make_track(name, **arguments)
+        np.testing.assert_array_equal(make_track(name, **given), track)
+    for surrogate in (randomize_phases, shuffle_samples):
+        np.testing.assert_array_equal(
+            surrogate(track, seed=kind(7)), surrogate(track, seed=7)
+        )
+
+
+@pytest.mark.parametrize("seed", [True, np.True_, 1.0, -1, None, "7", [7]])
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda seed: make_track("pink", num_frames=10, seed=seed),
+        lambda seed: randomize_phases(np.arange(3), seed=seed),
+        lambda seed: shuffle_samples(np.arange(3), seed=seed),
+    ],
+)
+def test_a_seed_that_is_none(use, seed):
+    with pytest.raises(ValueError, match="^seed=.* is not an integer of at least 0$"):
+        use(seed)
