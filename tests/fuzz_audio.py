@@ -2,13 +2,15 @@
 
     python tests/fuzz_audio.py --inputs=1000
 
-Each is a small wav, flac, ogg or mp3 with a few bytes changed, cut out, doubled or cut
-off, in its header above all. A good loader returns a track or raises an AudioError; any
+Each is a small recording, some joined from two or of unknown length, with a few bytes
+changed, cut out, doubled or cut off, in its header above all. Every third is given as a
+file object. A good loader returns a track or raises an AudioError; any
 other error, a crash of the decoder, ten seconds without an answer or a gigabyte of
 memory is a finding, and its number makes the same file again (--first=N --inputs=1).
 """
 
 import argparse
+import io
 import multiprocessing
 import os
 import resource
@@ -21,7 +23,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-FORMATS = ("wav", "flac", "ogg", "mp3")
+FORMATS = ("wav", "flac", "ogg", "mp3", "opus", "aiff", "au", "w64", "rf64")
+JOINED = ("flac", "ogg", "mp3")
+KINDS = (*FORMATS, *(f"joined.{suffix}" for suffix in JOINED), "unknown.flac")
 SECONDS = 10.0
 MEBIBYTES = 1024
 # What a header should not hold: a promise of 2^31 frames, or of less than none.
@@ -31,7 +35,7 @@ HOSTILE = (0, 1, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 def make_input(number: int, originals: dict[str, bytes]) -> tuple[str, bytes]:
     """Makes the damaged file of a number: its extension and its bytes."""
     rng = np.random.default_rng(number)
-    suffix = FORMATS[number % len(FORMATS)]
+    suffix = KINDS[number % len(KINDS)]
     content = bytearray(originals[suffix])
     for _ in range(rng.integers(1, 8)):
         # Headers are where most of the decisions are made.
@@ -55,19 +59,26 @@ def make_input(number: int, originals: dict[str, bytes]) -> tuple[str, bytes]:
             case 5:
                 del content[max(place, 16) :]
     if rng.random() < 0.1:
-        suffix = FORMATS[rng.integers(len(FORMATS))]  # a wrong extension
+        suffix = KINDS[rng.integers(len(KINDS))]  # a wrong extension
     return suffix, bytes(content)
 
 
 def make_originals(folder: Path) -> dict[str, bytes]:
-    """Encodes half a second of noise in every format."""
+    """Encodes half a second of noise in every format, and joins some."""
     rng = np.random.default_rng(0)
     track = 0.1 * rng.standard_normal((4000, 2))
     originals = {}
     for suffix in FORMATS:
         path = folder / f"original.{suffix}"
-        soundfile.write(path, track, 8000)
+        ogg = {"format": "OGG", "subtype": "OPUS"} if suffix == "opus" else {}
+        soundfile.write(path, track, 8000, **ogg)
         originals[suffix] = path.read_bytes()
+    for suffix in JOINED:
+        originals[f"joined.{suffix}"] = 2 * originals[suffix]
+    flac = bytearray(originals["flac"])
+    flac[21] &= 0xF0  # the count of frames, with the four bytes that follow
+    flac[22:26] = bytes(4)
+    originals["unknown.flac"] = bytes(flac)
     return originals
 
 
@@ -79,7 +90,7 @@ def load(number: int, originals: dict[str, bytes], folder: Path) -> str:
     path = folder / f"damaged.{suffix}"
     path.write_bytes(content)
     try:
-        track = audio.load_track(str(path))
+        track = audio.load_track(io.BytesIO(content) if number % 3 == 0 else path)
     except audio.AudioError as error:
         return "refused" if "\n" not in str(error) else f"two lines: {error!r}"
     except Exception as error:

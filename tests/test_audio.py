@@ -748,17 +748,25 @@ def test_a_stream_behind_another_is_refused(
         assert len(load_track(parts)) == 100_000 + num_frames
 
 
-def test_a_mark_of_a_stream_is_found_wherever_a_block_ends(tmp_path):
-    # 1 MiB is read at a time; the second stream begins around its end.
-    picture = np.random.default_rng(0).bytes(2**20)
-    for place in range(2**20 - 8, 2**20 + 2):
-        size = place - len(FLAC) - 4
-        block = b"\x02" + size.to_bytes(3, "big") + picture[:size]  # APPLICATION
-        content = FLAC[:42] + block + FLAC[42:] + FLAC
-        assert content.rindex(b"fLaC") == place
+def test_a_stream_is_found_once_wherever_a_block_ends(tmp_path):
+    def tag(size):
+        sevens = bytes(size >> shift & 127 for shift in (21, 14, 7, 0))
+        return b"ID3\x04\x00\x00" + sevens + bytes(size)
+
+    # 1 MiB is read at a time; the stream begins around its end. The second is so
+    # short that libFLAC has read it with the end of the first.
+    short = encode(SOUND[:100], format="FLAC")
+    for place in range(2**20 - 9, 2**20 + 2):
+        size = place - len(tag(4_096)) - len(FLAC) - 4
+        block = b"\x02" + size.to_bytes(3, "big") + bytes(size)  # of an application
+        joined = tag(4_096) + FLAC[:42] + block + FLAC[42:] + short
+        assert joined.rindex(b"fLaC") == place
         with pytest.raises(AudioError, match=GOES_ON):
-            load_track(save(tmp_path, "joined.flac", content))
-    assert_is_track(load_track(save(tmp_path, "one.flac", content[: -len(FLAC)])))
+            load_track(save(tmp_path, "joined.flac", joined))
+
+        tagged = tag(place - 10) + FLAC
+        assert tagged.rindex(b"fLaC") == place
+        assert load_track(save(tmp_path, "tagged.flac", tagged)).shape == SOUND.shape
 
 
 @pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
@@ -881,7 +889,7 @@ def chunk(name: bytes, size: int, form: str) -> bytes:
     ("format", "subtype", "after"),
     [
         ("WAV", "PCM_16", chunk(b"LIST", 5_000, "<I")),
-        ("WAV", "PCM_16", chunk(b"id3 ", 200_001, "<I") + chunk(b"cue ", 28, "<I")),
+        ("WAV", "PCM_16", chunk(b"id3 ", 200_001, "<I") + chunk(b"cue ", 280, "<I")),
         ("WAV", "PCM_24", chunk(b"LIST", 5_001, "<I")),  # both odd, and padded
         ("WAV", "FLOAT", chunk(b"LIST", 500, "<I") + b"TAG" + bytes(125)),
         ("RF64", "PCM_16", chunk(b"LIST", 5_000, "<I")),
@@ -901,13 +909,26 @@ def test_what_is_no_sound_may_follow_it(tmp_path, format, subtype, after):
 
 
 @pytest.mark.parametrize(
+    "after",
+    [chunk(b"\x01\x02\x03\x04", 500, "<I"), chunk(b"LIST", 500, "<I")[:-1], bytes(500)],
+    ids=["no name", "cut short", "silence"],
+)
+def test_what_is_no_chunk_counts_as_sound(tmp_path, after):
+    with pytest.raises(AudioError, match=GOES_ON):
+        load_track(save(tmp_path, "sound.wav", WAV + after))
+
+
+@pytest.mark.parametrize(
     "before",
     [bytes(100), bytes(5_000), b"no sound " * 100],
     ids=["zeros", "many zeros", "text"],
 )
 def test_what_is_no_sound_may_come_before_an_mp3(tmp_path, before):
-    track = load_track(save(tmp_path, "dirty.mp3", before + MP3))
-    np.testing.assert_array_equal(track, load_track(save(tmp_path, "mp3", MP3)))
+    path = save(tmp_path, "dirty.mp3", before + MP3)
+    plain = load_track(save(tmp_path, "mp3", MP3))
+    np.testing.assert_array_equal(load_track(path), plain)
+    with path.open("rb") as file:
+        np.testing.assert_array_equal(load_track(file), plain)
     # It is found out to be joined all the same.
     with pytest.raises(AudioError, match=GOES_ON):
         load_track(save(tmp_path, "joined.mp3", before + MP3 + MP3))
