@@ -453,9 +453,10 @@ def _open_sound(path: str, file: BinaryIO) -> Any:
     for start in starts:
         file.seek(start)
         try:
-            # On Windows libsndfile may not know Python's file descriptors.
+            # A descriptor of its own, since some versions close what they cannot read;
+            # on Windows it may not know Python's at all.
             sound = soundfile.SoundFile(
-                file if os.name == "nt" else file.fileno(), closefd=False
+                file if os.name == "nt" else os.dup(file.fileno())
             )
         except soundfile.LibsndfileError as error:
             cause = error
