@@ -236,6 +236,8 @@ def lock(out: Path) -> Iterator[None]:
 class Signals:
     """Hears SIGINT and SIGTERM, while it is entered: each raises `Interrupted`.
 
+    A signal that is ignored stays so, as Ctrl-C in what a script runs in the background.
+
     Attributes:
         held: True while a first signal only notes itself in `heard`; a second one
             raises all the same.
@@ -251,7 +253,8 @@ class Signals:
         # Elsewhere, as in a notebook's helper, Python has no say in it.
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGINT, signal.SIGTERM):
-                self._before[signum] = signal.signal(signum, self._hear)
+                if signal.getsignal(signum) != signal.SIG_IGN:
+                    self._before[signum] = signal.signal(signum, self._hear)
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -4,6 +4,7 @@ import atexit
 import dataclasses
 import os
 import shutil
+import signal
 import tempfile
 
 import jax
@@ -25,6 +26,10 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     keep_in_new_folder("JAX_COMPILATION_CACHE_DIR")
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+# A script that runs the tests in the background has Ctrl-C ignored, and what they start
+# would inherit that; some of them send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

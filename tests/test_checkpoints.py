@@ -613,6 +613,20 @@ def test_signals_wait_while_they_are_held_but_only_once():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_a_signal_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Signals() as signals:
+            signals.held = True
+            os.kill(os.getpid(), signal.SIGINT)
+            assert signals.heard is None
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert signals.heard == signal.SIGTERM
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 # A disk that fills, a folder that turns read-only
 
 

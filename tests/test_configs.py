@@ -1,9 +1,12 @@
 """Flags, their defaults, and one clear line for each that cannot be run."""
 
 import dataclasses
+import gc
 import math
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -177,26 +180,26 @@ def test_a_command_ends_with_one_line_and_a_code(error, code, line, capsys):
     assert capsys.readouterr().err.splitlines() == [line]
 
 
-SWALLOWED = """
-import gc, signal, time
-from experiments.configs import exit_codes
-
-def interrupt(phase, info):
-    if phase == "start":
-        gc.callbacks.remove(interrupt)
-        signal.raise_signal(signal.SIGINT)
-
-with exit_codes(interrupted="nothing is left."):
-    gc.callbacks.append(interrupt)
-    gc.collect()
-    time.sleep(60)
-"""
-
-
-def test_ctrl_c_is_not_lost_in_a_callback_of_the_garbage_collector():
+def test_ctrl_c_is_not_lost_in_a_callback_of_the_garbage_collector(capsys):
     # Python only prints what is raised there, and JAX has such a callback, too.
-    done = subprocess.run(
-        [sys.executable, "-c", SWALLOWED], capture_output=True, text=True, cwd=ROOT
-    )
-    assert done.returncode == 130
-    assert done.stderr == "interrupted: nothing is left.\n"
+    def interrupt(phase, info):
+        if phase == "start":
+            gc.callbacks.remove(interrupt)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(SystemExit) as exit, exit_codes(interrupted="nothing is left."):
+        gc.callbacks.append(interrupt)
+        gc.collect()
+        time.sleep(60)
+    assert exit.value.code == 130
+    assert capsys.readouterr().err == "interrupted: nothing is left.\n"
+
+
+def test_tests_hear_ctrl_c_even_in_the_background():
+    # Where a script has started them, with Ctrl-C ignored.
+    check = "import runpy, signal; runpy.run_path('tests/conftest.py'); "
+    check += "signal.raise_signal(signal.SIGINT)"
+    command = f'trap "" INT; exec {sys.executable} -c "{check}"'
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr.endswith("KeyboardInterrupt\n")

@@ -77,8 +77,6 @@ FIELDS = {
 }
 # What runs in other processes: a batch, and so a record, for each network.
 ONE_BY_ONE = """
-import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)
 from experiments import study
 study.IMAGES_PER_CORE = 1
 study.main()
