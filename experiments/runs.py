@@ -19,6 +19,7 @@ from experiments.datasets import Dataset
 
 RESULT = "result.json"
 METRICS = "metrics.jsonl"
+GIT_SECONDS = 10.0
 
 
 @contextlib.contextmanager
@@ -70,12 +71,13 @@ def _check_folder(out: Path, resume: bool) -> None:
 
 def write_metrics(out: Path, records: list[dict]) -> None:
     """Writes metrics.jsonl anew."""
-    (out / METRICS).write_text("".join(dumps(record) + "\n" for record in records))
+    lines = (dumps(record) + "\n" for record in records)
+    (out / METRICS).write_text("".join(lines), encoding="utf-8")
 
 
 def append_metrics(out: Path, record: dict) -> None:
     """Adds one line to metrics.jsonl."""
-    with open(out / METRICS, "a") as file:
+    with open(out / METRICS, "a", encoding="utf-8") as file:
         file.write(dumps(record) + "\n")
 
 
@@ -104,7 +106,7 @@ def write_json(path: Path, value: Any) -> None:
     """Writes a file of JSON, whole or not at all."""
     text = dumps(value, indent=2) + "\n"
     with files.replacing(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def dumps(value: Any, indent: int | None = None) -> str:
@@ -190,18 +192,31 @@ def environment() -> dict:
 
 
 def commit() -> str | None:
-    """Returns the commit that the code is at, marked if it was changed since."""
+    """Returns the commit that the code is at, marked if it was changed since.
+
+    None where there is no Git, or the code is no repository's of its own: a copy of it
+    may lie in someone else's, or Git's own variables may name another.
+    """
+    root = Path(__file__).parents[1]
+    others = {name: v for name, v in os.environ.items() if not name.startswith("GIT_")}
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
+        for command in (
+            ["ls-files", "--error-unmatch", os.path.relpath(__file__, root)],
+            ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+        ):
+            said = subprocess.run(
+                ["git", "--git-dir=.git", "--work-tree=.", *command],
+                cwd=root,
+                env=others,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                check=True,
+                timeout=GIT_SECONDS,
+            ).stdout
+    except (OSError, subprocess.SubprocessError):
         return None
-    return described.stdout.strip()
+    return said.decode("ascii").strip()
 
 
 def summarize(runs: list[dict]) -> dict:

@@ -226,13 +226,16 @@ def test_describe_names_what_was_really_used_and_no_folder_of_this_machine():
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch) -> Path:
-    """A folder that `runs` believes to lie in."""
-    monkeypatch.setattr(runs, "__file__", str(tmp_path / "runs.py"))
-    # Should the temporary folder lie in a repository, or a hook run the tests.
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    """A folder, in another one, that `runs` believes to lie in."""
+    root = tmp_path / "parent" / "checkout"
+    (root / "experiments").mkdir(parents=True)
+    code = root / "experiments" / "runs.py"
+    code.write_text("1")
+    monkeypatch.setattr(runs, "__file__", str(code))
+    # Should a hook run the tests.
     for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
         monkeypatch.delenv(name, raising=False)
-    return tmp_path
+    return root
 
 
 def git(folder: Path, *arguments: str) -> None:
@@ -242,16 +245,67 @@ def git(folder: Path, *arguments: str) -> None:
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
 
 
+def make_repository(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "README").write_text("")
+    git(folder, "init")
+    git(folder, "add", ".")
+    git(folder, "commit", "-m", "one")
+
+
 def test_commit_is_the_checkouts_and_says_if_it_was_changed(checkout):
-    (checkout / "runs.py").write_text("1")
-    git(checkout, "init")
-    git(checkout, "add", ".")
-    git(checkout, "commit", "-m", "one")
+    make_repository(checkout)
     git(checkout, "tag", "-a", "-m", "one", "v1")  # a tag is no commit
     clean = runs.commit()
     assert clean is not None and re.fullmatch("[0-9a-f]{12}", clean)
-    (checkout / "runs.py").write_text("two")
+    (checkout / "experiments" / "runs.py").write_text("two")
     assert runs.commit() == f"{clean}-dirty"
+
+
+def test_the_commit_of_another_repository_is_not_ours(checkout, monkeypatch):
+    make_repository(checkout)
+    own = runs.commit()
+    other = checkout.parent / "other"
+    make_repository(other)
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(other))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(other / "no index"))
+    assert runs.commit() == own is not None
+
+
+@pytest.mark.parametrize("where", ["around it", "around it, with it", "at its root"])
+def test_a_copy_in_another_repository_has_no_commit(where, checkout):
+    if where == "at its root":
+        (checkout / ".gitignore").write_text("experiments")
+        make_repository(checkout)
+    else:
+        if where == "around it":
+            (checkout.parent / ".gitignore").write_text("checkout")
+        make_repository(checkout.parent)
+    assert runs.commit() is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_checkout_of_another_user_has_its_commit(checkout):
+    make_repository(checkout)
+    os.chown(checkout, 12345, 12345)
+    os.chown(checkout / ".git", 12345, 12345)
+    assert runs.commit() is not None
+
+
+def test_a_git_that_hangs_is_left(checkout, monkeypatch):
+    (checkout / "git").write_text("#!/bin/sh\nexec sleep 600\n")
+    (checkout / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", str(checkout), prepend=os.pathsep)
+    monkeypatch.setattr(runs, "GIT_SECONDS", 0.1)
+    assert runs.commit() is None
+
+
+def test_a_git_that_fails_in_another_encoding_is_none(checkout, monkeypatch):
+    (checkout / "git").write_bytes(b"#!/bin/sh\necho 'k\xf6nnte' >&2; exit 128\n")
+    (checkout / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", str(checkout), prepend=os.pathsep)
+    assert runs.commit() is None
 
 
 @pytest.mark.parametrize("missing", ["repository", "git"])

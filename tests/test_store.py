@@ -187,11 +187,11 @@ def spoil(monkeypatch, where: str, error: BaseException) -> None:
         file.write(b"PK")
         raise error
 
-    def write_text(path, text):
+    def write_text(path, text, encoding):
         if path.name.endswith(suffix + ".tmp"):
-            path.write_bytes(text.encode()[:10])
+            path.write_bytes(text.encode(encoding)[:10])
             raise error
-        path.write_bytes(text.encode())
+        path.write_bytes(text.encode(encoding))
 
     if place == "renaming":
         monkeypatch.setattr(os, "replace", replace)
@@ -503,6 +503,21 @@ def test_a_record_in_anothers_place_is_named(tmp_path):
     message = refusal(store.read, [tmp_path])
     assert message.startswith(f"{folder / '0.json'}: damaged (it is the record of ")
     assert "seed=1" in message
+
+
+def test_what_a_computer_hides_is_passed_over(tmp_path):
+    # By macOS beside every file that it copies, or in every folder that it shows.
+    plan = open_store(tmp_path)
+    write(tmp_path, CELL)
+    store.write_noise(tmp_path, "water", {"layers": []})
+    for folder in (tmp_path / "records/short/water/0.5", tmp_path / "noise"):
+        for name in ("._1.json", "._water.json", ".DS_Store"):
+            (folder / name).write_bytes(b"\0\5\x16\7")
+    (tmp_path / "records" / ".DS_Store").touch()
+    study = store.read([tmp_path])
+    assert [store.cell_of(record) for record in study.records] == [CELL]
+    assert study.noise == {"water": {"layers": []}}
+    assert store.read_records(tmp_path, store.all_cells(plan)) == study.records
 
 
 # Several as one
