@@ -182,10 +182,10 @@ def read(folders: Sequence[Path]) -> Study:
     records: dict[Cell, dict] = {}
     noise: dict[str, Any] = {}
     for folder in folders:
-        for path in sorted(folder.glob("records/*/*/*/*.json")):
+        for path in sorted(folder.glob("records/*/*/*/[0-9]*.json")):
             record = _read_record(folder, path)
             records.setdefault(cell_of(record), record)
-        for path in sorted(folder.glob("noise/*.json")):
+        for path in sorted(folder.glob("noise/[!.]*.json")):
             noise.setdefault(path.stem, _read_json(path, "layers"))
     return Study(
         plan,
