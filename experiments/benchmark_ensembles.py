@@ -24,10 +24,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from experiments import datasets, runs, workers
-from experiments.benchmark_layers import check_writable
+from experiments import datasets, runs, terminal, workers
+from experiments.benchmark_layers import check_writable, save
 from experiments.configs import DataDir, UsageError, choices, flag
-from experiments.progress import progress_bar
 from experiments.regularizers import REGULARIZERS
 from experiments.workers import Team, WorkerError
 
@@ -99,7 +98,7 @@ def run_ensemble(config: EnsembleConfig) -> dict:
         dataset = datasets.load(config.dataset, config.data_dir)
     except datasets.DatasetError as error:
         raise UsageError(str(error)) from None
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = terminal.make_console()
     if not console.is_terminal:
         console.width = TABLE_WIDTH
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
@@ -138,7 +137,7 @@ def run_ensemble(config: EnsembleConfig) -> dict:
         f"{seconds['warm']:.1f} s with what that has kept"
     )
     if config.out is not None:
-        runs.write_json(config.out, result)
+        save(config.out, result)
         console.print(f"Results: {config.out}")
     return result
 
@@ -192,7 +191,7 @@ def describe(
 def cpu_model() -> str:
     """Returns the processor's name, as the system has it."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
@@ -316,7 +315,7 @@ def run_case(
     case: dict[str, Any] = {"num_seeds": num_seeds, "ceilings": {}, "contestants": []}
     case["failures"] = {}
     total = len(contestants) + config.rounds
-    with contextlib.ExitStack() as stack, progress_bar(total, console) as show:
+    with contextlib.ExitStack() as stack, terminal.progress_bar(total, console) as show:
         teams, num_steps, rows = dict(ceilings), {}, {}
         for index, contestant in enumerate(contestants):
             show(index, f"{_seeds(num_seeds)}, preparing {contestant.name}")
@@ -487,6 +486,6 @@ def time_first_step(config: EnsembleConfig) -> dict[str, dict]:
             if done.returncode != 0:
                 lines = done.stderr.splitlines() or [f"exit code {done.returncode}"]
                 raise WorkerError(f"experiments.cifar failed, {lines[-1]}")
-            says = json.loads((out / runs.RESULT).read_text())["seconds"]
+            says = json.loads((out / runs.RESULT).read_text("utf-8"))["seconds"]
             times[name] = {"seconds": seconds, "compile_seconds": says["compile"]}
     return times

@@ -16,12 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from rich.console import Console
 from rich.table import Table
 
-from experiments import runs
+from experiments import runs, terminal
 from experiments.configs import UsageError, flag
-from experiments.progress import progress_bar
 from sounddrop_jax import (
     AphexNoiseLayer,
     GaussianNoiseLayer,
@@ -277,7 +275,7 @@ def run_layer(config: LayerConfig) -> dict:
         raise UsageError(f"--rounds={config.rounds}: give a whole number of 1 or more.")
     if config.out is not None:
         check_writable(config.out)
-    console = Console(highlight=False)
+    console = terminal.make_console()
     shapes = SHAPES
     if jax.default_backend() != "cpu":
         shapes += LARGE_SHAPES
@@ -291,7 +289,7 @@ def run_layer(config: LayerConfig) -> dict:
         "cases": [],
     }
     console.print(f"Forward and backward, float32, {result['environment']['device']}")
-    with progress_bar(len(cases), console) as show:
+    with terminal.progress_bar(len(cases), console) as show:
         for index, (shape, num_seeds) in enumerate(cases):
             show(index, "x".join(map(str, shape)))
             starts = {
@@ -305,9 +303,24 @@ def run_layer(config: LayerConfig) -> dict:
             )
             console.print(make_table(shape, num_seeds, rows))
     if config.out is not None:
-        runs.write_json(config.out, result)
+        save(config.out, result)
         console.print(f"Results: {config.out}")
     return result
+
+
+def save(out: Path, result: dict) -> None:
+    """Writes the results.
+
+    Raises:
+        UsageError: if they cannot be written any more.
+    """
+    try:
+        runs.write_json(out, result)
+    except OSError as error:
+        raise UsageError(
+            f"--out={out}: cannot be written any more ({error.strerror}); the results "
+            "are in the tables above alone."
+        ) from None
 
 
 def check_writable(out: Path) -> None:

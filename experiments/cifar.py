@@ -29,6 +29,7 @@ from experiments import (
     metrics,
     processes,
     runs,
+    terminal,
 )
 from experiments.checkpoints import Checkpoint, Checkpoints, Signals
 from experiments.configs import (
@@ -39,17 +40,20 @@ from experiments.configs import (
     check,
     exit_codes,
 )
-from experiments.progress import progress_bar
 from experiments.training import Functions, Progress, Trainer, make_functions
 from sounddrop_jax.audio import AudioError
 
 
+@terminal.sheltered()
 def main() -> None:
     """Runs the command line; bad input ends it with one line and exit code 2."""
-    config = tyro.cli(
-        Config, prog="python -m experiments.cifar", description=DESCRIPTION
-    )
     with processes.leave_the_others(), exit_codes(interrupted="no result was written."):
+        config = tyro.cli(
+            Config,
+            prog="python -m experiments.cifar",
+            description=DESCRIPTION,
+            args=terminal.arguments(),
+        )
         caches.keep_programs()
         if config.deterministic:
             processes.be_deterministic()
@@ -157,7 +161,7 @@ def run(config: Config) -> dict:
                 stack.enter_context(runs.claim_folder(out, resume=config.resume))
 
         processes.together(claim, config.seeds)
-        console = Console(highlight=False, soft_wrap=True, quiet=not is_first)
+        console = terminal.make_console(quiet=not is_first)
         if config.resume and (out / runs.RESULT).exists():
             return _close_finished(out, result, console)
         try:
@@ -188,7 +192,7 @@ def _close_finished(out: Path, result: dict, console: Console) -> dict:
     Recordings are told apart by their names alone.
     """
     try:
-        finished = json.loads((out / runs.RESULT).read_text())
+        finished = json.loads((out / runs.RESULT).read_text(encoding="utf-8"))
         there, here = (
             runs.describe_numbers(each) | {"--audio": each["config"]["audio"]}
             for each in (finished, result)
@@ -305,7 +309,7 @@ def _train(
     seeds = list(range(config.seed, config.seed + config.seeds))
     total_steps = config.epochs * steps_per_epoch
     begin = time.perf_counter()
-    with progress_bar(total_steps, console) as show:
+    with terminal.progress_bar(total_steps, console) as show:
         trainer = Trainer(
             functions,
             seeds,

@@ -615,7 +615,7 @@ def _load_published(name: str, severity: int, data_dir: str | None) -> Corrupted
     import tensorflow_datasets as tfds
 
     renamed = {"glass_blur": "frosted_glass_blur", "elastic_transform": "elastic"}
-    root = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    root = Path(os.path.expanduser(data_dir or tfds.core.constants.DATA_DIR))
     folder = f"cifar10_corrupted/{renamed.get(name, name)}_{severity}/1.0.0"
     if not os.path.exists(root / folder):
         return None

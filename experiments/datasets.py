@@ -191,7 +191,7 @@ def _load_digits() -> Dataset:
 def _load_cifar10(data_dir: str | None) -> Dataset:
     import tensorflow_datasets as tfds
 
-    root = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    root = Path(os.path.expanduser(data_dir or tfds.core.constants.DATA_DIR))
     # os.path.exists, unlike Path.exists, is False where looking is not permitted.
     if not os.path.exists(root / _FOLDER):
         _prepare(root)
@@ -225,7 +225,7 @@ def _load_cifar10(data_dir: str | None) -> Dataset:
 
 def _find_decoded(prepared: Path) -> Path | None:
     cache = caches.folder("datasets")
-    digest = hashlib.sha256(str(prepared.resolve()).encode()).hexdigest()
+    digest = hashlib.sha256(os.fsencode(prepared.resolve())).hexdigest()
     return cache and cache / f"cifar10-{digest[:16]}.npz"
 
 

@@ -22,7 +22,7 @@ def replacing(path: Path, *, suffix: str = ".tmp") -> Iterator[Path]:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp(), "result.json")
         >>> with replacing(path) as temporary:
-        ...     _ = temporary.write_text("{}")
+        ...     _ = temporary.write_text("{}", encoding="utf-8")
         >>> [each.name for each in path.parent.iterdir()]
         ['result.json']
     """

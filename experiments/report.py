@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments import files, page, store, verdict
+from experiments import files, page, store, terminal, verdict
 from experiments.configs import UsageError, exit_codes, flag
 from experiments.store import Study
 from sounddrop_jax import statistics
@@ -43,12 +43,16 @@ class ReportConfig:
     ] = None
 
 
+@terminal.sheltered()
 def main() -> None:
     """Runs the command line; bad input ends it with one line and exit code 2."""
-    config = tyro.cli(
-        ReportConfig, prog="python -m experiments.report", description=DESCRIPTION
-    )
     with exit_codes(interrupted="no report was written."):
+        config = tyro.cli(
+            ReportConfig,
+            prog="python -m experiments.report",
+            description=DESCRIPTION,
+            args=terminal.arguments(),
+        )
         if not config.folders:
             raise UsageError("DIR is missing: name the folder of a store, or several.")
         study = store.read(config.folders)

@@ -34,6 +34,7 @@ from experiments import (
     report,
     runs,
     store,
+    terminal,
     verdict,
 )
 from experiments.configs import DataDir, UsageError, exit_codes, flag
@@ -41,7 +42,6 @@ from experiments.datasets import Dataset
 from experiments.fourier import add_fourier_noise
 from experiments.models import FEATURES
 from experiments.plans import Arm, Plan
-from experiments.progress import progress_bar
 from experiments.regularizers import REGULARIZERS
 from experiments.store import TUNING, Cell
 from experiments.training import Functions, Trainer, make_functions, takes_strengths
@@ -120,12 +120,16 @@ class Questions(NamedTuple):
     labels: np.ndarray
 
 
+@terminal.sheltered()
 def main() -> None:
     """Runs the command line; bad input ends it with one line and exit code 2."""
-    config = tyro.cli(
-        StudyConfig, prog="python -m experiments.study", description=DESCRIPTION
-    )
     with exit_codes(interrupted="what is done is kept; the same command goes on."):
+        config = tyro.cli(
+            StudyConfig,
+            prog="python -m experiments.study",
+            description=DESCRIPTION,
+            args=terminal.arguments(),
+        )
         caches.keep_programs()
         run(config)
 
@@ -180,7 +184,7 @@ def _fill(
     environment: Mapping[str, Any],
 ) -> Path:
     """Trains what an open store lacks, tuning first, and writes the report."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal.make_console()
     console.print(f"{plan.name}: {plan.question}")
 
     tuning = store.tuning_cells(plan)
@@ -232,7 +236,7 @@ def _do(
         questions = make_questions(plan, dataset, config.data_dir)
     sizes = [_count_images(plan, dataset, batch) for batch in batches]
     start = time.perf_counter()
-    with progress_bar(sum(sizes), console) as show:
+    with terminal.progress_bar(sum(sizes), console) as show:
         for index, batch in enumerate(batches):
             cell, done = batch[0], sum(sizes[:index])
             what = f"{cell.regime} {cell.arm} {cell.strength:g}, {len(batch)} networks"

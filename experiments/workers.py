@@ -128,7 +128,7 @@ def peak_memory() -> int:
     """Returns the most memory, in bytes, that this process has ever held."""
     with contextlib.suppress(OSError):
         # Not getrusage, which on Linux starts from what the parent holds.
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in Path("/proc/self/status").read_text("utf-8").splitlines():
             if line.startswith("VmHWM:"):
                 return 1024 * int(line.split()[1])
     import resource
@@ -166,7 +166,7 @@ def load_dataset(folder: str) -> Dataset:
 def serve() -> None:
     """What a worker does until nobody is left to talk to; see `start_team`."""
     # What libraries print is not to come between the messages.
-    messages = open(os.dup(1), "w", buffering=1)
+    messages = open(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
     try:
         prepare, settings, cores = json.loads(sys.stdin.readline())

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import checkpoints, cifar, figures, metrics, runs, training
+from experiments import checkpoints, cifar, figures, metrics, runs, terminal, training
 from experiments.checkpoints import Checkpoint, Checkpoints, Signals, lock
 from experiments.configs import Config, Interrupted, UsageError
 from experiments.datasets import load
@@ -107,7 +107,7 @@ class Shared:
         original_functions = cifar.make_functions
         patch.setattr(cifar, "make_functions", make_functions)
         patch.setattr(cifar, "Trainer", make_trainer)
-        patch.setattr(cifar, "progress_bar", progress_bar)
+        patch.setattr(terminal, "progress_bar", progress_bar)
         patch.setattr(training, "SECONDS_PER_CALL", 1e-9)
 
     def reset(self):

@@ -88,6 +88,29 @@ def test_the_library_imports_no_experiment(module):
     assert not packages & {"experiments", "tests"}
 
 
+ALL_SOURCES = [*SOURCES.values(), *(FOLDER.parent / "experiments").rglob("*.py")]
+
+
+def opens_text(node: ast.AST) -> bool:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        return node.func.attr in ("read_text", "write_text")
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        return node.func.id == "open" and "b'" not in ast.unparse(node)
+    return False
+
+
+@pytest.mark.parametrize("path", ALL_SOURCES, ids=lambda path: path.stem)
+def test_text_files_say_their_encoding(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        assert not opens_text(node) or "utf-8" in ast.unparse(node)
+
+
+def test_only_one_module_makes_consoles():
+    # Where text is printed as it is: see `terminal.make_console`.
+    makers = {path.stem for path in ALL_SOURCES if " Console(" in path.read_text()}
+    assert makers == {"terminal"}
+
+
 def test_the_package_itself_only_re_exports():
     tree = ast.parse((FOLDER / "__init__.py").read_text())
     docstring, *statements = tree.body
