@@ -9,9 +9,10 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
-import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from experiments import terminal
 from experiments.configs import Interrupted, UsageError
 
 FOLDER = "checkpoints"
@@ -58,10 +60,20 @@ class Checkpoints:
 
         self._args = ocp.args
         self._folder = (out / FOLDER).absolute()
+        self._aliases = contextlib.ExitStack()
         options = ocp.CheckpointManagerOptions(
             max_to_keep=KEPT, cleanup_tmp_directories=True
         )
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._manager = ocp.CheckpointManager(self._alias(), options=options)
+
+    def _alias(self) -> Path:
+        """Gives the folder a name that Orbax takes for no pattern and no URL."""
+        if re.fullmatch(r"[\w./-]+", str(self._folder)):
+            return self._folder
+        aliases = self._aliases.enter_context(tempfile.TemporaryDirectory())
+        alias = Path(aliases, "out")
+        alias.symlink_to(self._folder.parent)
+        return alias / FOLDER
 
     def save(self, number: int, checkpoint: Checkpoint) -> None:
         """Begins to save a checkpoint, once the one before is saved.
@@ -130,7 +142,7 @@ class Checkpoints:
             os.replace(path, aside)
             self._manager.reload()
             next_one = "the one before" if self._manager.all_steps() else "the start"
-            _warn(
+            terminal.warn(
                 f"{path} is damaged ({reason}), and was moved to {aside}; going on "
                 f"from {next_one}."
             )
@@ -138,14 +150,14 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits, and ends what runs in the background; what fails now is of no use."""
-        with contextlib.suppress(Exception):
+        with self._aliases, contextlib.suppress(Exception):
             self._manager.close()
 
 
 def exist(out: Path) -> bool:
     """Says if a folder holds checkpoints, or what is left of them."""
     folder = out / FOLDER
-    return folder.is_dir() and any(folder.iterdir())
+    return folder.is_dir() and any(folder.glob("[!.]*"))
 
 
 def remove(out: Path) -> None:
@@ -185,7 +197,7 @@ def warn_if_elsewhere(there: dict[str, Any], here: dict[str, Any]) -> None:
         if there[name] != here[name]
     ]
     if differences:
-        _warn(
+        terminal.warn(
             f"--resume: {'; '.join(differences)}; the numbers may differ from those of "
             "a run that was not interrupted."
         )
@@ -201,7 +213,7 @@ def lock(out: Path) -> Iterator[None]:
     """
     path = out / LOCK
     while True:
-        file = open(path, "a+")
+        file = open(path, "a+", encoding="utf-8")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Not if its owner ended, and removed it, after it was opened here.
@@ -289,7 +301,3 @@ def _as_os_error(error: Exception) -> OSError:
         return error
     line = str(error).partition("\n")[0]
     return OSError(0, line[:200] or type(error).__name__)
-
-
-def _warn(line: str) -> None:
-    print(f"warning: {line}", file=sys.stderr)
