@@ -43,6 +43,8 @@ from experiments.configs import (
 from experiments.training import Functions, Progress, Trainer, make_functions
 from sounddrop_jax.audio import AudioError
 
+PICTURES = {"loss.png": figures.plot_losses, "confusion.png": figures.plot_confusion}
+
 
 @terminal.sheltered()
 def main() -> None:
@@ -187,7 +189,7 @@ def run(config: Config) -> dict:
 
 
 def _close_finished(out: Path, result: dict, console: Console) -> dict:
-    """Leaves a finished run as it is, if the flags are its own.
+    """Leaves a finished run as it is, if the flags are its own; draws what is missing.
 
     Recordings are told apart by their names alone.
     """
@@ -203,6 +205,8 @@ def _close_finished(out: Path, result: dict, console: Console) -> dict:
         ) from None
     checkpoints.check_same(there, here)
     checkpoints.remove(out)
+    if not all((out / name).exists() for name in PICTURES):
+        _draw(finished, out)
     console.print(f"Nothing to do, the run is finished: {out}")
     return finished
 
@@ -243,8 +247,8 @@ def _run(plan: Plan, result: dict, console: Console, signals: Signals) -> dict:
         if processes.is_first():
             seeds = [run["seed"] for run in result["runs"]]
             runs.save_predictions(out, course.logits, dataset.test_labels, seeds)
-            _draw(result, out)
             runs.save_result(out, result)
+            _draw(result, out)
     if processes.is_first():
         checkpoints.remove(out)
     console.print(f"Results: {out}")
@@ -417,7 +421,7 @@ def _score(plan: Plan, course: Course) -> dict:
 
 
 def _draw(result: dict, out: Path) -> None:
-    """Draws the two pictures, of the networks that did not diverge."""
+    """Draws the two pictures, of the networks that did not diverge, where it can."""
     drawn = result
     sound = [run for run in result["runs"] if not run["diverged"]]
     if sound:
@@ -426,8 +430,15 @@ def _draw(result: dict, out: Path) -> None:
         # Of nothing but such networks, which the picture then shows as they are.
         alike = [run | {"diverged": False} for run in result["runs"]]
         drawn = result | {"summary": runs.summarize(alike)}
-    figures.plot_losses(drawn, out / "loss.png")
-    figures.plot_confusion(drawn, out / "confusion.png")
+    try:
+        for name, plot in PICTURES.items():
+            plot(drawn, out / name)
+    except Exception as error:  # Matplotlib has many parts, and each may be broken
+        again = "" if result["config"]["distributed"] else "; --resume tries again"
+        terminal.warn(
+            f"--out={out}: the result is whole, but not every picture could be drawn "
+            f"({datasets.reason(error)}){again}."
+        )
 
 
 if __name__ == "__main__":

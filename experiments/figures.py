@@ -5,6 +5,7 @@ A picture is drawn from plain numbers alone. Those of a study return a figure, w
 """
 
 import contextlib
+import io
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +14,8 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
+
+from experiments import files
 
 # Okabe and Ito's colours, which the colour-blind can tell apart, on light and on dark.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -101,12 +104,8 @@ def svg(name: str, label: str, draw: Callable[..., Any], *args: Any, **kw: Any) 
     Returns:
         An `<svg>` element; the same arguments give the same text.
     """
-    import io
-
-    import matplotlib
-
     file = io.StringIO()
-    with matplotlib.rc_context(_STYLE | {"svg.hashsalt": name}), _no_glyph_warnings():
+    with _drawing(_STYLE | {"svg.hashsalt": name}), _no_glyph_warnings():
         figure = draw(*args, **kw)
         width = figure.get_figwidth() * 96
         figure.savefig(file, format="svg", metadata={"Date": None})
@@ -122,6 +121,15 @@ def svg(name: str, label: str, draw: Callable[..., Any], *args: Any, **kw: Any) 
         "aria-label": clean(label),
     }
     return ElementTree.tostring(root, encoding="unicode")
+
+
+@contextlib.contextmanager
+def _drawing(settings: dict[str, Any]) -> Iterator[None]:
+    """Draws by Matplotlib's defaults and these settings, whatever a user's own are."""
+    import matplotlib.style
+
+    with matplotlib.style.context(["default", settings]):
+        yield
 
 
 @contextlib.contextmanager
@@ -679,6 +687,7 @@ def _spread(axes: Any, values: Sequence[float | None]) -> None:
 # Pictures of a run
 
 
+@_drawing({})
 def plot_losses(result: dict, path: Path) -> None:
     """Draws the training loss of each epoch: every seed, and their mean.
 
@@ -705,9 +714,10 @@ def plot_losses(result: dict, path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     _title(axes, result, "training loss")
-    figure.savefig(path, dpi=150)
+    _save(figure, path)
 
 
+@_drawing({})
 def plot_confusion(result: dict, path: Path) -> None:
     """Draws the confusion matrix, in percent of each true class, over all seeds.
 
@@ -737,7 +747,7 @@ def plot_confusion(result: dict, path: Path) -> None:
         label.set_parse_math(False)
     figure.colorbar(image, label="% of the true class", shrink=0.8)
     _title(axes, result, f"test accuracy {_accuracy(result)}")
-    figure.savefig(path, dpi=150)
+    _save(figure, path)
 
 
 def to_percent(counts: np.ndarray) -> np.ndarray:
@@ -748,6 +758,11 @@ def to_percent(counts: np.ndarray) -> np.ndarray:
 def _new_figure(size: tuple[float, float]) -> tuple[Any, Any]:
     figure = _figure(*size, layout="constrained")
     return figure, figure.subplots()
+
+
+def _save(figure: Any, path: Path) -> None:
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
 
 
 def _title(axes: Any, result: dict, what: str) -> None:

@@ -75,8 +75,9 @@ class _Group(NamedTuple):
 class _Page:
     """What the sections of a page share."""
 
-    def __init__(self, study: Study):
+    def __init__(self, study: Study, with_pictures: bool):
         self.study = study
+        self._with_pictures = with_pictures
         self.plan = study.plan
         self.rows = verdict.summarize(study)
         self.family = verdict.compare(study)
@@ -151,21 +152,24 @@ class _Page:
         self, label: str, draw: Callable[..., Any], *args: Any, **kw: Any
     ) -> str:
         """Draws, in a box that scrolls where it is too wide."""
+        if not self._with_pictures:
+            return "<p>The picture could not be drawn.</p>"
         self._num_pictures += 1
         drawn = figures.svg(f"f{self._num_pictures}", label, draw, *args, **kw)
         return f'<div class="scroll">{drawn}</div>'
 
 
-def build(study: Study) -> str:
+def build(study: Study, *, with_pictures: bool = True) -> str:
     """Writes the page.
 
     Args:
         study: as its stores hold it.
+        with_pictures: False for words in their places, where they cannot be drawn.
 
     Returns:
         HTML; the same study gives the same text.
     """
-    page = _Page(study)
+    page = _Page(study, with_pictures)
     sections = [
         ("Departures from the plan", _departures(page)),
         ("Primary comparisons", _primary(page)),

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments import files, page, store, terminal, verdict
+from experiments import datasets, files, page, store, terminal, verdict
 from experiments.configs import UsageError, exit_codes, flag
 from experiments.store import Study
 from sounddrop_jax import statistics
@@ -77,8 +77,15 @@ def write(study: Study, out: Path) -> Path:
     texts = {
         "table.csv": _write_csv(verdict.summarize(study)),
         "comparisons.csv": _write_csv(map(_flatten, comparisons)),
-        PAGE: page.build(study),
     }
+    try:
+        texts[PAGE] = page.build(study)
+    except Exception as error:  # Matplotlib has many parts, and each may be broken
+        texts[PAGE] = page.build(study, with_pictures=False)
+        terminal.warn(
+            f"--out={out}: {PAGE} has no pictures, as one could not be drawn "
+            f"({datasets.reason(error)}); experiments.report makes it anew."
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:

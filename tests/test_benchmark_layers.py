@@ -8,8 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import benchmark, benchmark_layers
+from experiments import benchmark, benchmark_layers, runs
 from experiments.benchmark_layers import CONTESTANTS
+from experiments.configs import UsageError
 
 SHAPE = (4, 8, 8, 2)
 INPUTS, GRADIENT = jax.random.normal(jax.random.key(0), (2, *SHAPE))
@@ -114,6 +115,16 @@ def small(monkeypatch):
 def command(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["benchmark", *arguments])
     benchmark.main()
+
+
+def test_results_that_cannot_be_written_end_in_one_line(tmp_path, monkeypatch):
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runs.os, "replace", fail)
+    with pytest.raises(UsageError, match=r"--out=.* \(No space left on device\)"):
+        benchmark_layers.save(tmp_path / "layer.json", {})
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_command_prints_tables_and_writes_a_file(

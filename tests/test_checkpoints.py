@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -17,9 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 
-from experiments import checkpoints, cifar, figures, metrics, runs, terminal, training
+from experiments import checkpoints, cifar, metrics, runs, terminal, training
 from experiments.checkpoints import Checkpoint, Checkpoints, Signals, lock
 from experiments.configs import Config, Interrupted, UsageError
 from experiments.datasets import load
@@ -480,6 +482,8 @@ def test_a_finished_run_is_not_taken_for_one_with_another_recording(tmp_path):
         for name in ("one", "other")
     )
     runs.save_result(tmp_path, finished)
+    for name in cifar.PICTURES:
+        (tmp_path / name).touch()
     console = Console(quiet=True)
     assert cifar._close_finished(tmp_path, finished, console) == finished
     with pytest.raises(UsageError, match="--audio: one.wav there, other.wav here"):
@@ -512,6 +516,30 @@ def test_checkpoints_come_back_and_the_last_two_are_kept(tmp_path):
         np.testing.assert_array_equal(found.arrays[name], array)
     checkpoints.remove(tmp_path)
     assert not checkpoints.exist(tmp_path) and not list(tmp_path.iterdir())
+
+
+# To Orbax a pattern, a URL, and no text.
+@pytest.mark.parametrize(
+    "name", ["w[lr=0.1]", "w*", "gs:", "no text \udcff"], ids=ascii
+)
+def test_checkpoints_come_back_from_a_folder_of_any_name(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    out = tmp_path / name
+    out.mkdir()
+    for number in (1, 2):
+        with closing(Checkpoints(out)) as saved:
+            saved.save(number, make_checkpoint(number))
+            saved.wait()
+            found = saved.load()
+        assert found is not None and found.about["number"] == number
+    assert steps_saved(out) == [1, 2]
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_what_a_computer_hides_is_no_checkpoint(tmp_path):
+    (tmp_path / checkpoints.FOLDER).mkdir()
+    (tmp_path / checkpoints.FOLDER / ".DS_Store").touch()
+    assert not checkpoints.exist(tmp_path)
 
 
 def test_a_checkpoint_that_memory_does_not_suffice_for_is_not_damaged(
@@ -640,7 +668,6 @@ def fail(*args, **kwargs):
         (runs, "append_metrics"),
         (runs, "save_predictions"),
         (runs.os, "replace"),
-        (figures, "plot_losses"),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
@@ -658,6 +685,30 @@ def test_a_disk_that_fills_ends_with_one_line_and_keeps_what_is_there(
     assert not list(out.glob("*.tmp")) and not (out / ".lock").exists()
     assert call_main(*FLAGS, f"--out={out}", "--resume") == 0
     assert numbers(out) == reference
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), ImportError("None")])
+def test_a_picture_that_cannot_be_drawn_costs_no_result(
+    error, shared, reference, tmp_path, monkeypatch, capsys
+):
+    def fail(*args, **kwargs):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Figure, "savefig", fail)
+        assert call_main(*FLAGS, f"--out={tmp_path}") == 0
+    printed = capsys.readouterr()
+    (line,) = printed.err.splitlines()
+    assert line.startswith(f"warning: --out={tmp_path}: ") and str(error) in line
+    assert printed.out.splitlines()[-1].startswith("Precision: ")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == FILES - set(cifar.PICTURES)
+    # As it says, and without training anew.
+    with monkeypatch.context() as patch:
+        patch.setattr(cifar, "Trainer", fail)
+        assert call_main(*FLAGS, f"--out={tmp_path}", "--resume") == 0
+    assert "Nothing to do" in capsys.readouterr().out
+    assert numbers(tmp_path) == reference
 
 
 @pytest.mark.parametrize("name", ["save", "wait_until_finished"])

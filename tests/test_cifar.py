@@ -227,6 +227,40 @@ def test_a_second_run_compiles_nothing_that_the_first_has_kept(
     assert again["seconds"]["compile"] < result["seconds"]["compile"] / 2
 
 
+def test_nothing_of_a_strangers_machine_costs_a_result(
+    finished, result, programs, tmp_path
+):
+    (tmp_path / "matplotlibrc").write_bytes(b"text.usetex: True # \xff\n")
+    strange = {
+        "JAX_COMPILATION_CACHE_DIR": str(programs),
+        "PYTHONIOENCODING": "ascii",
+        "MPLBACKEND": "module://of.a.notebook",
+        "MATPLOTLIBRC": str(tmp_path / "matplotlibrc"),
+        "GIT_DIR": str(tmp_path),
+    }
+    out = tmp_path / "[/b] no text \udcff"
+    command = [sys.executable, "-W", "error", "-m", "experiments.cifar", *FLAGS]
+    command += ["--seeds=2", f"--out={out}"]
+    with open("/dev/full", "w") as full:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | strange,
+            stdout=subprocess.PIPE,
+            stderr=full,
+        )
+    assert process.stdout is not None
+    with process.stdout:
+        assert process.stdout.readline().startswith(b"water on handwritten digits")
+    assert process.wait() == 0
+    assert {path.name for path in out.iterdir()} == FILES
+    again = json.loads((out / "result.json").read_text(encoding="utf-8"))
+    assert again["runs"] == result["runs"]
+    assert again["environment"]["commit"] == result["environment"]["commit"]
+    for name in ("loss.png", "confusion.png"):
+        assert (out / name).read_bytes() == (finished[0] / name).read_bytes()
+
+
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
@@ -323,7 +357,7 @@ BAD = [
         )
         for name, remedy in BAD_AUDIO
     ),
-    (["--reg=aphex", "--audio="], "--audio='': ", "check the path"),
+    (["--reg=aphex", "--audio="], "--audio=: ", "leave it out"),
     (["--audio=song.mp3"], "--audio=song.mp3: ", "--reg=aphex"),
     (["--reg=watr"], "--reg=watr: ", "water"),
     (["--dataset=mnist"], "--dataset=mnist: ", "digits"),

@@ -187,6 +187,35 @@ for module in "matplotlib.pyplot", "jax", "flax":
     assert_is_picture(tmp_path / "loss.png")
 
 
+def test_a_users_settings_of_matplotlib_change_no_picture(tmp_path):
+    import matplotlib
+
+    def draw() -> list:
+        row = figures.Interval("a", "wins", 1.0, 0.5, 1.5)
+        figures.plot_losses(make_result(2), tmp_path / "loss.png")
+        figures.plot_confusion(make_result(), tmp_path / "confusion.png")
+        return [
+            figures.svg("f", "label", figures.forest, [row], "x", 1),
+            (tmp_path / "loss.png").read_bytes(),
+            (tmp_path / "confusion.png").read_bytes(),
+        ]
+
+    expected = draw()
+    theirs = {
+        "text.usetex": True,  # which may not even be installed
+        "font.family": ["no such font"],
+        "lines.linewidth": 9,
+        "image.cmap": "gray",
+        "savefig.bbox": "tight",
+        "savefig.format": "pdf",
+        "svg.fonttype": "path",
+        "axes.formatter.use_locale": True,
+    }
+    with matplotlib.rc_context(theirs):
+        assert draw() == expected
+        assert matplotlib.rcParams["text.usetex"]  # is still theirs
+
+
 # Reports of studies
 
 FILES = {"report.html", "table.csv", "comparisons.csv"}
@@ -342,7 +371,7 @@ def test_a_page_that_fails_leaves_the_old_files(tmp_path, folder, monkeypatch):
     for name in FILES:
         (tmp_path / name).write_text("old")
 
-    def fail(study):
+    def fail(study, **settings):
         raise RuntimeError
 
     monkeypatch.setattr(page, "build", fail)
@@ -350,6 +379,23 @@ def test_a_page_that_fails_leaves_the_old_files(tmp_path, folder, monkeypatch):
         report.write(study, tmp_path)
     assert {(tmp_path / name).read_text() for name in FILES} == {"old"}
     assert names(tmp_path) == FILES
+
+
+def test_a_report_that_cannot_be_drawn_has_all_but_pictures(
+    tmp_path, folder, monkeypatch, capsys
+):
+    def fail(*args, **kw):
+        raise ImportError("No module named 'matplotlib'\nand more")
+
+    monkeypatch.setattr(figures, "svg", fail)
+    run(monkeypatch, folder, f"--out={tmp_path}")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: --out={tmp_path}: report.html has no pictures")
+    assert "No module named 'matplotlib'" in line and "more" not in line
+    assert names(tmp_path) == FILES
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "could not be drawn" in text and "<svg" not in text
+    assert text.count("<td") > 20
 
 
 @pytest.mark.usefixtures("no_pictures")
