@@ -121,7 +121,6 @@ def arguments() -> list[str]:
 def make_console(*, quiet: bool = False) -> Console:
     """Makes what a command prints with: text as it is, lines as long as they are."""
     return Console(
-        file=sys.stdout,  # or else rich believes that it takes any character
         quiet=quiet,
         markup=False,
         emoji=False,

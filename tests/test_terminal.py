@@ -106,10 +106,10 @@ def shell(
     patch: pytest.MonkeyPatch, out: str | None = None, encoding: str = "utf-8"
 ) -> Iterator[None]:
     """Opens stdout as a shell and Python do: None closes it, "|" is a pipe unread."""
-    saved = os.dup(1)
+    saved = os.dup(0), os.dup(1)
     stream = None
     if out is None:
-        os.close(1)
+        os.closerange(0, 2)  # stdin as well
     else:
         if out == "|":
             reader, file = os.pipe()
@@ -123,9 +123,12 @@ def shell(
     patch.setattr(sys, "__stdout__", stream)
     try:
         yield
+        if stream is not None:
+            stream.flush()  # as Python does in the end
     finally:
-        os.dup2(saved, 1)
-        os.close(saved)
+        for fd, file in enumerate(saved):
+            os.dup2(file, fd)
+            os.close(file)
 
 
 def say(lines: list[str]) -> None:
