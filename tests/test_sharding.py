@@ -1,6 +1,7 @@
 """Noise on several devices: the tests run in a process of their own that has four."""
 
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from sounddrop_jax import NoiseInjection
 from tests.devices import check_on_four_devices, elsewhere, on_four_devices
 from tests.layers import KEY, differ
 
@@ -48,3 +50,13 @@ def test_devices_that_share_a_batch_meet_different_noise(case):
     assert [part.shape for part in parts] == [(2, 5, 6, 3)] * 4
     for one, other in itertools.combinations(parts, 2):
         assert differ(one, other)
+
+
+@on_four_devices
+@pytest.mark.parametrize("axes", [(-2,), (-3, -2)], ids=str)
+def test_fresh_noise_of_a_batch_that_is_sharded_is_local_work(axes):
+    inputs = shard(AxisType.Auto, P(("data", "model")))
+    layer = NoiseInjection(0.5, exponent=1.0, axes=axes)
+    add = jax.jit(lambda inputs, key: layer(inputs, rngs=key))
+    program = add.lower(inputs, KEY).compile().as_text()
+    assert not re.findall(r"all-gather|all-reduce|all-to-all|permute\(", program)
