@@ -248,7 +248,8 @@ def lock(out: Path) -> Iterator[None]:
 class Signals:
     """Hears SIGINT and SIGTERM, while it is entered: each raises `Interrupted`.
 
-    A signal that is ignored stays so, as Ctrl-C in what a script runs in the background.
+    A signal that is ignored stays so, as Ctrl-C is in what a script runs in the
+    background.
 
     Attributes:
         held: True while a first signal only notes itself in `heard`; a second one
