@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from sounddrop_jax import spectra
 from sounddrop_jax.spectra import (
     fit_exponent,
     periodogram,
@@ -483,3 +484,22 @@ def test_fit_needs_two_frequencies(shape):
 def test_measuring_along_wrong_axes_is_refused(measure, axes):
     with pytest.raises(ValueError, match="axes"):
         measure(np.ones((4, 8)), axes=axes)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [((3, 16, 5), (1,)), ((3, 15, 8, 2), (1, 2)), ((4, 1, 7), (1, 2))],
+)
+def test_products_and_fourier_transforms_filter_alike(shape, axes, monkeypatch):
+    key, drawn = jax.random.key(0), []
+    for longest in (0, 100):
+        monkeypatch.setattr(spectra, "LONGEST_PRODUCT", longest)
+        drawn.append(power_law(key, shape, exponent=1.5, axes=axes))
+    # As white noise whose frequencies are weighted by the root of the law.
+    law = power_at_frequencies([shape[axis] for axis in axes], exponent=1.5)
+    others = [axis for axis in range(len(shape)) if axis not in axes]
+    spectrum = np.fft.fftn(jax.random.normal(key, shape), axes=axes)
+    expected = np.fft.ifftn(spectrum * np.expand_dims(law**0.5, others), axes=axes)
+    assert np.abs(expected.imag).max() < 1e-6
+    for noise in drawn:
+        np.testing.assert_allclose(noise, expected.real, atol=1e-5)
