@@ -234,7 +234,7 @@ def test_nothing_of_a_strangers_machine_costs_a_result(
     strange = {
         "JAX_COMPILATION_CACHE_DIR": str(programs),
         "PYTHONIOENCODING": "ascii",
-        "MPLBACKEND": "module://of.a.notebook",
+        "MPLBACKEND": "a notebook's",
         "MATPLOTLIBRC": str(tmp_path / "matplotlibrc"),
         "GIT_DIR": str(tmp_path),
     }
