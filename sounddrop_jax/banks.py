@@ -79,7 +79,7 @@ def make_power_law_bank(
         field_shape: what an entry fills: the last axes of the feature maps that the
             bank is for, `(W, C)` for noise along rows, `(H, W, C)` in the plane. Maps
             of other sizes are served too, see `sample_window`. White noise needs no
-            field: `()`, where an entry is one value, serves all shapes alike.
+            field, `()`: an entry is one value, and all shapes are served alike.
         exponent: of the spectrum, see `spectra.power_law`.
         axes: of the field along which the spectrum is shaped; not used by white noise.
         min_frequency: see `spectra.power_law`.
