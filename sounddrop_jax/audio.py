@@ -87,7 +87,9 @@ def load_track(
     W64. Where it stops before, the file is refused: Ogg and FLAC streams one after the
     other in one file, MP3s joined behind a Xing header or of a variable bit rate
     without one, and sound after the length that a WAV promises. What may follow the
-    sound are chunks (WAV, AIFF) and short tags (128 bytes; MP3: 2 KiB).
+    sound are chunks (WAV, AIFF) and short tags (128 bytes; MP3: 2 KiB, longer ones are
+    refused). A false count is not noticed if it leaves out 128 bytes or less, three
+    frames of an MP3, the last 8 KiB of a FLAC or a page of an Ogg.
 
     Several recordings are normalised one by one and joined end to end, whatever their
     lengths and rates. A folder stands for its recordings in the order of their names:

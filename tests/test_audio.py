@@ -818,6 +818,14 @@ def test_a_xing_header_is_not_believed(tmp_path):
     assert np.mean(standardized(many[: SOUND.size]) * whole) > 0.99
 
 
+@pytest.mark.parametrize("lost", [5_000, 50_000])
+def test_a_count_of_a_flac_is_not_believed(tmp_path, lost):
+    content = encode(0.1 * make_track("white", num_frames=100_000), format="FLAC")
+    path = save(tmp_path, "few.flac", put(content, 22, ">I", 100_000 - lost))
+    with pytest.raises(AudioError, match=GOES_ON):
+        load_track(path)
+
+
 AIFF, AU, W64, RF64 = (
     encode(SOUND, format=format) for format in ("AIFF", "AU", "W64", "RF64")
 )
