@@ -9,22 +9,28 @@ import tyro
 from experiments import terminal
 from experiments.benchmark_ensembles import EnsembleConfig, run_ensemble
 from experiments.benchmark_layers import LayerConfig, run_layer
-from experiments.configs import exit_codes
+from experiments.configs import check_choice, exit_codes, read_flags
+
+PROG = "python -m experiments.benchmark"
 
 
 @terminal.sheltered()
 def main() -> None:
     """Runs the command line; bad input ends it with one line and exit code 2."""
     with exit_codes(interrupted="nothing was written."):
-        config: LayerConfig | EnsembleConfig = tyro.extras.subcommand_cli_from_dict(
-            {"layer": LayerConfig, "ensemble": EnsembleConfig},
-            prog="python -m experiments.benchmark",
-            args=terminal.arguments(),
-        )
-        if isinstance(config, LayerConfig):
-            run_layer(config)
-        else:
-            run_ensemble(config)
+        match terminal.arguments():
+            case ["layer", *args]:
+                run_layer(read_flags(LayerConfig, prog=f"{PROG} layer", args=args))
+            case ["ensemble", *args]:
+                run_ensemble(
+                    read_flags(EnsembleConfig, prog=f"{PROG} ensemble", args=args)
+                )
+            case ["-h" | "--help", *_]:
+                tyro.extras.subcommand_cli_from_dict(
+                    {"layer": LayerConfig, "ensemble": EnsembleConfig}, prog=PROG
+                )
+            case args:
+                check_choice("benchmark", "".join(args[:1]), ["layer", "ensemble"])
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from rich.table import Table
 
 from experiments import datasets, runs, terminal, workers
 from experiments.benchmark_layers import check_writable, save
-from experiments.configs import DataDir, UsageError, choices, flag
+from experiments.configs import DataDir, UsageError, check_choice, choices, flag
 from experiments.regularizers import REGULARIZERS
 from experiments.workers import Team, WorkerError
 
@@ -144,8 +144,7 @@ def run_ensemble(config: EnsembleConfig) -> dict:
 
 def check(config: EnsembleConfig) -> None:
     """Refuses what cannot be run, see `run_ensemble`."""
-    if config.reg not in REGS:
-        raise UsageError(f"--reg={config.reg}: choose one of {', '.join(REGS)}.")
+    check_choice("--reg", config.reg, REGS)
     for name, count in ("--rounds", config.rounds), ("--max-seeds", config.max_seeds):
         if count is not None and count < 1:
             raise UsageError(f"{name}={count}: give a whole number of 1 or more.")

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import tyro
 from rich.console import Console
 
 from experiments import (
@@ -39,6 +38,7 @@ from experiments.configs import (
     UsageError,
     check,
     exit_codes,
+    read_flags,
 )
 from experiments.training import Functions, Progress, Trainer, make_functions
 from sounddrop_jax.audio import AudioError
@@ -50,7 +50,7 @@ PICTURES = {"loss.png": figures.plot_losses, "confusion.png": figures.plot_confu
 def main() -> None:
     """Runs the command line; bad input ends it with one line and exit code 2."""
     with processes.leave_the_others(), exit_codes(interrupted="no result was written."):
-        config = tyro.cli(
+        config = read_flags(
             Config,
             prog="python -m experiments.cifar",
             description=DESCRIPTION,

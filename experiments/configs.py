@@ -2,21 +2,27 @@
 
 import contextlib
 import dataclasses
-import math
+import io
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+import typing
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
+import numpy as np
 import tyro
 
 from experiments import datasets
+from experiments.choices import nearest
 from experiments.regularizers import REGULARIZERS, Recipe
 
 DTYPES = ("float32", "bfloat16")
+LARGEST = 3.38e38  # that both of them hold, about
+
+Flags = TypeVar("Flags")
 
 
 class UsageError(Exception):
@@ -95,6 +101,72 @@ def flag(help: str, metavar: str | None = None) -> Any:
 def choices(names: Iterable[str]) -> str:
     """Writes the values of a flag as `--help` shows them."""
     return "{" + ",".join(names) + "}"
+
+
+def read_flags(
+    kind: type[Flags],
+    *,
+    prog: str,
+    description: str | None = None,
+    args: Sequence[str],
+) -> Flags:
+    """Reads the flags of a command, or shows its help.
+
+    Args:
+        kind: a dataclass, a flag for each field.
+        prog: the command, as the help calls it.
+        description: of the command, for its help.
+        args: after the command, see `terminal.arguments`.
+
+    Raises:
+        UsageError: names the argument at fault, and the remedy.
+    """
+    try:
+        # Tyro's own words are a box of ten lines, with Python's types in it.
+        with contextlib.redirect_stderr(io.StringIO()):
+            return tyro.cli(kind, prog=prog, description=description, args=args)
+    except SystemExit as exit:
+        if exit.code != 2:
+            raise
+    raise UsageError(_find_fault(kind, args))
+
+
+def _find_fault(kind: type, args: Sequence[str]) -> str:
+    """Says what `tyro` refused, in the words of other errors."""
+    hints = typing.get_type_hints(kind)
+    flags = {f"--{name.replace('_', '-')}": hint for name, hint in hints.items()}
+    strays = []
+    rest = iter(args)
+    for arg in rest:
+        name, is_given, value = arg.partition("=")
+        name = name.replace("_", "-")
+        if not name.startswith("--"):
+            strays.append(arg)
+        elif name not in flags:
+            return f"{arg}: no such flag{nearest(name, flags)}; --help lists them."
+        elif flags[name] is bool:
+            if is_given:
+                return f"{arg}: it takes no value; give {name}."
+        else:
+            value = value if is_given else next(rest, "--")
+            if not is_given and value.startswith("--"):
+                return f"{name}: its value is missing; give {name}=VALUE."
+            if wanted := _find_wanted(flags[name], value):
+                return f"{name}={value}: give {wanted}."
+    return f"{' '.join(strays or args)}: no flag; --help lists what can be given."
+
+
+def _find_wanted(hint: Any, value: str) -> str | None:
+    """Says what a flag takes, if that is a number and the value is none."""
+    kinds = (hint, *typing.get_args(hint))
+    words = [word for kind in kinds[1:] for word in typing.get_args(kind)]
+    for number, what in ((int, "a whole number"), (float, "a number")):
+        if number in kinds and value not in words:
+            try:
+                number(value)
+            except ValueError:
+                return " or ".join([*words, what])
+    return None
 
 
 DataDir = Annotated[
@@ -246,9 +318,9 @@ def check(config: Config) -> None:
     Raises:
         UsageError: names the first flag at fault, its value and the remedy.
     """
-    _check_choice("--reg", config.reg, tuple(REGULARIZERS))
-    _check_choice("--dataset", config.dataset, datasets.CHOICES)
-    _check_choice("--dtype", config.dtype, DTYPES)
+    check_choice("--reg", config.reg, list(REGULARIZERS))
+    check_choice("--dataset", config.dataset, datasets.CHOICES)
+    check_choice("--dtype", config.dtype, DTYPES)
     for name, count in (
         ("--seeds", config.seeds),
         ("--seeds-at-once", config.at_once),
@@ -269,8 +341,10 @@ def check(config: Config) -> None:
         ("--learning-rate", config.learning_rate),
         ("--weight-decay", config.weight_decay),
     ):
-        if value is not None and not 0 <= value < math.inf:
-            raise UsageError(f"{name}={value}: give a finite number of 0 or more.")
+        if value is not None and not 0 <= value <= LARGEST:
+            raise UsageError(
+                f"{name}={value}: give a finite number of 0 or more, up to {LARGEST}."
+            )
     if config.resume and config.out is None:
         raise UsageError("--resume: name the folder of the run, --out=DIR.")
     if config.resume and config.distributed:
@@ -278,14 +352,23 @@ def check(config: Config) -> None:
             "--resume: --distributed keeps no checkpoints; start the run anew, in "
             "another folder."
         )
-    if config.rate is not None and not 0 <= config.rate < 1:
+    if config.rate is not None and not is_rate(config.rate):
         raise UsageError(f"--rate={config.rate}: give a number of 0 or more, below 1.")
     _check_unused(config)
 
 
-def _check_choice(flag: str, value: str, choices: tuple[str, ...]) -> None:
+def is_rate(value: float) -> bool:
+    """Says if dropout can take a rate: below 1 in float32, too."""
+    return 0 <= value <= 1 and bool(np.float32(value) < 1)
+
+
+def check_choice(flag: str, value: str, choices: Sequence[str]) -> None:
+    """Refuses what is none of the choices, and names the nearest."""
     if value not in choices:
-        raise UsageError(f"{flag}={value}: choose one of {', '.join(choices)}.")
+        raise UsageError(
+            f"{flag}={value}: choose one of {', '.join(choices)}"
+            f"{nearest(value, choices)}."
+        )
 
 
 def _check_unused(config: Config) -> None:

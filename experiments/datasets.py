@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from experiments import caches
+from experiments.choices import nearest
 from experiments.files import replacing
 
 CHOICES = ("auto", "cifar10", "digits")
@@ -122,6 +123,7 @@ def load(name: str = "auto", data_dir: str | None = None) -> Dataset:
     if name not in CHOICES:
         raise DatasetError(
             f"--dataset={name}: no such dataset; choose one of {', '.join(CHOICES)}"
+            f"{nearest(name, CHOICES)}"
         )
     if name == "digits":
         return _load_digits()

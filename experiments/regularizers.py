@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from experiments.choices import nearest
 from sounddrop_jax import (
     AphexNoiseLayer,
     GaussianNoiseLayer,
@@ -90,22 +91,26 @@ def check_settings(reg: str, settings: Mapping[str, object]) -> None:
         ValueError: exponent=2: water has no such setting; it has mode.
     """
     if reg not in REGULARIZERS:
-        raise ValueError(f"reg={reg!r}: choose one of {', '.join(REGULARIZERS)}.")
+        raise ValueError(
+            f"reg={reg!r}: choose one of {', '.join(REGULARIZERS)}"
+            f"{nearest(reg, REGULARIZERS)}."
+        )
     parameters = inspect.signature(REGULARIZERS[reg].prepare).parameters.values()
     names = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
     for name, value in settings.items():
         if name not in names:
             raise ValueError(
                 f"{name}={value!r}: {reg} has no such setting; it has "
-                f"{', '.join(names) or 'none'}."
+                f"{', '.join(names) or 'none'}{nearest(name, names)}."
+            )
+        if name in _CHOICES and value not in _CHOICES[name]:
+            raise ValueError(
+                f"{name}={value!r}: {reg} takes one of {', '.join(_CHOICES[name])}"
+                f"{nearest(str(value), _CHOICES[name])}."
             )
         is_good, remedy = _VALUES.get(name, (lambda value: True, ""))
         if not is_good(value):
             raise ValueError(f"{name}={value!r}: {reg} takes {remedy}.")
-
-
-def _one_of(names: Sequence[str]) -> tuple[Callable[[Any], bool], str]:
-    return lambda value: value in names, f"one of {', '.join(names)}"
 
 
 def _is_exponent(value: Any) -> bool:
@@ -113,12 +118,11 @@ def _is_exponent(value: Any) -> bool:
     return type(value) in (int, float) and -3 <= value <= 3
 
 
+_CHOICES = {"mode": MODES, "surrogate": tuple(SURROGATES)}
 _VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "mode": _one_of(MODES),
     "shared": (lambda value: isinstance(value, bool), "true or false"),
     "exponent": (_is_exponent, "a number from -3 to 3"),
     "audio": (lambda value: isinstance(value, str | None), "the path of a recording"),
-    "surrogate": _one_of(tuple(SURROGATES)),
 }
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import tyro
 
 from experiments import datasets, files, page, store, terminal, verdict
-from experiments.configs import UsageError, exit_codes, flag
+from experiments.configs import UsageError, exit_codes, flag, read_flags
 from experiments.store import Study
 from sounddrop_jax import statistics
 
@@ -47,7 +47,7 @@ class ReportConfig:
 def main() -> None:
     """Runs the command line; bad input ends it with one line and exit code 2."""
     with exit_codes(interrupted="no report was written."):
-        config = tyro.cli(
+        config = read_flags(
             ReportConfig,
             prog="python -m experiments.report",
             description=DESCRIPTION,

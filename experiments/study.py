@@ -20,7 +20,6 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from flax import nnx
 from rich.console import Console
 
@@ -37,7 +36,7 @@ from experiments import (
     terminal,
     verdict,
 )
-from experiments.configs import DataDir, UsageError, exit_codes, flag
+from experiments.configs import DataDir, UsageError, exit_codes, flag, read_flags
 from experiments.datasets import Dataset
 from experiments.fourier import add_fourier_noise
 from experiments.models import FEATURES
@@ -124,7 +123,7 @@ class Questions(NamedTuple):
 def main() -> None:
     """Runs the command line; bad input ends it with one line and exit code 2."""
     with exit_codes(interrupted="what is done is kept; the same command goes on."):
-        config = tyro.cli(
+        config = read_flags(
             StudyConfig,
             prog="python -m experiments.study",
             description=DESCRIPTION,

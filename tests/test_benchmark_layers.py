@@ -127,6 +127,32 @@ def test_results_that_cannot_be_written_end_in_one_line(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([], "benchmark=: choose one of layer, ensemble."),
+        (["layr"], "benchmark=layr: choose one of layer, ensemble (did you mean"),
+        (["layer", "--rounds=x"], "--rounds=x: give a whole number."),
+        (["ensemble", "--seconds"], "--seconds: its value is missing"),
+    ],
+    ids=str,
+)
+def test_bad_arguments_get_one_line(arguments, line, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as exit:
+        command(monkeypatch, *arguments)
+    assert exit.value.code == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith(f"error: {line}")
+
+
+def test_help_names_both_benchmarks(monkeypatch, capsys):
+    with pytest.raises(SystemExit) as exit:
+        command(monkeypatch, "--help")
+    assert exit.value.code == 0
+    printed = capsys.readouterr()
+    assert "layer" in printed.out and "ensemble" in printed.out and not printed.err
+
+
 def test_the_command_prints_tables_and_writes_a_file(
     small, monkeypatch, tmp_path, capsys
 ):

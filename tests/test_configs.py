@@ -12,8 +12,19 @@ from pathlib import Path
 import pytest
 import tyro
 
-from experiments.configs import Config, Interrupted, UsageError, check, exit_codes
+from experiments.benchmark_ensembles import EnsembleConfig
+from experiments.benchmark_layers import LayerConfig
+from experiments.configs import (
+    Config,
+    Interrupted,
+    UsageError,
+    check,
+    exit_codes,
+    read_flags,
+)
 from experiments.regularizers import REGULARIZERS
+from experiments.report import ReportConfig
+from experiments.study import StudyConfig
 
 ROOT = Path(__file__).parents[1]
 FLAGS = (
@@ -102,6 +113,9 @@ def test_what_can_be_run_passes(good):
 BAD = [
     # flags, the flag and value that the message names, and a part of the remedy
     ({"reg": "watr"}, "--reg=watr", ", ".join(REGULARIZERS)),
+    ({"reg": "watr"}, "--reg=watr", "did you mean water?"),
+    ({"dataset": "cifar100"}, "--dataset=cifar100", "did you mean cifar10?"),
+    ({"dtype": "bfloat"}, "--dtype=bfloat", "did you mean bfloat16?"),
     ({"reg": ""}, "--reg=", "water"),
     ({"dataset": "cifar100"}, "--dataset=cifar100", "auto, cifar10, digits"),
     ({"dtype": "float16"}, "--dtype=float16", "float32, bfloat16"),
@@ -121,12 +135,19 @@ BAD = [
     ({"intensity": math.nan}, "--intensity=nan", "finite"),
     ({"intensity": math.inf}, "--intensity=inf", "finite"),
     ({"reg": "gaussian", "intensity": -1e-9}, "--intensity=-1e-09", "0 or more"),
+    # More than float32 holds, or bfloat16.
+    ({"intensity": 1e39}, "--intensity=1e+39", "up to 3.38e+38"),
+    ({"intensity": 3.4e38}, "--intensity=3.4e+38", "up to 3.38e+38"),
+    ({"learning_rate": 1e39}, "--learning-rate=1e+39", "up to 3.38e+38"),
+    ({"weight_decay": 1e39}, "--weight-decay=1e+39", "up to 3.38e+38"),
     ({"learning_rate": math.nan}, "--learning-rate=nan", "finite"),
     ({"learning_rate": -0.1}, "--learning-rate=-0.1", "0 or more"),
     ({"learning_rate": math.inf}, "--learning-rate=inf", "finite"),
     ({"weight_decay": -0.1}, "--weight-decay=-0.1", "0 or more"),
     ({"weight_decay": math.nan}, "--weight-decay=nan", "finite"),
     ({"reg": "dropout", "rate": 1.0}, "--rate=1.0", "below 1"),
+    ({"reg": "dropout", "rate": 0.999999999}, "--rate=0.999999999", "below 1"),
+    ({"reg": "dropout", "rate": 1e39}, "--rate=1e+39", "below 1"),
     ({"reg": "dropout", "rate": -0.1}, "--rate=-0.1", "below 1"),
     ({"reg": "dropout", "rate": math.nan}, "--rate=nan", "below 1"),
     ({"reg": "dropout", "rate": math.inf}, "--rate=inf", "below 1"),
@@ -153,6 +174,46 @@ def test_what_cannot_be_run_gets_one_line_with_flag_value_and_remedy(
     assert len(message.splitlines()) == 1
     assert message.startswith(f"{named}: ")
     assert remedy in message and message.endswith(".")
+
+
+FAULTS = [
+    # arguments of a command, the one at fault, and a part of the remedy
+    (Config, ["--intensity=abc"], "--intensity=abc", "give a number"),
+    (Config, ["--intensity", "abc"], "--intensity=abc", "give a number"),
+    (Config, ["--rate="], "--rate=", "give a number"),
+    (Config, ["--seeds=two"], "--seeds=two", "give a whole number"),
+    (Config, ["--seed=3", "--seeds=2.5"], "--seeds=2.5", "give a whole number"),
+    (Config, ["--steps_per_epoch=x"], "--steps-per-epoch=x", "give a whole number"),
+    (Config, ["--seeds-at-once=x"], "--seeds-at-once=x", "auto or a whole number"),
+    (Config, ["--epochs"], "--epochs", "--epochs=VALUE"),
+    (Config, ["--out", "--resume"], "--out", "--out=VALUE"),
+    (Config, ["--resume=3"], "--resume=3", "give --resume."),
+    (Config, ["--seed5=3"], "--seed5=3", "did you mean --seed?"),
+    (Config, ["--speed"], "--speed", "did you mean --seed?"),
+    (Config, ["--xyz"], "--xyz", "no such flag; --help"),
+    (Config, ["x"], "x", "--help"),
+    (Config, ["--seeds", "3", "4"], "4", "--help"),
+    (StudyConfig, ["--seeds=x"], "--seeds=x", "give a whole number"),
+    (StudyConfig, ["--plna=x"], "--plna=x", "did you mean --plan?"),
+    (ReportConfig, ["a", "--ot=b"], "--ot=b", "did you mean --out?"),
+    (ReportConfig, ["--folders=a"], "--folders=a", "--help"),
+    (LayerConfig, ["--rounds=x"], "--rounds=x", "give a whole number"),
+    (EnsembleConfig, ["--seconds=x"], "--seconds=x", "give a number"),
+    (EnsembleConfig, ["--max-seed=3"], "--max-seed=3", "did you mean --max-seeds?"),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "args", "named", "remedy"), FAULTS, ids=[str(row[1]) for row in FAULTS]
+)
+def test_what_is_no_flag_or_no_value_gets_one_line(kind, args, named, remedy, capsys):
+    with pytest.raises(UsageError) as error:
+        read_flags(kind, prog="command", args=args)
+    message = str(error.value)
+    assert len(message.splitlines()) == 1
+    assert message.startswith(f"{named}: ")
+    assert remedy in message and message.endswith(".")
+    assert capsys.readouterr() == ("", "")
 
 
 def test_every_unused_strength_is_refused():

@@ -190,6 +190,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"rule": None}, "rule is missing", "add it"),
     ({"rule": ["a"]}, "rule=['a']", "type str"),
     ({"dataset": "cifar100"}, "dataset='cifar100'", "auto, cifar10, digits"),
+    ({"dataset": "cifar100"}, "dataset='cifar100'", "did you mean cifar10?"),
     ({"dataset": "a\nb"}, r"dataset='a\nb'", "auto, cifar10, digits"),
     ({"outcome": "loss"}, "outcome='loss'", "accuracy, nll, brier"),
     ({"outcome": []}, "outcome=[]", "type str"),
@@ -206,6 +207,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"alpha": True}, "alpha=True", "type int | float"),
     ({"alpha": 10**400}, "alpha=1000", "float32"),
     ({"alhpa": 0.05}, "alhpa", "known are alpha, arms"),
+    ({"alhpa": 0.05}, "alhpa", "did you mean alpha?"),
     ({"a\nb": 1}, r"'a\nb'", "leave it out"),
     # Training and robustness
     ({"training": 3}, "training=3", "type dict"),
@@ -238,6 +240,9 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"arms.none.reg": ["none"]}, "arms.none.reg=['none']", "type str"),
     ({"arms.none.reg": "wind"}, "arms.none.reg='wind'", "none, dropout"),
     ({"arms.none.reg": "wind"}, "arms.none.reg='wind'", "--module"),
+    ({"arms.none.reg": "watr"}, "arms.none.reg='watr'", "did you mean water?"),
+    ({"arms.water.mod": "x"}, "arms.water.mod='x'", "did you mean mode?"),
+    ({"arms.water.mode": "aditive"}, "arms.water.mode='aditive'", "mean additive?"),
     ({"arms.none.reg": "a\nb"}, r"arms.none.reg='a\nb'", "none, dropout"),
     ({"arms.none.rate": 0.1}, "arms.none.rate=0.1", "no such setting"),
     ({"arms.water.rate": 0.1}, "arms.water.rate=0.1", "it has mode"),
@@ -258,6 +263,9 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"arms.water.intensity": [1, 2, 1.0]}, "arms.water.intensity=[1, 2", "once"),
     ({"arms.water.intensity": [0.0, -0.0]}, "arms.water.intensity=[0.0", "once"),
     ({"arms.dropout.rate": 1}, "arms.dropout.rate=1", "below 1"),
+    ({"arms.dropout.rate": 0.999999999}, "arms.dropout.rate=0.9999", "below 1"),
+    ({"arms.dropout.rate": 10**400}, "arms.dropout.rate=1000", "below 1"),
+    ({"arms.water.intensity": 3.4e38}, "arms.water.intensity=3.4e+38", "float32"),
     ({"arms.dropout.rate": [0.1, 1.0]}, "arms.dropout.rate=1.0", "below 1"),
     ({"arms.dropout.rate": -0.1}, "arms.dropout.rate=-0.1", "0 or more"),
     ({"arms.None": {"reg": "none"}}, "arms.None", "give another name"),
@@ -272,6 +280,11 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
         {"comparisons": [["none", "water"], ["wind", "water"]]},
         "comparisons: there is no arm 'wind'",
         "none, dropout, water",
+    ),
+    (
+        {"comparisons": [["watr", "none"]]},
+        "comparisons: there is no arm 'watr'",
+        "did you mean water?",
     ),
     (
         {"comparisons": [["none", "none"]]},
@@ -339,11 +352,12 @@ def test_what_cannot_be_run_gets_one_line_with_entry_value_and_remedy(
         (b"seeds = = 3", "not TOML (", "line 1"),
         (b"seeds = 1" + 5000 * b"0", "not TOML (", "correct it"),
         (b"x = " + 9999 * b"[", "not TOML (", "correct it"),
-        (b"question = '\xff'", "cannot be read (not UTF-8 text)", ", ".join(OWN)),
+        (b"question = '\xff'", "cannot be read (not UTF-8 text)", "save it as UTF-8"),
+        ("x = 1".encode("utf-16"), "cannot be read (not UTF-8 text)", "as UTF-8"),
         (None, "cannot be read (No such file", ", ".join(OWN)),
         ("folder", "cannot be read (Is a directory)", ", ".join(OWN)),
     ],
-    ids=["not TOML", "5,000 digits", "deep", "not UTF-8", "missing", "a folder"],
+    ids=["not TOML", "digits", "deep", "not UTF-8", "UTF-16", "missing", "a folder"],
 )
 def test_a_file_that_holds_no_plan_gets_one_line(tmp_path, content, named, remedy):
     path = tmp_path / "mine.toml"
@@ -357,6 +371,19 @@ def test_a_file_that_holds_no_plan_gets_one_line(tmp_path, content, named, remed
     assert len(message.splitlines()) == 1
     assert message.startswith(f"--plan={path}: {named}")
     assert remedy in message and message.endswith(".")
+
+
+def test_the_plan_that_was_meant_is_named():
+    with pytest.raises(UsageError, match=r"did you mean claim\?\)\.$"):
+        plans.load("clam")
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_other_editors_files_are_read(mark, end, tmp_path):
+    text = (plans.FOLDER / "smoke.toml").read_bytes()
+    (tmp_path / "smoke.toml").write_bytes(mark + text.replace(b"\n", end))
+    assert plans.load(str(tmp_path / "smoke.toml")) == plans.load("smoke")
 
 
 def test_a_file_of_ones_own_is_called_by_its_name(tmp_path):
