@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from experiments import datasets
-from experiments.configs import DTYPES, UsageError
+from experiments.choices import nearest
+from experiments.configs import DTYPES, LARGEST, UsageError, is_rate
 from experiments.regularizers import REGULARIZERS, check_settings
 
 FOLDER = Path(__file__).parent
 STRENGTHS = ("intensity", "rate")
 OUTCOMES = ("accuracy", "nll", "brier", "ece", "corruption_error")
 MOST_SEEDS = 10_000
-LARGEST = 3.4e38  # of float32, in which everything is computed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,12 +134,16 @@ def load(name: str) -> Plan:
     if name in own:
         path = FOLDER / f"{name}.toml"
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        # Some editors begin a file with the mark of UTF-8, which TOML does not know.
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
         raise UsageError(
-            f"--plan={name}: cannot be read ({why}); give the path of a TOML file, or "
-            f"one of {', '.join(own)}."
+            f"--plan={name}: cannot be read ({error.strerror}); give the path of a "
+            f"TOML file, or one of {', '.join(own)}{nearest(name, own)}."
+        ) from None
+    except UnicodeDecodeError:
+        raise UsageError(
+            f"--plan={name}: cannot be read (not UTF-8 text); save it as UTF-8."
         ) from None
     except (ValueError, RecursionError) as error:
         raise UsageError(f"--plan={name}: not TOML ({error}); correct it.") from None
@@ -252,7 +256,8 @@ def _parse_arm(name: str, table: "_Table", is_done: bool) -> Arm:
     if reg not in REGULARIZERS:
         raise UsageError(
             f"{table.where}reg={reg!r}: unknown; choose one of "
-            f"{', '.join(REGULARIZERS)}, or register it (--module)."
+            f"{', '.join(REGULARIZERS)}{nearest(reg, REGULARIZERS)}, or register it "
+            "(--module)."
         )
     recipe = REGULARIZERS[reg]
     strengths = recipe.default
@@ -260,16 +265,16 @@ def _parse_arm(name: str, table: "_Table", is_done: bool) -> Arm:
         strengths = table.take(recipe.strength, int | float | list, recipe.default)
     strengths = strengths if isinstance(strengths, list) else [strengths]
     for strength in strengths:
-        is_rate = recipe.strength == "rate"
+        below_1 = recipe.strength == "rate"
         if (
             isinstance(strength, bool)
             or not isinstance(strength, int | float)
             or not 0 <= strength <= LARGEST
-            or (is_rate and strength >= 1)
+            or (below_1 and not is_rate(strength))
         ):
             raise UsageError(
                 f"{table.where}{recipe.strength}={strength!r}: give a finite number of "
-                f"0 or more, {'below 1' if is_rate else 'which float32 can hold'}."
+                f"0 or more, {'below 1' if below_1 else 'which float32 can hold'}."
             )
     if not strengths or len(set(strengths)) < len(strengths):
         raise UsageError(
@@ -312,7 +317,7 @@ def _parse_comparisons(
             if name not in arms:
                 raise UsageError(
                     f"{top.where}comparisons: there is no arm {name!r}; the arms are "
-                    f"{', '.join(arms)}."
+                    f"{', '.join(arms)}{nearest(name, arms)}."
                 )
         if pair[0] == pair[1] or pairs.count(pair) > 1:
             raise UsageError(
@@ -402,7 +407,8 @@ class _Table:
         value = self.take(key, str, default)
         if value not in choices:
             raise UsageError(
-                f"{self.where}{key}={value!r}: choose one of {', '.join(choices)}."
+                f"{self.where}{key}={value!r}: choose one of {', '.join(choices)}"
+                f"{nearest(value, choices)}."
             )
         return value
 
@@ -443,5 +449,5 @@ class _Table:
         for key in self.take_rest():
             raise UsageError(
                 f"{self.where}{key}: unknown; known are "
-                f"{', '.join(sorted(self._asked))}."
+                f"{', '.join(sorted(self._asked))}{nearest(key, self._asked)}."
             )
