@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import AbstractMesh, use_abstract_mesh
 from jax.typing import ArrayLike, DTypeLike
 
 from sounddrop_jax import spectra
@@ -122,8 +123,10 @@ def make_power_law_bank(
         )
     with contextlib.ExitStack() as stack:
         if not isinstance(key, jax.core.Tracer):
-            # At once, even within a transformation: an array, and no part of a program.
+            # At once, even within a transformation: an array, and no part of a program;
+            # nor of the mesh of a `shard_map`.
             stack.enter_context(jax.ensure_compile_time_eval())
+            stack.enter_context(use_abstract_mesh(AbstractMesh((), ())))
         values = spectra.power_law(
             jax.random.key(key) if isinstance(key, int | np.integer) else key,
             (num_entries, *field_shape),
