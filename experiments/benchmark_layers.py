@@ -18,7 +18,7 @@ import numpy as np
 from flax import nnx
 from rich.table import Table
 
-from experiments import runs, terminal
+from experiments import processes, runs, terminal
 from experiments.configs import UsageError, flag
 from sounddrop_jax import (
     AphexNoiseLayer,
@@ -275,6 +275,7 @@ def run_layer(config: LayerConfig) -> dict:
         raise UsageError(f"--rounds={config.rounds}: give a whole number of 1 or more.")
     if config.out is not None:
         check_writable(config.out)
+    processes.start_jax()
     console = terminal.make_console()
     shapes = SHAPES
     if jax.default_backend() != "cpu":

@@ -62,6 +62,7 @@ def main() -> None:
         if config.distributed:
             processes.join()
         processes.share_cores(config.seeds)
+        processes.start_jax()
         try:
             run(config)
         except KeyboardInterrupt:

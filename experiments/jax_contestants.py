@@ -32,8 +32,8 @@ def prepare_ours(folder: str, reg: str, num_seeds: int) -> Prepared:
         reg: the arm, at its default strength.
         num_seeds: networks side by side.
     """
-    _set_up()
     processes.share_cores(num_seeds)
+    _set_up()
     config, dataset = Config(reg=reg), load_dataset(folder)
     trainer = Trainer(
         make_functions(
@@ -245,6 +245,7 @@ def _set_up() -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     # What was compiled in another run is compiled again, because that is timed.
     jax.config.update("jax_enable_compilation_cache", False)
+    processes.start_jax()
 
 
 def _peak_bytes() -> int:

@@ -41,7 +41,10 @@ def join() -> None:
     if address is not None:
         _check_address(address, process_id)
     try:
-        jax.distributed.initialize(num_processes=num_processes, process_id=process_id)
+        with _without_proxies():
+            jax.distributed.initialize(
+                num_processes=num_processes, process_id=process_id
+            )
     # What JAX and the ways in which it finds a cluster raise has no common base.
     except Exception as error:
         reason = str(error).partition("\n")[0].rstrip(".")
@@ -76,6 +79,20 @@ def _check_address(address: str, process_id: int | None) -> None:
                     "let its firewall pass this port."
                 ) from None
         time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def _without_proxies() -> Iterator[None]:
+    """Hides proxies, which are for the web, from gRPC.
+
+    It would ask them for the first process, in vain and without an end.
+    """
+    names = [name for name in os.environ if name.lower().endswith("_proxy")]
+    hidden = {name: os.environ.pop(name) for name in names}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 @contextlib.contextmanager
@@ -130,6 +147,34 @@ def share_cores(num_seeds: int) -> None:
         # Refused once JAX has started, as in a notebook: then it stays as it is.
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", num_devices)
+
+
+def start_jax() -> None:
+    """Starts JAX on the devices that the environment asks for.
+
+    It comes after `join` and `share_cores`. Everything is computed in float32, and so
+    to the same numbers where JAX_ENABLE_X64 is set.
+
+    Raises:
+        UsageError: if there are no such devices.
+    """
+    jax.config.update("jax_enable_x64", False)
+    try:
+        jax.devices()
+    # JAX only asserts that it has a device where it knows a platform and finds none.
+    except (RuntimeError, AssertionError) as error:
+        names = [n for n in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME") if os.environ.get(n)]
+        asked = ", ".join(f"{name}={os.environ[name]}" for name in names) or "JAX"
+        reason = str(error).partition("\n")[0].partition(" (set JAX_PLATFORMS")[0]
+        message = (
+            f"{asked}: no such device can be used here ({reason or 'none was found'}); "
+            "set JAX_PLATFORMS=cpu, or leave the choice to JAX."
+        )
+        if jax.distributed.is_initialized():
+            # At once: the others, which may have their devices, cannot be told.
+            print(f"error: {message}", file=sys.stderr, flush=True)
+            os._exit(2)
+        raise UsageError(message) from None
 
 
 def make_mesh(num_seeds: int) -> Mesh | None:

@@ -159,6 +159,7 @@ def run(config: StudyConfig) -> Path:
     out = config.out or Path("studies", plan.name)
     # As many devices as there are cores: batches are made to be shared by all.
     processes.share_cores(len(plan.seeds) * (os.cpu_count() or 1))
+    processes.start_jax()
     environment = runs.environment()  # of the code that runs, whatever changes later
     # Before the store is made, as an arm's recording or strengths may be at fault.
     noises = {}

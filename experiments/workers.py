@@ -80,6 +80,7 @@ def start_team(
 
     Raises:
         WorkerError: if a worker fails, here or in a turn.
+        UsageError: if one says that the user can help it.
     """
     members: list[subprocess.Popen] = []
     try:
@@ -183,9 +184,9 @@ def serve() -> None:
             turn = Turn(amount, seconds, prepared.peak_bytes())
             print(json.dumps(turn._asdict()), file=messages)
     except Exception as error:
-        message = f"{type(error).__name__}: {error}".partition("\n")[0]
+        failure = {"type": type(error).__name__, "error": str(error).partition("\n")[0]}
         with contextlib.suppress(OSError):
-            print(json.dumps({"error": message}), file=messages)
+            print(json.dumps(failure), file=messages)
 
 
 def _send(member: subprocess.Popen, message: Any) -> None:
@@ -202,7 +203,11 @@ def _receive(member: subprocess.Popen) -> dict:
         raise WorkerError(f"a worker ended, exit code {member.wait()}")
     message = json.loads(line)
     if "error" in message:
-        raise WorkerError(message["error"])
+        if message["type"] == "UsageError":
+            from experiments.configs import UsageError  # which loads JAX
+
+            raise UsageError(message["error"])
+        raise WorkerError(f"{message['type']}: {message['error']}")
     return message
 
 

@@ -53,6 +53,7 @@ def run_processes(*commands, num_devices: int | None = None) -> list[End]:
     if len(commands) > 1:
         values = (f"localhost:{free_port()}", str(len(commands)))
         environment |= dict(zip(BY_HAND, values, strict=False))
+        environment["http_proxy"] = "http://localhost:1"  # where nobody answers
     with contextlib.ExitStack() as stack:
         started = []
         for index, flags in enumerate(commands):
@@ -242,6 +243,23 @@ def test_a_first_process_that_answers_late_is_joined(monkeypatch):
         set_by_hand(monkeypatch, address, "2", "1")
         processes.join()
     assert joined == [{"num_processes": 2, "process_id": 1}]
+
+
+@pytest.mark.parametrize(
+    "name", ["http_proxy", "https_proxy", "grpc_proxy", "no_proxy", "ALL_PROXY"]
+)
+def test_proxies_are_hidden_while_the_processes_join(name, monkeypatch):
+    # gRPC asks them for the first process, and JAX warns of them.
+    seen = []
+    monkeypatch.setattr(
+        jax.distributed, "initialize", lambda **k: seen.append(os.environ.get(name))
+    )
+    for each in BY_HAND:
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setenv(name, "http://localhost:1")
+    processes.join()
+    assert seen == [None]
+    assert os.environ[name] == "http://localhost:1"  # for whoever loads data
 
 
 def test_what_a_launcher_knows_is_left_to_jax(monkeypatch):

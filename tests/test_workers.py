@@ -38,6 +38,12 @@ def prepare_nothing():
     raise FileNotFoundError("there is nothing\nto prepare")
 
 
+def prepare_bad_input():
+    from experiments.configs import UsageError  # which loads JAX
+
+    raise UsageError("JAX_PLATFORMS=x: set another.")
+
+
 def prepare_the_end():
     os._exit(3)
 
@@ -83,6 +89,16 @@ def test_a_worker_that_cannot_start_says_why(name, message):
     with (
         pytest.raises(WorkerError, match=f"^{message}$"),
         start_team(f"{HERE}:{name}", {}),
+    ):
+        pass
+
+
+def test_what_a_user_can_help_is_said_as_it_is():
+    from experiments.configs import UsageError
+
+    with (
+        pytest.raises(UsageError, match="^JAX_PLATFORMS=x: set another.$"),
+        start_team(f"{HERE}:prepare_bad_input", {}),
     ):
         pass
 

@@ -1,0 +1,192 @@
+"""What all commands have in common: how they start, and what they say if not."""
+
+import ast
+import importlib
+import importlib.metadata
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import jax
+import pytest
+
+import experiments
+from experiments import __main__ as listing
+from experiments import cifar, processes
+from experiments.configs import UsageError
+
+ROOT = Path(__file__).parents[1]
+# Of which nothing is trained.
+PLAN = """
+question = "Does it start?"
+rule = "It does not."
+dataset = "digits"
+seeds = 2
+comparisons = [["none", "water"]]
+[regimes.short]
+epochs = 1
+[arms.none]
+reg = "none"
+[arms.water]
+reg = "water"
+"""
+EVERY_COMMAND = """
+import sys
+from experiments import benchmark, cifar, study
+for main, *flags in (
+    (cifar.main, "--dataset=digits", "--out=out"),
+    (study.main, "--plan=plan.toml", "--out=out"),
+    (benchmark.main, "layer", "--out=out"),
+    (benchmark.main, "ensemble", "--dataset=digits", "--out=out"),
+):
+    sys.argv = ["command", *flags]
+    try:
+        main()
+    except SystemExit as exit:
+        print(exit.code)
+"""
+
+
+def test_every_command_names_a_platform_that_is_not_there(tmp_path):
+    (tmp_path / "plan.toml").write_text(PLAN)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", EVERY_COMMAND],
+        cwd=tmp_path,
+        env={**os.environ, "JAX_PLATFORMS": "none_such", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["2"] * 4, done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == 4
+    for line in lines:
+        assert line.startswith("error: JAX_PLATFORMS=none_such: no such device")
+        assert line.endswith("set JAX_PLATFORMS=cpu, or leave the choice to JAX.")
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.toml"]
+
+
+@pytest.fixture(params=[AssertionError(), RuntimeError("It broke. (set JAX_PLATFORMS")])
+def no_device(request, monkeypatch):
+    """JAX raises what it does where a platform has no device, or cannot be started."""
+
+    def refuse():
+        raise request.param
+
+    monkeypatch.setattr(jax, "devices", refuse)
+    return "It broke." if str(request.param) else "none was found"
+
+
+def test_a_platform_without_a_device_is_named(no_device, monkeypatch):
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    with pytest.raises(UsageError, match="^JAX: no such device "):
+        processes.start_jax()
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    with pytest.raises(UsageError) as error:
+        processes.start_jax()
+    reason = f"no such device can be used here ({no_device}); set JAX_PLATFORMS=cpu"
+    assert str(error.value).startswith(f"JAX_PLATFORMS=cuda: {reason}")
+
+
+def test_one_of_several_processes_without_a_device_leaves_at_once(
+    no_device, monkeypatch, capsys
+):
+    def leave(code):
+        raise SystemExit(code)  # as no code runs after os._exit
+
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(os, "_exit", leave)
+    with pytest.raises(SystemExit, match="2"):
+        processes.start_jax()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and no_device in line
+
+
+@pytest.mark.skipif(
+    jax.default_backend() != "cpu", reason="sums on accelerators may vary in order"
+)
+def test_with_64_bits_a_run_gives_the_same_numbers(tmp_path, monkeypatch):
+    runs = []
+    for x64 in (False, True):
+        out = tmp_path / str(x64)
+        flags = ["--dataset=digits", "--reg=dropout", "--epochs=1", f"--out={out}"]
+        monkeypatch.setattr(sys, "argv", ["cifar", *flags, "--steps-per-epoch=2"])
+        jax.config.update("jax_enable_x64", x64)
+        try:
+            cifar.main()
+        finally:
+            jax.config.update("jax_enable_x64", False)
+        runs.append(json.loads((out / "result.json").read_text())["runs"])
+    assert runs[0] == runs[1]
+
+
+# What is not installed
+
+
+@pytest.fixture
+def as_command(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["-m"])  # as Python does
+
+
+def test_what_is_not_installed_is_named_before_anything_starts(
+    as_command, monkeypatch, capsys
+):
+    importlib.reload(experiments)
+    for name in ("matplotlib", "sklearn"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(SystemExit) as exit:
+        importlib.reload(experiments)
+    assert exit.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "error: needs matplotlib, sklearn: pip install -e '.[experiments]'"
+    # Python imports what there is.
+    monkeypatch.setattr(sys, "argv", ["script.py"])
+    importlib.reload(experiments)
+
+
+def test_a_command_says_so_itself(tmp_path):
+    # Imported before anything else is.
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['tyro'] = None")
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.cifar"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: needs tyro: pip install -e '.[experiments]'\n"
+
+
+def test_what_commands_need_is_what_the_extra_installs():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = {
+        re.match(r"[\w-]+", requirement)[0].lower()  # type: ignore[index]
+        for name in ("audio", "statistics", "experiments")
+        for requirement in extras[name]
+    } - {"sounddrop_jax"}
+    packages = importlib.metadata.packages_distributions()
+    found = {name.lower() for each in experiments.NEEDED for name in packages[each]}
+    assert wanted <= found and len(wanted) == len(experiments.NEEDED)
+
+
+# Which there are
+
+
+def test_the_list_names_every_command():
+    commands = {
+        path.stem
+        for path in (ROOT / "experiments").glob("[a-z]*.py")
+        if (ast.get_docstring(ast.parse(path.read_text())) or "").startswith("One comm")
+    }
+    assert commands == {"cifar", "study", "report", "benchmark"}
+    listed = re.findall(r"^python -m experiments\.(\w+) +\w", listing.COMMANDS, re.M)
+    assert set(listed) == commands
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.stdout, done.returncode) == (f"{listing.COMMANDS}\n", 0)
