@@ -203,7 +203,7 @@ def gather(tree: Any) -> Any:
     """
 
     def gather_leaf(leaf):
-        if leaf.is_fully_addressable:
+        if getattr(leaf, "is_fully_addressable", True):
             return np.asarray(leaf)
         from jax.experimental import multihost_utils  # which loads much more
 
@@ -328,10 +328,14 @@ def free_memory(device: jax.Device) -> int | None:
 
 
 def _num_seeds(tree: Any) -> int:
-    sizes = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(tree)}
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(tree)]
+    sizes = {shape[0] if shape else 0 for shape in shapes}
     if len(sizes) != 1 or 0 in sizes:
+        hint = ""
+        if () in shapes:
+            hint = "; a list of keys or numbers is none, and jnp.stack makes one of it"
         raise ValueError(
             "Every array of seeds has one leading axis of the same length, 1 or more, "
-            f"but the lengths are {sorted(sizes)}."
+            f"but the lengths are {sorted(sizes)}{hint}."
         )
     return sizes.pop()

@@ -2,9 +2,11 @@
 
 Scores have a leading axis of seeds, `[S]` or `[S, ...]`, and entry k of both arms comes
 from the same seed; whatever axes follow are compared one by one. Differences are scores
-minus baseline. SciPy is imported when a function needs it.
+minus baseline. What is masked is refused as NaN is. SciPy is imported when a function
+needs it.
 """
 
+import difflib
 import importlib
 import math
 import warnings
@@ -213,7 +215,9 @@ def mean_interval(
     """
     differences, resolution = _differences(scores, baseline)
     if method not in METHODS:
-        raise ValueError(f"method must be one of {METHODS}, not {method!r}.")
+        meant = difflib.get_close_matches(str(method), METHODS, n=1)
+        hint = f"; did you mean {meant[0]!r}?" if meant else "."
+        raise ValueError(f"method must be one of {METHODS}, not {method!r}{hint}")
     tail = _tail(confidence)
     if (num_resamples + 1) * tail < 1:
         raise ValueError(
@@ -324,7 +328,7 @@ def smallest_p_value(num_seeds: int) -> float:
         >>> smallest_p_value(8)
         0.0078125
     """
-    return max(2.0 ** (1 - min(num_seeds, 64)), 1 / NUM_FLIPS)
+    return max(2.0 ** (1 - min(int(num_seeds), 64)), 1 / NUM_FLIPS)
 
 
 def improvement_probability(
@@ -391,19 +395,20 @@ def holm(p_values: ArrayLike) -> np.ndarray:
         The adjusted p-values, float64, in the same order and shape, at most 1.
 
     Raises:
-        ValueError: if there are none, or one is NaN or outside [0, 1].
+        ValueError: if there are none, or one is masked, NaN or outside [0, 1].
 
     Example:
         >>> holm([0.01, 0.04, 0.03])
         array([0.03, 0.06, 0.06])
     """
-    p_values = np.asarray(p_values, np.float64)
+    given = np.ma.asarray(p_values)
+    p_values = np.asarray(given.data, np.float64)
     if p_values.ndim == 0 or len(p_values) == 0:
         raise ValueError(
             f"A family needs p-values [M], at least one, but has shape "
             f"{p_values.shape}; put them along the first axis."
         )
-    wrong = ~((p_values >= 0) & (p_values <= 1))
+    wrong = ~((p_values >= 0) & (p_values <= 1)) | np.ma.getmaskarray(given)
     if wrong.any():
         raise ValueError(
             f"p-values lie in [0, 1], but those at {_places(wrong)} do not; leave out "
@@ -501,7 +506,7 @@ def _differences(scores: ArrayLike, baseline: ArrayLike) -> tuple[Any, Any]:
 
     Two accuracies that lie equally far apart on paper may differ in the last bit.
     """
-    arms = {"scores": np.asarray(scores), "baseline": np.asarray(baseline)}
+    arms = {"scores": np.ma.asarray(scores), "baseline": np.ma.asarray(baseline)}
     shapes = {name: arm.shape for name, arm in arms.items()}
     if shapes["scores"] != shapes["baseline"]:
         raise ValueError(
@@ -515,17 +520,18 @@ def _differences(scores: ArrayLike, baseline: ArrayLike) -> tuple[Any, Any]:
         )
     precision = 0.0
     for name, arm in arms.items():
-        wrong = ~np.isfinite(arm.astype(np.float64))
+        # What is masked has a number beneath, which means nothing.
+        wrong = ~np.isfinite(arm.data.astype(np.float64)) | np.ma.getmaskarray(arm)
         if wrong.any():
             raise ValueError(
-                f"{name} hold NaN or infinity at {_places(wrong)}; run these seeds "
-                "again, or leave them out of both arms and say so."
+                f"{name} hold NaN or infinity, or are masked, at {_places(wrong)}; run "
+                "these seeds again, or leave them out of both arms and say so."
             )
         floating = jnp.issubdtype(arm.dtype, jnp.floating)
         precision = max(
             precision, float(jnp.finfo(arm.dtype if floating else float).eps)
         )
-    first, second = (arm.astype(np.float64) for arm in arms.values())
+    first, second = (arm.data.astype(np.float64) for arm in arms.values())
     size = (np.abs(first) + np.abs(second)).max(axis=0)
     # Twice what correctly rounded scores need.
     return first - second, 2 * precision * size

@@ -520,6 +520,17 @@ def test_a_recording_without_noise_is_refused(waveform, message):
         make_recording_bank(waveform)
 
 
+def test_float64_stays_float64():
+    with jax.enable_x64(True):
+        key = jax.random.key(0)
+        drawn = make_power_law_bank(key, (8, 4), num_entries=64, dtype=jnp.float64)
+        recorded = make_recording_bank(SOUND, dtype=jnp.float64)
+        for bank in (drawn, recorded):
+            assert bank.values.dtype == jnp.float64
+            window = sample_window(key, bank, (2, 8, 4))
+            assert window.dtype == jnp.float64 and np.isin(window, bank.values).all()
+
+
 def test_a_bank_is_shown_in_short_whatever_jax_puts_in_it():
     bank = NoiseBank(jnp.zeros((4, 3), jnp.bfloat16))
     assert repr(bank) == "NoiseBank(bfloat16[4, 3])"

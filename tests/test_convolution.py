@@ -135,6 +135,27 @@ def test_gradients_of_gradients_equal_those_of_jax(argument, shape):
     assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_nothing_is_promoted(channels, dtype):
+    with (
+        jax.enable_x64(dtype == jnp.float64),
+        jax.numpy_dtype_promotion("strict"),
+        jax.numpy_rank_promotion("raise"),
+    ):
+        inputs = normal((2, 3, 6, 6, channels), dtype=dtype)
+        kernel = normal((2, 3, 3, channels, 4), dtype=dtype)
+
+        def total(inputs, kernel):
+            return plain(conv_general_dilated, inputs, kernel).sum()
+
+        for gradient in (jax.grad(total, (0, 1)), jax.value_and_grad(total, 1)):
+            jax.tree.map(
+                lambda leaf: np.testing.assert_equal(leaf.dtype, jnp.dtype(dtype)),
+                jax.vmap(gradient)(inputs, kernel),
+            )
+
+
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_low_precision_keeps_its_dtype(dtype):
     arrays = (INPUTS, KERNEL, normal((3, 7, 5, 6), seed=2))

@@ -242,11 +242,39 @@ def test_axes_that_are_none_are_refused(in_axes):
     [
         ((jnp.zeros(3), jnp.zeros(4)), r"\[3, 4\]"),
         ((jnp.zeros(0), jnp.zeros(0)), r"\[0\]"),
-        ((jnp.zeros(3), jnp.float32(1)), r"\[0, 3\]"),
+        ((jnp.zeros(3), jnp.float32(1)), r"\[0, 3\]; .* jnp.stack"),
+        # Lists are no arrays.
+        ((list(KEYS), list(KEYS)), r"\[0\]; .* jnp.stack"),
+        (((1, 2), jnp.zeros(2)), r"\[0, 2\]; .* jnp.stack"),
+        (([np.int64(1)], [0.5]), r"\[0\]; .* jnp.stack"),
     ],
 )
 def test_arguments_without_a_common_number_of_seeds_are_refused(
     arguments, lengths, mesh
 ):
-    with pytest.raises(ValueError, match=f"the lengths are {lengths}"):
+    with pytest.raises(ValueError, match=f"the lengths are {lengths}") as error:
         map_seeds(jnp.add, in_axes=(0, 0), mesh=mesh)(*arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_arrays_and_counts_may_be_of_numpy():
+    arguments = KEYS, SCALE, 3
+    for count in (np.int64, np.uint8):
+        settings = {"in_axes": (count(0), None, None), "seeds_at_once": count(3)}
+        results = map_seeds(train, **settings)(*arguments)
+        expected = map_seeds(train, in_axes=(0, None, None))(*arguments)
+        chex.assert_trees_all_close(results, expected, rtol=1e-6)
+    gathered = gather({"array": np.arange(3), "number": 7})
+    np.testing.assert_array_equal(gathered["array"], [0, 1, 2])
+    assert gathered["number"] == 7
+
+
+@pytest.mark.parametrize("mesh", meshes(), ids=lambda m: f"{m and m.size} devices")
+@pytest.mark.parametrize("seeds_at_once", SIZES)
+def test_nothing_is_promoted(seeds_at_once, mesh):
+    mapped = map_seeds(
+        jax.random.normal, in_axes=(0,), seeds_at_once=seeds_at_once, mesh=mesh
+    )
+    expected = mapped(KEYS)
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        np.testing.assert_array_equal(mapped(KEYS), expected)

@@ -683,6 +683,8 @@ PAIRED = [compare_pairs, mean_interval, sign_flip_test, improvement_probability]
     [
         ([1, math.nan, 3, math.inf], [1, 2, 3, 4], "scores hold .* at 1, 3; run"),
         ([1, 2, 3], [1, 2, -math.inf], "baseline hold .* at 2; run"),
+        (np.ma.array([1, 2, 3], mask=[0, 1, 0]), [1, 2, 3], "scores .* masked, at 1;"),
+        ([1, 2], np.ma.array([1, 2], mask=[0, 1]), "baseline .* masked, at 1;"),
         ([1, 2, 3], [1, 2], r"scores have \(3,\) and baseline \(2,\); keep"),
         ([1], [2], r"2 seeds or more .* shape \(1,\); run more"),
         ([], [], r"2 seeds or more .* shape \(0,\); run more"),
@@ -703,12 +705,49 @@ def test_the_places_of_nan_are_named_in_conditions_too():
         sign_flip_test(np.full(12, math.nan), np.zeros(12))
 
 
+def test_a_list_of_masked_arrays_is_masked():
+    arm = np.ma.array([1.0, 2.0], mask=[False, True])
+    with pytest.raises(ValueError, match=r"masked, at \(0, 1\), \(1, 1\); run"):
+        sign_flip_test([arm, arm], np.zeros((2, 2)))
+
+
+def test_a_mask_that_hides_nothing_changes_nothing():
+    scores = np.random.default_rng(0).normal(1, 1, 9)
+    masked = np.ma.array(scores, mask=False)
+    for function in PAIRED:
+        assert function(masked, 0 * masked) == function(scores, 0 * scores)
+    p_values = np.ma.array([0.01, 0.04])
+    np.testing.assert_array_equal(holm(p_values), [0.02, 0.04])
+
+
+# An unsigned one has no negative numbers, and a small one no large ones.
+@pytest.mark.parametrize("count", [np.int64, np.uint8])
+def test_counts_and_seeds_of_numpy_are_numbers(count):
+    scores = np.random.default_rng(0).normal(1, 1, 20)
+    for function in (compare_pairs, mean_interval, sign_flip_test):
+        expected = against_zero(function, scores, seed=3)
+        assert against_zero(function, scores, seed=count(3)) == expected
+    assert smallest_p_value(count(8)) == smallest_p_value(8)
+    settings = {"num_comparisons": count(2)}
+    assert smallest_detectable_effect(count(8), 1.0, **settings) == (
+        smallest_detectable_effect(8, 1.0, num_comparisons=2)
+    )
+    low, high, _ = against_zero(mean_interval, scores, num_resamples=count(100))
+    assert low < high
+    assert against_zero(sign_flip_test, scores, num_flips=count(100)) >= 0.01
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: sign_flip_test(1.0, 2.0), r"shape \(\)"),
         (lambda: compare_pairs(np.ones((4, 2)), np.ones((4, 2))), r"shape \(4, 2\)"),
         (lambda: mean_interval([1, 2], [0, 0], method="BCa"), "not 'BCa'"),
+        (lambda: mean_interval([1, 2], [0, 0], method="BCa"), "'BCa'.$"),
+        (
+            lambda: mean_interval([1, 2], [0, 0], method="studentised"),
+            "not 'studentised'; did you mean 'studentized'",
+        ),
         (lambda: mean_interval([1, 2], [0, 0], confidence=95), "not 95"),
         (lambda: improvement_probability([1, 2], [0, 0], confidence=0), "not 0"),
         (lambda: sign_flip_test([1, 2], [0, 0], num_flips=1), "2 or more, not 1"),
@@ -716,6 +755,7 @@ def test_the_places_of_nan_are_named_in_conditions_too():
         (lambda: holm(0.5), r"at least one, but has shape \(\)"),
         (lambda: holm([0.5, math.nan, 1.5]), "those at 1, 2 do not"),
         (lambda: holm([-0.1]), "those at 0 do not"),
+        (lambda: holm(np.ma.array([0.1, 0.2], mask=[0, 1])), "those at 1 do not"),
         (lambda: smallest_detectable_effect(1, 1.0), "num_seeds .* not 1"),
         (lambda: smallest_detectable_effect(8, -1.0), "not -1.0"),
         (lambda: smallest_detectable_effect(8, math.nan), "not nan"),
