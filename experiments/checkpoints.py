@@ -12,6 +12,8 @@ import os
 import re
 import shutil
 import signal
+import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -31,6 +33,9 @@ LOCK = ".lock"
 # run must not go on. What another release of JAX changes, nobody knows: a warning.
 VERSION = 1
 KEPT = 2
+# How many seconds a signal may go unheard. A compiled call of a training takes about
+# one, see `training.SECONDS_PER_CALL`.
+PATIENCE = 10.0
 
 
 class Checkpoint(NamedTuple):
@@ -251,6 +256,11 @@ class Signals:
     A signal that is ignored stays so, as Ctrl-C is in what a script runs in the
     background.
 
+    Python hears a signal between two of its own steps, and not while it waits for JAX,
+    which may take minutes to compile, or for ever where threads wait for one another
+    (see `spectra.LONGEST_PRODUCT`). A first signal that it does not hear in time ends
+    the process, and loses no more than SIGKILL would.
+
     Attributes:
         held: True while a first signal only notes itself in `heard`; a second one
             raises all the same.
@@ -260,21 +270,49 @@ class Signals:
     def __init__(self) -> None:
         self.held = False
         self.heard: int | None = None
-        self._before: dict[int, Any] = {}
+        self._is_answered = threading.Event()
+        self._undo = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         # Elsewhere, as in a notebook's helper, Python has no say in it.
         if threading.current_thread() is threading.main_thread():
+            self._watch()
             for signum in (signal.SIGINT, signal.SIGTERM):
                 if signal.getsignal(signum) != signal.SIG_IGN:
-                    self._before[signum] = signal.signal(signum, self._hear)
+                    before = signal.signal(signum, self._hear)
+                    self._undo.callback(signal.signal, signum, before)
         return self
 
     def __exit__(self, *error: object) -> None:
-        for signum, handler in self._before.items():
-            signal.signal(signum, handler)
+        self._undo.close()
+
+    def _watch(self) -> None:
+        # Whatever the main thread does, the system writes a signal's number there.
+        ears, mouth = socket.socketpair()
+        mouth.setblocking(False)
+
+        def watch() -> None:
+            heard = ears.recv(1)
+            if heard and not self._is_answered.wait(PATIENCE):
+                print(
+                    f"interrupted: a call did not return within {PATIENCE:g} seconds; "
+                    "what is saved is kept, and the same command goes on (cifar's with "
+                    "--resume).",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                os._exit(128 + heard[0])
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        self._undo.callback(ears.close)
+        self._undo.callback(watcher.join)
+        self._undo.callback(mouth.close)
+        self._undo.callback(self._is_answered.set)
+        self._undo.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(mouth.fileno()))
 
     def _hear(self, signum: int, frame: FrameType | None) -> None:
+        self._is_answered.set()
         if not self.held or self.heard is not None:
             raise Interrupted(signum)
         self.heard = signum

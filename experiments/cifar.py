@@ -39,6 +39,7 @@ from experiments.configs import (
     check,
     exit_codes,
     read_flags,
+    run_command,
 )
 from experiments.training import Functions, Progress, Trainer, make_functions
 from sounddrop_jax.audio import AudioError
@@ -443,4 +444,4 @@ def _draw(result: dict, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -90,6 +90,20 @@ def _signals_come_again() -> Iterator[None]:
         sys.unraisablehook = before
         for timer in timers:
             timer.cancel()
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Runs a command, and ends its process at once where a signal ended the command.
+
+    Python's own exit waits for what JAX still computes: as long as an evaluation of
+    many networks takes, or for ever.
+    """
+    try:
+        main()
+    except SystemExit as exit:
+        if exit.code not in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+            raise
+        os._exit(exit.code)
 
 
 def flag(help: str, metavar: str | None = None) -> Any:

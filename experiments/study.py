@@ -36,7 +36,15 @@ from experiments import (
     terminal,
     verdict,
 )
-from experiments.configs import DataDir, UsageError, exit_codes, flag, read_flags
+from experiments.checkpoints import Signals
+from experiments.configs import (
+    DataDir,
+    UsageError,
+    exit_codes,
+    flag,
+    read_flags,
+    run_command,
+)
 from experiments.datasets import Dataset
 from experiments.fourier import add_fourier_noise
 from experiments.models import FEATURES
@@ -122,7 +130,8 @@ class Questions(NamedTuple):
 @terminal.sheltered()
 def main() -> None:
     """Runs the command line; bad input ends it with one line and exit code 2."""
-    with exit_codes(interrupted="what is done is kept; the same command goes on."):
+    interrupted = "what is done is kept; the same command goes on."
+    with exit_codes(interrupted=interrupted), Signals():
         config = read_flags(
             StudyConfig,
             prog="python -m experiments.study",
@@ -642,4 +651,4 @@ def _check_sizes(plan: Plan, dataset: Dataset) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -653,6 +654,68 @@ def test_a_signal_that_is_ignored_stays_so():
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_signal_that_is_heard_does_not_end_the_process(monkeypatch):
+    monkeypatch.setattr(checkpoints, "PATIENCE", 3600.0)
+    before = threading.enumerate()
+    with Signals() as signals:
+        (watcher,) = set(threading.enumerate()) - set(before)
+        signals.held = True
+        os.kill(os.getpid(), signal.SIGTERM)
+        watcher.join(60)
+        assert not watcher.is_alive()
+    assert signal.set_wakeup_fd(-1) == -1  # nothing is left behind
+
+
+# From the second epoch on, training never ends, as where two threads of JAX wait for
+# one another; and meanwhile Python hears nothing.
+NEVER_ENDS = """
+import runpy, threading
+import jax
+from experiments import checkpoints, training
+
+def wait(epoch):
+    if epoch == 1:
+        print("waiting", flush=True)
+        threading.Event().wait()
+
+def make_functions(*args, **kwargs):
+    functions = make(*args, **kwargs)
+
+    def train_steps(state, total, constants, order, epoch, start, stop):
+        jax.debug.callback(wait, epoch)
+        return functions.train_steps(state, total, constants, order, epoch, start, stop)
+
+    return functions._replace(train_steps=train_steps)
+
+checkpoints.PATIENCE = 0.5
+make, training.make_functions = training.make_functions, make_functions
+runpy.run_module("experiments.cifar", run_name="__main__")
+"""
+
+
+def test_a_signal_ends_a_run_whose_program_never_ends(shared, reference, tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-c", NEVER_ENDS, *FLAGS, f"--out={out}"]
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert "waiting\n" in process.stdout
+            process.send_signal(signal.SIGTERM)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 143
+    (line,) = errors.splitlines()
+    assert line.startswith("interrupted: a call did not return within 0.5 seconds; ")
+    assert call_main(*FLAGS, f"--out={out}", "--resume") == 0
+    assert numbers(out) == reference
 
 
 # A disk that fills, a folder that turns read-only

@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import math
+import runpy
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import tyro
 
+from experiments import cifar, configs, study
 from experiments.benchmark_ensembles import EnsembleConfig
 from experiments.benchmark_layers import LayerConfig
 from experiments.configs import (
@@ -21,6 +23,7 @@ from experiments.configs import (
     check,
     exit_codes,
     read_flags,
+    run_command,
 )
 from experiments.regularizers import REGULARIZERS
 from experiments.report import ReportConfig
@@ -254,6 +257,47 @@ def test_ctrl_c_is_not_lost_in_a_callback_of_the_garbage_collector(capsys):
         time.sleep(60)
     assert exit.value.code == 130
     assert capsys.readouterr().err == "interrupted: nothing is left.\n"
+
+
+NEVER_EXITS = """
+import atexit, threading
+from experiments.configs import Interrupted, exit_codes, run_command
+
+def main():
+    # As JAX does there, where a program of it never ends.
+    atexit.register(threading.Event().wait)
+    with exit_codes(interrupted="nothing is left."):
+        raise Interrupted(15)
+
+run_command(main)
+"""
+
+
+def test_a_command_that_a_signal_ended_does_not_wait_for_an_exit():
+    done = subprocess.run(
+        [sys.executable, "-c", NEVER_EXITS],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=60,
+    )
+    assert done.returncode == 143
+    assert done.stderr == "interrupted: nothing is left.\n"
+
+
+def test_other_ends_of_a_command_are_pythons_own():
+    run_command(lambda: None)
+    with pytest.raises(SystemExit) as exit:
+        run_command(lambda: sys.exit(2))
+    assert exit.value.code == 2
+
+
+@pytest.mark.parametrize("command", [cifar, study], ids=lambda module: module.__name__)
+def test_what_trains_is_run_so(command, monkeypatch):
+    run = []
+    monkeypatch.setattr(configs, "run_command", run.append)
+    names = runpy.run_path(command.__file__, run_name="__main__")
+    assert run == [names["main"]]
 
 
 def test_tests_hear_ctrl_c_even_in_the_background():

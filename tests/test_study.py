@@ -437,6 +437,19 @@ def test_without_robustness_there_are_no_such_scores(plan_file, digits, tmp_path
 # Stopped and gone on
 
 
+def test_sigterm_ends_with_one_line_and_code_143(monkeypatch, capsys):
+    def stop(config):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(study, "run", stop)
+    with pytest.raises(SystemExit) as exit:
+        call_main()
+    assert exit.value.code == 143
+    assert capsys.readouterr().err == (
+        "interrupted: what is done is kept; the same command goes on.\n"
+    )
+
+
 def start(out: Path, plan_file: Path, **settings) -> subprocess.Popen:
     environment = {k: v for k, v in os.environ.items() if k != "FORCE_COLOR"}
     if jax.default_backend() == "cpu":
