@@ -2,6 +2,9 @@
 
 import functools
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +20,7 @@ from sounddrop_jax.spectra import (
     power_law,
 )
 
+ROOT = Path(__file__).parents[1]
 # About a million numbers each: batches of feature maps, NHWC, and one of sequences.
 FIELDS = [
     ((256, 16, 16, 16), (-2,)),
@@ -503,3 +507,25 @@ def test_products_and_fourier_transforms_filter_alike(shape, axes, monkeypatch):
     assert np.abs(expected.imag).max() < 1e-6
     for noise in drawn:
         np.testing.assert_allclose(noise, expected.real, atol=1e-5)
+
+
+AT_ONCE = """
+import os
+if hasattr(os, "sched_setaffinity"):  # the fewer threads, the sooner all of them wait
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+import jax
+from sounddrop_jax.spectra import power_law
+
+@jax.jit
+def draw(key):
+    keys = jax.random.split(key, 8)
+    return [power_law(key, (64, 300, 8), axes=1) for key in keys]
+
+for seed in range(30):
+    jax.block_until_ready(draw(jax.random.key(seed)))
+"""
+
+
+def test_many_fields_of_one_program_come_to_an_end():
+    # In a process of its own: one that waits for its own threads hears nothing.
+    subprocess.run([sys.executable, "-c", AT_ONCE], cwd=ROOT, check=True, timeout=120)
