@@ -21,7 +21,7 @@ Mode = Literal["additive", "relative", "multiplicative"]
 """What an intensity may mean, see `add_noise`."""
 
 MODES: tuple[Mode, ...] = get_args(Mode)
-"""All of them."""
+"""The modes, one by one."""
 
 Schedule = Callable[[ArrayLike], ArrayLike]
 """From a step to an intensity, like the schedules of optax."""
