@@ -84,7 +84,7 @@ def main(docs: Path = DOCS, results: Path = RESULTS) -> None:
     """Writes the pictures, and what stands between the marks of the page."""
     path = docs / "results.md"
     text = path.read_text("utf-8")
-    for folder in sorted(path.parent for path in results.glob("*/plan.json")):
+    for folder in sorted(path.parent for path in results.glob("*/study.json")):
         study = store.read([folder])
         family = verdict.compare(study)
         (docs / "images").mkdir(exist_ok=True)

@@ -1,8 +1,8 @@
-"""Files that are written whole or not at all."""
+"""Files and lines that are written whole or not at all."""
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
@@ -33,3 +33,27 @@ def replacing(path: Path, *, suffix: str = ".tmp") -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def append_lines(path: Path, lines: Iterable[str]) -> None:
+    """Appends lines to a file, which is made if need be; none if not all can be.
+
+    A process that is killed meanwhile may leave a last line without an end.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "networks.jsonl")
+        >>> append_lines(path, ["1", "2"])
+        >>> path.read_text()
+        '1\\n2\\n'
+    """
+    data = "".join(f"{line}\n" for line in lines).encode()
+    with open(path, "ab", buffering=0) as file:
+        start = file.tell()
+        try:
+            while data:
+                data = data[file.write(data) :]
+        except BaseException:
+            with contextlib.suppress(OSError):
+                file.truncate(start)
+            raise

@@ -171,34 +171,34 @@ def run(config: StudyConfig) -> Path:
     processes.start_jax()
     environment = runs.environment()  # of the code that runs, whatever changes later
     # Before the store is made, as an arm's recording or strengths may be at fault.
-    noises = {}
+    noise, measured = {}, store.read_noise(out)
     for arm in plan.arms.values():
-        if not os.path.exists(out / "noise" / f"{arm.name}.json"):
+        if arm.name not in measured:
             if len(arm.strengths) > 1:
                 regime, part = _select(plan, dataset, next(iter(plan.regimes)))
                 _make_functions(plan, arm, regime, part)
-            noises[arm.name] = measure_noise(arm, dataset)
+            noise[arm.name] = measure_noise(arm, dataset)
+    description = runs.describe_dataset(dataset)
     with store.claim(out):
-        store.open_store(out, plan, runs.describe_dataset(dataset), inputs)
-        for name, noise in noises.items():
-            store.write_noise(out, name, noise)
-        return _fill(config, plan, dataset, out, environment)
+        opened = store.open_store(out, plan, description, inputs, noise)
+        return _fill(config, plan, dataset, opened, environment)
 
 
 def _fill(
     config: StudyConfig,
     plan: Plan,
     dataset: Dataset,
-    out: Path,
+    opened: store.Store,
     environment: Mapping[str, Any],
 ) -> Path:
     """Trains what an open store lacks, tuning first, and writes the report."""
+    out = opened.folder
     console = terminal.make_console()
     console.print(f"{plan.name}: {plan.question}")
 
     tuning = store.tuning_cells(plan)
-    _do(config, plan, dataset, tuning, out, console, environment)
-    chosen = store.choose_strengths(plan, store.read_records(out, tuning))
+    _do(config, plan, dataset, tuning, opened, console, environment)
+    chosen = store.choose_strengths(plan, opened.records(tuning))
     for name, strength in chosen.items():
         if strength is None:
             console.print(
@@ -212,7 +212,7 @@ def _fill(
         for cell in store.all_cells(plan)
         if cell.arm not in chosen or cell.strength == chosen[cell.arm]
     ]
-    _do(config, plan, dataset, cells, out, console, environment)
+    _do(config, plan, dataset, cells, opened, console, environment)
 
     study = store.read([out])
     console.print(verdict.sentence(study))
@@ -225,7 +225,7 @@ def _do(
     plan: Plan,
     dataset: Dataset,
     cells: Sequence[Cell],
-    out: Path,
+    opened: store.Store,
     console: Console,
     environment: Mapping[str, Any],
 ) -> None:
@@ -234,7 +234,7 @@ def _do(
     batches = [
         todo
         for batch in _batches(plan, dataset, cells)
-        if (todo := store.missing(out, batch))
+        if (todo := opened.missing(batch))
     ]
     if not batches:
         return
@@ -256,7 +256,7 @@ def _do(
             show_part(0)
             results = train(plan, dataset, batch, questions, show=show_part)
             for each, (record, logits) in zip(batch, results, strict=True):
-                store.write(out, each, record | {"environment": environment}, logits)
+                opened.append(each, record | {"environment": environment}, logits)
             done += sizes[index]
             left = (time.perf_counter() - start) * (sum(sizes) / done - 1)
             scores = [f"{record['accuracy']:.2f}" for record, _ in results]

@@ -89,7 +89,8 @@ def make_store(
     sizes = {"corruption_images": NUM_IMAGES, "fourier_images": 20}
     document = {**plan_document, "robustness": sizes if with_robustness else {}}
     plan = plans.parse(document, name)
-    store.open_store(folder, plan, dataset, {})
+    noise = {arm.name: _make_noise(arm) for arm in plan.arms.values()}
+    opened = store.open_store(folder, plan, dataset, {}, noise)
 
     def write(cell: Cell) -> None:
         if cell in missing:
@@ -117,17 +118,15 @@ def make_store(
             edited = cell._asdict() | record
             edit(edited)
             record = edited
-        store.write(folder, cell, record, logits)
+        opened.append(cell, record, logits)
 
     for cell in store.tuning_cells(plan):
         write(cell)
-    tuned = store.read_records(folder, store.tuning_cells(plan))
+    tuned = opened.records(store.tuning_cells(plan))
     chosen = store.choose_strengths(plan, tuned)
     for cell in store.all_cells(plan):
         if chosen.get(cell.arm, cell.strength) == cell.strength:
             write(cell)
-    for arm in plan.arms.values():
-        store.write_noise(folder, arm.name, _make_noise(arm))
     return folder
 
 

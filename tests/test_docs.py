@@ -345,7 +345,7 @@ def test_the_tables_of_the_results_follow_from_the_records(tmp_path):
     (tmp_path / "results.md").write_text(page, "utf-8")
     runpy.run_path(str(DOCS / "make_results.py"))["main"](tmp_path)
     assert (tmp_path / "results.md").read_text("utf-8") == page
-    studies = {path.parent.name for path in RESULTS.glob("*/plan.json")}
+    studies = {path.parent.name for path in RESULTS.glob("*/study.json")}
     drawn = {path.stem for path in tmp_path.glob("images/*.svg")}
     assert drawn == {path.stem for path in DOCS.glob("images/study_*.svg")}
     for name in studies:
@@ -494,7 +494,7 @@ def test_the_words_about_where_it_helps_follow_from_the_records():
 
 
 @pytest.mark.parametrize(
-    "name", sorted(path.parent.name for path in RESULTS.glob("*/plan.json"))
+    "name", sorted(path.parent.name for path in RESULTS.glob("*/study.json"))
 )
 def test_results_are_of_plans_as_they_were_written_down(name):
     study = store.read([RESULTS / name])

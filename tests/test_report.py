@@ -336,7 +336,7 @@ def test_a_bad_store_is_one_line_and_no_file(tmp_path, monkeypatch, capsys, reas
         folder.mkdir()
     if reason == "damaged":
         make_store(folder, with_robustness=False)
-        next(folder.glob("records/*/*/*/*.json")).write_text("{")
+        (folder / "networks.jsonl").write_text("{\n")
     out = tmp_path / "out"
     with pytest.raises(SystemExit) as caught:
         run(monkeypatch, folder, f"--out={out}")

@@ -1,7 +1,8 @@
-"""A store: records whole or absent, growth, refusals, several read as one."""
+"""A store: lines whole or absent, growth, refusals, several read as one."""
 
 import copy
 import errno
+import io
 import itertools
 import json
 import math
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments import plans, store
+from experiments import files, plans, store
 from experiments.configs import UsageError
 from experiments.plans import Plan
 from experiments.store import TUNING, Cell
@@ -53,10 +54,21 @@ def open_store(folder: Path, document: dict[str, Any] = DOCUMENT, **changes) -> 
     return plan
 
 
-def write(folder: Path, *cells: Cell, **record) -> None:
+def reopen(folder: Path, **noise) -> store.Store:
+    """Opens a store with the plan that it holds."""
+    saved = json.loads((folder / store.STUDY).read_text())
+    plan = plans.parse(saved["plan"], saved["name"], is_done=True)
+    return store.open_store(folder, plan, saved["dataset"], saved["inputs"], noise)
+
+
+def append(opened: store.Store, *cells: Cell, **record) -> None:
     for cell in cells:
         logits = np.full((3, 2), cell.seed, np.float32)
-        store.write(folder, cell, {"accuracy": 50.0 + cell.seed} | record, logits)
+        opened.append(cell, {"accuracy": 50.0 + cell.seed} | record, logits)
+
+
+def write(folder: Path, *cells: Cell, **record) -> None:
+    append(reopen(folder), *cells, **record)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -98,7 +110,7 @@ def test_what_is_written_is_read_in_the_order_of_the_plan(tmp_path):
     plan = open_store(tmp_path, TUNED)
     cells, tuning = store.all_cells(plan), store.tuning_cells(plan)
     write(tmp_path, *reversed(cells + tuning), curve=[1.5, 0.25])
-    store.write_noise(tmp_path, "water", {"layers": [{"std": 0.5}]})
+    reopen(tmp_path, water={"layers": [{"std": 0.5}]})
     study = store.read([tmp_path])
     assert study.plan == plan and study.folders == (tmp_path,)
     assert study.dataset == DATASET | {"class_names": ["zero", "one"]}
@@ -109,7 +121,7 @@ def test_what_is_written_is_read_in_the_order_of_the_plan(tmp_path):
         **{"accuracy": 50.0, "curve": [1.5, 0.25]},
     }
     assert study.noise == {"water": {"layers": [{"std": 0.5}]}}
-    assert store.read_records(tmp_path, cells) == study.records
+    assert reopen(tmp_path).records(cells) == study.records
 
 
 def test_cells_are_every_strength_and_seed_and_tuning_those_that_are_chosen_from():
@@ -132,22 +144,35 @@ def test_cells_are_every_strength_and_seed_and_tuning_those_that_are_chosen_from
 def test_files_lie_where_the_module_says(tmp_path):
     open_store(tmp_path)
     write(tmp_path, CELL)
-    store.write_noise(tmp_path, "water", {})
     assert list(contents(tmp_path)) == [
-        "noise/water.json",
-        "plan.json",
-        "records/short/water/0.5/1.json",
-        "records/short/water/0.5/1.npz",
+        "logits/short/water/0.5/1.npz",
+        "networks.jsonl",
+        "study.json",
     ]
-    with np.load(tmp_path / "records/short/water/0.5/1.npz") as saved:
+    with np.load(store.logits_path(tmp_path, CELL)) as saved:
         assert saved["logits"].dtype == np.float32
         np.testing.assert_array_equal(saved["logits"], np.ones((3, 2)))
+
+
+def test_what_networks_share_is_written_once(tmp_path):
+    first, second, third = store.all_cells(open_store(tmp_path))[:3]
+    sources = {"fog": "generated"}
+    write(tmp_path, first, environment={"jax": "0.10"}, corruption_source=sources)
+    write(tmp_path, second, environment={"jax": "0.10"}, corruption_source=sources)
+    write(tmp_path, third, environment={"jax": "0.12"}, corruption_source=sources)
+    lines = map(json.loads, (tmp_path / store.NETWORKS).read_text().splitlines())
+    values = [line["value"] for line in lines if "shared" in line]
+    assert values == [{"jax": "0.10"}, sources, {"jax": "0.12"}]
+    records = store.read([tmp_path]).records
+    assert [r["environment"]["jax"] for r in records] == ["0.10", "0.10", "0.12"]
+    assert all(record["corruption_source"] == sources for record in records)
+    assert records == reopen(tmp_path).records([first, second, third])
 
 
 def test_what_is_not_finite_is_null(tmp_path):
     open_store(tmp_path)
     write(tmp_path, CELL, nll=math.nan, curve=[math.inf, 1.0])
-    (record,) = store.read_records(tmp_path, [CELL])
+    (record,) = store.read([tmp_path]).records
     assert record["nll"] is None and record["curve"] == [None, 1.0]
 
 
@@ -156,67 +181,84 @@ def test_strengths_that_differ_at_all_are_different_networks(tmp_path, strength)
     cells = [CELL._replace(strength=strength), CELL._replace(strength=0.30000001)]
     open_store(tmp_path)
     write(tmp_path, cells[0])
-    assert store.missing(tmp_path, cells) == [cells[1]]
-    assert store.read_records(tmp_path, cells)[0]["strength"] == strength
+    assert reopen(tmp_path).missing(cells) == [cells[1]]
+    assert reopen(tmp_path).records(cells)[0]["strength"] == strength
+    paths = {store.logits_path(tmp_path, cell) for cell in cells}
+    assert len(paths) == 2
 
 
 def test_missing_are_those_without_a_record_in_their_order(tmp_path):
     cells = store.all_cells(open_store(tmp_path))
-    assert store.missing(tmp_path, cells) == cells
-    assert store.missing(tmp_path / "no", cells) == cells
-    write(tmp_path, *cells[1::2])
-    assert store.missing(tmp_path, cells) == cells[::2]
-    assert store.missing(tmp_path, reversed(cells)) == cells[::2][::-1]
-    assert len(store.read([tmp_path]).records) == len(cells[1::2])
+    opened = reopen(tmp_path)
+    assert opened.missing(cells) == cells
+    append(opened, *cells[1::2])
+    for each in (opened, reopen(tmp_path)):
+        assert each.missing(cells) == cells[::2]
+        assert each.missing(reversed(cells)) == cells[::2][::-1]
+        assert each.records(cells) == store.read([tmp_path]).records
 
 
 # Stopped
 
 
 def spoil(monkeypatch, where: str, error: BaseException) -> None:
-    """Lets writing fail: at the start of a file, in its middle or at its renaming."""
-    place, suffix = where.split(" ")
-    functions = {"replace": os.replace, "savez_compressed": np.savez_compressed}
+    """Lets writing fail: in the middle of a file or a line, or at a renaming."""
+    place, name = where.split(" ")
+    replace_file, open_file = os.replace, open
 
     def replace(source, target):
-        if str(target).endswith(suffix):
+        if str(target).endswith(name):
             raise error
-        functions["replace"](source, target)
+        replace_file(source, target)
 
     def save(file, **arrays):
         file.write(b"PK")
         raise error
 
     def write_text(path, text, encoding):
-        if path.name.endswith(suffix + ".tmp"):
-            path.write_bytes(text.encode(encoding)[:10])
-            raise error
-        path.write_bytes(text.encode(encoding))
+        path.write_bytes(text.encode(encoding)[:10])
+        raise error
+
+    class HalfWritten(io.FileIO):
+        def write(self, data):
+            if self.tell() > self.start:
+                raise error
+            return super().write(data[:10])
+
+    def open_half(path, mode, **settings):
+        if not str(path).endswith(name):
+            return open_file(path, mode, **settings)
+        file = HalfWritten(path, mode.replace("b", ""))
+        file.start = file.tell()
+        return file
 
     if place == "renaming":
         monkeypatch.setattr(os, "replace", replace)
-    elif suffix == ".npz":
+    elif name == ".npz":
         monkeypatch.setattr(np, "savez_compressed", save)
+    elif name == store.NETWORKS:
+        monkeypatch.setattr(files, "open", open_half, raising=False)
     else:
         monkeypatch.setattr(Path, "write_text", write_text)
 
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
-PLACES = ["middle .npz", "renaming .npz", "middle .json", "renaming .json"]
 
 
 @pytest.mark.parametrize("error", [FULL, KeyboardInterrupt()], ids=["full", "Ctrl-C"])
-@pytest.mark.parametrize("where", PLACES)
+@pytest.mark.parametrize("where", ["middle .npz", "renaming .npz", "middle .jsonl"])
 def test_a_record_that_could_not_be_finished_is_absent(
     tmp_path, monkeypatch, where, error
 ):
+    where = where.replace(".jsonl", store.NETWORKS)
     cells = store.all_cells(open_store(tmp_path))
-    write(tmp_path, cells[0])
+    opened = reopen(tmp_path)
+    append(opened, cells[0], environment={"jax": "0.10"})
     before = contents(tmp_path)
     with monkeypatch.context() as patch:
         spoil(patch, where, error)
         with pytest.raises((UsageError, KeyboardInterrupt)) as caught:
-            write(tmp_path, cells[1])
+            append(opened, cells[1], environment={"jax": "0.11"})
     if error is FULL:
         assert str(caught.value) == (
             f"--out={tmp_path}: cannot be written (No space left on device); see to "
@@ -227,60 +269,87 @@ def test_a_record_that_could_not_be_finished_is_absent(
     # At most whole logits, which count for nothing without their record.
     left = contents(tmp_path).keys() - before.keys()
     assert {Path(path).name for path in left} <= {"1.npz"}
-    assert ("1.npz" in str(left)) == (".json" in where)
+    assert ("1.npz" in str(left)) == (store.NETWORKS in where)
     assert {k: v for k, v in contents(tmp_path).items() if k in before} == before
-    assert store.missing(tmp_path, cells) == cells[1:]
+    for each in (opened, reopen(tmp_path)):
+        assert each.missing(cells) == cells[1:]
     assert len(store.read([tmp_path]).records) == 1
-    write(tmp_path, cells[1])
-    assert store.missing(tmp_path, cells) == cells[2:]
+    append(opened, cells[1], environment={"jax": "0.11"})
+    study = store.read([tmp_path])
+    assert [r["environment"]["jax"] for r in study.records] == ["0.10", "0.11"]
 
 
-@pytest.mark.parametrize("where", ["middle .json", "renaming .json"])
+@pytest.mark.parametrize("length", [1, 20, -1])
+def test_a_line_that_a_killed_process_left_is_dropped(tmp_path, length):
+    cells = store.all_cells(open_store(tmp_path))
+    write(tmp_path, *cells[:2])
+    path = tmp_path / store.NETWORKS
+    whole = path.read_bytes()
+    *_, last = whole.splitlines()
+    path.write_bytes(whole + last[:length])  # as if of a third network
+    assert len(store.read([tmp_path]).records) == 2
+    assert path.read_bytes() != whole  # reading writes nothing
+    opened = reopen(tmp_path)
+    assert path.read_bytes() == whole
+    append(opened, cells[2])
+    assert len(store.read([tmp_path]).records) == 3
+
+
+def test_a_whole_line_may_lack_its_end(tmp_path):
+    cells = store.all_cells(open_store(tmp_path))
+    write(tmp_path, *cells[:2])
+    path = tmp_path / store.NETWORKS
+    whole = path.read_bytes()
+    path.write_bytes(whole.rstrip(b"\n"))  # by an editor
+    assert len(store.read([tmp_path]).records) == 2
+    write(tmp_path, cells[2])
+    assert path.read_bytes().startswith(whole)
+    assert len(store.read([tmp_path]).records) == 3
+
+
+@pytest.mark.parametrize("where", ["middle study.json", "renaming study.json"])
 def test_a_full_disk_is_named_by_whatever_writes(tmp_path, monkeypatch, where):
     plan = open_store(tmp_path)
     before = contents(tmp_path)
     spoil(monkeypatch, where, FULL)
-    start = f"--out={tmp_path}: cannot be written (No space left on device); "
-    message = refusal(store.write_noise, tmp_path, "water", {"layers": []})
-    assert message.startswith(start)
-    message = refusal(store.open_store, tmp_path, plan, DATASET, INPUTS)
-    assert message == start + "name another folder."
+    assert refusal(store.open_store, tmp_path, plan, DATASET, INPUTS) == (
+        f"--out={tmp_path}: cannot be written (No space left on device); name another "
+        "folder."
+    )
     assert contents(tmp_path) == before
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_device_that_is_really_full_ends_in_one_line(tmp_path, monkeypatch):
+@pytest.mark.parametrize("module", [store, files])
+def test_a_device_that_is_really_full_ends_in_one_line(tmp_path, monkeypatch, module):
     open_store(tmp_path)
+    opened = reopen(tmp_path)
 
-    def open_full(path, mode):
+    def open_full(path, mode, **settings):
         Path(path).touch()
-        return open("/dev/full", mode)
+        return open("/dev/full", mode, **settings)
 
-    monkeypatch.setattr(store, "open", open_full, raising=False)
+    monkeypatch.setattr(module, "open", open_full, raising=False)
     logits = np.random.default_rng(0).normal(size=(10_000, 10))  # more than buffers
-    message = refusal(store.write, tmp_path, CELL, {}, logits)
+    message = refusal(opened.append, CELL, {}, logits)
     assert "No space left on device" in message
-    assert list(contents(tmp_path)) == ["plan.json"]
+    assert store.read([tmp_path]).records == []
 
 
 def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
-    plan = open_store(tmp_path)
+    open_store(tmp_path)
     write(tmp_path, CELL)
     before = contents(tmp_path)
-    folder = tmp_path / "records/short/water/0.5"
-    for leftover in (
-        *(folder / "1.json.tmp", folder / "0.npz.tmp", folder / "0.json.tmp"),
-        *(tmp_path / "noise/water.json.tmp", tmp_path / "plan.json.tmp"),
-    ):
-        leftover.parent.mkdir(exist_ok=True)
+    folder = store.logits_path(tmp_path, CELL).parent
+    for leftover in (folder / "0.npz.tmp", tmp_path / "study.json.tmp"):
         leftover.write_text("{")
     (tmp_path / "notes.tmp").write_text("mine")
     (folder / "0.npz").write_text("whole, but its record is not there")
     assert len(store.read([tmp_path]).records) == 1
-    store.open_store(tmp_path, plan, DATASET, INPUTS)
+    reopen(tmp_path)
     after = contents(tmp_path)
     assert after.pop("notes.tmp") == b"mine"
-    assert after.pop("records/short/water/0.5/0.npz").startswith(b"whole")
+    assert after.pop("logits/short/water/0.5/0.npz").startswith(b"whole")
     assert after == before
 
 
@@ -298,28 +367,29 @@ def test_a_file_in_the_way_is_refused_and_kept(tmp_path, below):
     assert contents(tmp_path) == {"file": b"mine"}
 
 
-def test_a_file_in_the_place_of_the_records_is_named_before_anything_is_trained(
+def test_a_file_in_the_place_of_the_logits_is_named_before_anything_is_trained(
     tmp_path,
 ):
-    (tmp_path / "records").write_text("mine")
+    (tmp_path / "logits").write_text("mine")
     assert "cannot be written (File exists)" in refusal(open_store, tmp_path)
-    assert contents(tmp_path) == {"records": b"mine"}
+    assert contents(tmp_path) == {"logits": b"mine"}
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
 def test_a_folder_that_is_read_only_is_refused(tmp_path):
     plan = open_store(tmp_path)
+    opened = reopen(tmp_path)
     tmp_path.chmod(0o500)
-    (tmp_path / "records").chmod(0o500)
+    (tmp_path / "logits").chmod(0o500)
     try:
         message = refusal(store.open_store, tmp_path, plan, DATASET, INPUTS)
         assert message.endswith("(Permission denied); name another folder.")
-        message = refusal(write, tmp_path, CELL)
+        message = refusal(append, opened, CELL)
         assert "cannot be written (Permission denied)" in message
         assert store.read([tmp_path]).plan == plan
     finally:
         tmp_path.chmod(0o700)
-        (tmp_path / "records").chmod(0o700)
+        (tmp_path / "logits").chmod(0o700)
 
 
 @pytest.mark.parametrize("name", ["", "no/such/folder", "file"])
@@ -349,9 +419,9 @@ GROWTHS: dict[str, dict[str, Any]] = {
 def test_a_store_grows_and_keeps_what_it_had(tmp_path, name):
     old = open_store(tmp_path, SMALL)
     write(tmp_path, *store.all_cells(old))
-    records = contents(tmp_path / "records")
+    lines = (tmp_path / store.NETWORKS).read_bytes()
     new = open_store(tmp_path, SMALL, **GROWTHS[name])
-    assert contents(tmp_path / "records") == records
+    assert (tmp_path / store.NETWORKS).read_bytes() == lines
     study = store.read([tmp_path])
     assert study.plan.seeds == max(old.seeds, new.seeds)
     assert study.plan.arms == {**old.arms, **new.arms}
@@ -375,7 +445,7 @@ def test_going_on_with_the_same_plan_changes_no_file(tmp_path):
 def test_a_new_arm_may_bring_its_own_file(tmp_path):
     plan = open_store(tmp_path)
     store.open_store(tmp_path, plan, DATASET, {"other.ogg": "56ef"})
-    saved = json.loads((tmp_path / "plan.json").read_text())
+    saved = json.loads((tmp_path / store.STUDY).read_text())
     assert saved["inputs"] == INPUTS | {"other.ogg": "56ef"}
 
 
@@ -439,7 +509,7 @@ def test_another_study_is_refused_and_the_folder_left_alone(
     changes, difference = DIFFERENCES[name]
     open_store(tmp_path)
     write(tmp_path, CELL)
-    (tmp_path / "records/short/0.json.tmp").write_text("{")
+    (tmp_path / "study.json.tmp").write_text("{")
     before = contents(tmp_path)
     message = refusal(open_other, tmp_path, changes, monkeypatch)
     assert message.startswith(f"--out={tmp_path}: holds a study with another ")
@@ -476,77 +546,89 @@ def test_arms_that_do_not_go_together_are_refused_before_they_are_written(tmp_pa
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", "\xff", '{"seed": 1}'])
-@pytest.mark.parametrize(
-    "name", ["plan.json", "records/short/water/0.5/1.json", "noise/water.json"]
-)
-def test_a_damaged_file_is_named(tmp_path, name, content):
+def test_a_damaged_study_is_named(tmp_path, content):
     plan = open_store(tmp_path)
-    write(tmp_path, CELL)
-    store.write_noise(tmp_path, "water", {"layers": []})
-    path = tmp_path / name
+    path = tmp_path / store.STUDY
     path.write_text(content, encoding="latin-1")
     message = refusal(store.read, [tmp_path])
     assert message.startswith(f"{path}: damaged (")
-    assert message.endswith("; remove it, and run the study again.")
-    if "records" in name:
-        assert message == refusal(store.read_records, tmp_path, [CELL])
-    if "plan" in name:
-        args = (tmp_path, plan, DATASET, INPUTS)
-        assert message == refusal(store.open_store, *args)
+    assert message.endswith("; restore it, or name another folder.")
+    assert message == refusal(store.open_store, tmp_path, plan, DATASET, INPUTS)
+    assert message == refusal(store.read_noise, tmp_path)
+    assert path.read_text(encoding="latin-1") == content
 
 
-def test_a_record_in_anothers_place_is_named(tmp_path):
-    open_store(tmp_path)
-    write(tmp_path, CELL)
-    folder = tmp_path / "records/short/water/0.5"
-    shutil.copy(folder / "1.json", folder / "0.json")
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("", "Expecting value"),
+        ("{", "Expecting property name"),
+        ("[]", "not a table"),
+        ("{}", "without regime"),
+        ("\xff", "can't decode"),
+        ('{"regime": "short", "arm": "water", "seed": 1}', "without strength"),
+        (
+            '{"regime": "short", "arm": "water", "strength": 1, "seed": 1, '
+            '"environment": "12ab"}',
+            "no line above has its environment, 12ab",
+        ),
+    ],
+)
+def test_a_damaged_line_is_named(tmp_path, content, why):
+    plan = open_store(tmp_path)
+    write(tmp_path, *store.all_cells(plan)[:2])
+    path = tmp_path / store.NETWORKS
+    first, second = path.read_text().splitlines()
+    path.write_text("\n".join([first, content, second, ""]), encoding="latin-1")
+    before = contents(tmp_path)
     message = refusal(store.read, [tmp_path])
-    assert message.startswith(f"{folder / '0.json'}: damaged (it is the record of ")
-    assert "seed=1" in message
+    assert message.startswith(f"{path}: line 2 is damaged (") and why in message
+    assert message.endswith("; remove it, and run the study again.")
+    assert message == refusal(store.open_store, tmp_path, plan, DATASET, INPUTS)
+    assert contents(tmp_path) == before
 
 
 def test_what_a_computer_hides_is_passed_over(tmp_path):
     # By macOS beside every file that it copies, or in every folder that it shows.
-    plan = open_store(tmp_path)
+    open_store(tmp_path)
     write(tmp_path, CELL)
-    store.write_noise(tmp_path, "water", {"layers": []})
-    for folder in (tmp_path / "records/short/water/0.5", tmp_path / "noise"):
-        for name in ("._1.json", "._water.json", ".DS_Store"):
+    for folder in (tmp_path, store.logits_path(tmp_path, CELL).parent):
+        for name in ("._networks.jsonl", "._1.npz", ".DS_Store"):
             (folder / name).write_bytes(b"\0\5\x16\7")
-    (tmp_path / "records" / ".DS_Store").touch()
-    study = store.read([tmp_path])
-    assert [store.cell_of(record) for record in study.records] == [CELL]
-    assert study.noise == {"water": {"layers": []}}
-    assert store.read_records(tmp_path, store.all_cells(plan)) == study.records
+    assert [store.cell_of(r) for r in store.read([tmp_path]).records] == [CELL]
+    assert reopen(tmp_path).missing([CELL]) == []
 
 
 # Several as one
 
 
-def test_two_folders_read_together_are_one_copied_together(tmp_path):
+def test_two_folders_read_together_are_one_with_the_lines_of_both(tmp_path):
     one, two, both = (tmp_path / name for name in ("one", "two", "both"))
     plan = open_store(one)
     more = open_store(two, seeds=3, **grow(none={"reg": "none"}))
     cells, more_cells = store.all_cells(plan), store.all_cells(more)
-    write(one, *cells[:8], machine=1)
-    write(two, *[cell for cell in more_cells if cell not in cells[:6]], machine=2)
-    store.write_noise(one, "water", {"layers": [1]})
-    store.write_noise(two, "water", {"layers": [2]})
-    store.write_noise(two, "none", {"layers": []})
+    write(one, *cells[:8], environment={"machine": 1})
+    theirs = [cell for cell in more_cells if cell not in cells[:6]]
+    write(two, *theirs, environment={"machine": 2})
+    reopen(one, water={"layers": [1]})
+    reopen(two, water={"layers": [2]}, none={"layers": []})
     shutil.copytree(two, both)
-    shutil.copytree(one / "records", both / "records", dirs_exist_ok=True)
-    shutil.copytree(one / "noise", both / "noise", dirs_exist_ok=True)
-    together, copied = store.read([one, two]), store.read([both])
-    assert together.plan == copied.plan and together.plan.seeds == (0, 1, 2)
+    lines = [(folder / store.NETWORKS).read_bytes() for folder in (one, two)]
+    (both / store.NETWORKS).write_bytes(b"".join(lines))
+    together, appended = store.read([one, two]), store.read([both])
+    assert together.plan == appended.plan and together.plan.seeds == (0, 1, 2)
     assert list(together.plan.arms) == ["dropout", "water", "none"]
-    assert together.records == copied.records and together.noise == copied.noise
+    assert together.records == appended.records
     assert len(together.records) == len(more_cells)
     assert together.noise == {"water": {"layers": [1]}, "none": {"layers": []}}
+
     # Of the networks that both have, the first folder's count.
-    machines = [record["machine"] for record in together.records]
-    assert machines.count(1) == 8
+    def machines(study):
+        return [record["environment"]["machine"] for record in study.records]
+
+    assert machines(together).count(1) == 8
     turned = store.read([two, one])
-    assert [record["machine"] for record in turned.records].count(1) == 6
+    assert machines(turned).count(1) == 6
     assert turned.folders == (two, one)
 
 

@@ -117,14 +117,13 @@ def as_read(record: dict) -> dict:
     return record
 
 
-def networks(folder: Path) -> dict[str, tuple[dict, bytes]]:
+def networks(folder: Path) -> dict[Cell, tuple[dict, bytes]]:
     """All records of a store with their logits, but for the time that they took."""
-    found = {}
-    for path in sorted(folder.glob("records/**/*.json")):
-        with np.load(path.with_suffix(".npz")) as saved:
-            logits = saved["logits"].tobytes()
-        name = path.relative_to(folder).as_posix()
-        found[name] = as_read(json.loads(path.read_text())), logits
+    study, found = store.read([folder]), {}
+    for record in (*study.records, *study.tuning):
+        cell = store.cell_of(record)
+        with np.load(store.logits_path(folder, cell)) as saved:
+            found[cell] = as_read(record), saved["logits"].tobytes()
     return found
 
 
@@ -184,9 +183,7 @@ def test_every_network_has_a_record_with_every_score(finished, digits):
 
 def test_scores_are_those_of_the_saved_logits(finished, digits):
     for record in finished.study.records:
-        cell = Cell(*(record[field] for field in Cell._fields))
-        path = finished.out / "records" / "/".join(map(str, cell))
-        with np.load(f"{path}.npz") as saved:
+        with np.load(store.logits_path(finished.out, store.cell_of(record))) as saved:
             logits = saved["logits"]
         assert (logits.shape, logits.dtype) == ((360, 10), np.float32)
         scores = metrics.score(logits, digits.test_labels)
@@ -252,7 +249,7 @@ def test_the_noise_as_measured_has_the_intensity_as_its_spread(finished):
 
 
 def test_the_plan_is_kept_with_what_its_numbers_hang_on(finished, digits):
-    kept = json.loads((finished.out / "plan.json").read_text())
+    kept = json.loads((finished.out / store.STUDY).read_text())
     plan = tomllib.loads(PLAN)
     plan["arms"]["dropout"]["rate"] = 0.2  # a default is written down
     assert (kept["name"], kept["plan"]) == ("small", plan)
@@ -383,9 +380,8 @@ def test_a_network_is_the_same_alone_and_beside_others(finished, plan_file, digi
     together = study.train(plan, digits, cells, questions)
     alone = networks(finished.out)
     for cell, (record, logits) in zip(cells, together, strict=True):
-        name = f"records/{'/'.join(map(str, cell))}.json"
         record = cell._asdict() | record | {"environment": runs.environment()}
-        assert (as_read(record), logits.tobytes()) == alone[name]
+        assert (as_read(record), logits.tobytes()) == alone[cell]
 
 
 @same_bits
@@ -399,13 +395,13 @@ def test_a_network_that_diverges_is_told_and_spoils_no_other(
     bad = Cell("short", "water", TOO_STRONG, 1)
     questions = study.make_questions(plan, digits, None)
     results = study.train(plan, digits, [good, bad], questions)
+    opened = store.open_store(tmp_path, plan, {}, {})
     for cell, (record, logits) in zip((good, bad), results, strict=True):
         record = record | {"environment": runs.environment()}
-        store.write(tmp_path, cell, record, logits)
+        opened.append(cell, record, logits)
     found = networks(tmp_path)
-    names = [f"records/{'/'.join(map(str, cell))}.json" for cell in (good, bad)]
-    assert found[names[0]] == networks(finished.out)[names[0]]
-    record, _ = found[names[1]]
+    assert found[good] == networks(finished.out)[good]
+    record, _ = found[bad]
     assert record["diverged"] is True
     assert record["train_loss"] == [None, None]
     for score in ("nll", "brier", "ece", "ece_mass", "reliability", "train_nll", "gap"):
@@ -423,12 +419,10 @@ def test_without_robustness_there_are_no_such_scores(plan_file, digits, tmp_path
     text = re.sub(r"\[tuning\].*?\n\n", "", text, flags=re.S)
     path = tmp_path / "bare.toml"
     path.write_text(text)
-    (tmp_path / "out" / "noise").mkdir(parents=True)
-    for arm in ("none", "dropout", "water"):
-        store.write_noise(tmp_path / "out", arm, {"strength": 0.1, "layers": []})
     config = study.StudyConfig(plan=str(path), out=tmp_path / "out")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study, "train", train)
+        patch.setattr(study, "measure_noise", lambda arm, dataset: {"layers": []})
         with pytest.raises(KeyboardInterrupt):
             study.run(config)
     assert asked == [(2, None)]
@@ -460,14 +454,21 @@ def start(out: Path, plan_file: Path, **settings) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **settings)
 
 
+def count_records(out: Path) -> int:
+    """Counts the whole lines of a store that are of networks."""
+    with contextlib.suppress(FileNotFoundError):
+        *lines, _ = (out / store.NETWORKS).read_text().split("\n")
+        return sum('"seed"' in line for line in lines)
+    return 0
+
+
 def wait_for(process: subprocess.Popen, num_records: int, out: Path) -> None:
     """Waits until a process has opened the store, which then has so many records."""
     opened = started = time.time_ns()
     while process.poll() is None:
         with contextlib.suppress(FileNotFoundError):
-            opened = (out / "plan.json").stat().st_mtime_ns
-        num_there = len(list(out.glob("records/**/*.json")))
-        if opened > started and num_there >= num_records:
+            opened = (out / store.STUDY).stat().st_mtime_ns
+        if opened > started and count_records(out) >= num_records:
             return
         time.sleep(0.01)
 
@@ -492,7 +493,7 @@ def stopped(finished, plan_file, tmp_path_factory) -> Stopped:
     pace = float(np.median([r["seconds"] for r in finished.study.records]))
     rng = np.random.default_rng(0)
     for _ in range(KILLS):
-        num_records = len(list(out.glob("records/**/*.json")))
+        num_records = count_records(out)
         num_records += rng.random() < 2 / KILLS
         process = start(out, plan_file, stdout=subprocess.DEVNULL)
         wait_for(process, num_records, out)
@@ -530,15 +531,22 @@ def test_parts_make_one_study(finished, plan_file, tmp_path, monkeypatch, capsys
     for command in commands:
         assert "water: its strength cannot be chosen" in call_main(*command)
     # Each tuned a half, which the other needs as well.
-    for ours, theirs in (parts, parts[::-1]):
-        source, target = (folder / "records" / TUNING for folder in (ours, theirs))
-        shutil.copytree(source, target, dirs_exist_ok=True)
+    texts = [(out / store.NETWORKS).read_text() for out in parts]
+    for out, text in zip(parts, reversed(texts), strict=True):
+        with open(out / store.NETWORKS, "a") as file:
+            file.write(text)
     for command in commands:
         assert "water: its strength cannot be chosen" not in call_main(*command)
+    # The logits stay where they were made.
+    for ours, theirs in (parts, parts[::-1]):
+        source, target = (folder / store.LOGITS for folder in (ours, theirs))
+        shutil.copytree(source, target, dirs_exist_ok=True)
     shares = [set(networks(out)) for out in parts]
-    both = {name for name in shares[0] if name.startswith("records/tuning")}
-    assert len(both) == 2 and shares[0] & shares[1] == both
-    assert len(shares[0]) == len(shares[1]) == 5
+    (ours,), (theirs,) = shares[0] - shares[1], shares[1] - shares[0]
+    assert {ours, theirs} == {
+        Cell("short", "water", finished.chosen, s) for s in (0, 1)
+    }
+    assert len(shares[0] & shares[1]) == 2 + 4  # of the tuning, and not tuned
     merged = networks(parts[0]) | networks(parts[1])
     assert merged == networks(finished.out)
 
@@ -565,19 +573,18 @@ def test_parts_do_not_depend_on_a_machine_s_devices(plan_file):
 def test_more_seeds_are_trained_and_no_others(finished, plan_file, tmp_path):
     out = tmp_path / "grown"
     shutil.copytree(finished.out, out)
-    before = files(out)
+    before, text = files(out), (out / store.NETWORKS).read_text()
     said = call_main(f"--plan={plan_file}", "--seeds=3", f"--out={out}")
     after = files(out)
     new = {path.as_posix() for path in after.keys() - before.keys()}
     groups = ("none/0.0", "dropout/0.2", f"water/{finished.chosen}")
-    assert new == {
-        f"records/short/{group}/2.{ending}"
-        for group in groups
-        for ending in ("json", "npz")
-    }
-    records = [path for path in before if path.parts[0] == "records"]
-    assert len(records) == 16
-    assert all(after[path] == before[path] for path in records)
+    assert new == {f"logits/short/{group}/2.npz" for group in groups}
+    logits = [path for path in before if path.parts[0] == "logits"]
+    assert len(logits) == 8
+    assert all(after[path] == before[path] for path in logits)
+    grown = (out / store.NETWORKS).read_text()
+    assert grown.startswith(text)
+    assert grown.count('"seed"') == text.count('"seed"') + 3
     assert "3 paired seeds" in said
     assert store.read([out]).plan.seeds == (0, 1, 2)
 
