@@ -170,15 +170,15 @@ def random_noise(
         shape[dim] = 1
     if bank is not None:
         noise = sample_window(key, bank, shape)
+    elif exponent == 0:
+        noise = jax.random.normal(key, shape, jnp.float32)  # along no axes
+    elif -inputs.ndim in np.atleast_1d(axes):
+        raise ValueError(
+            f"axes={axes} of inputs of shape {inputs.shape} name the first one, the "
+            "batch: for features [B, F] give axes=-1; a single example takes a batch "
+            "of one, inputs[None], or axes counted from the front."
+        )
     else:
-        if exponent == 0:
-            axes = -1  # it has none; features of rank 1 may lack the one named
-        elif -inputs.ndim in np.atleast_1d(axes):
-            raise ValueError(
-                f"axes={axes} of inputs of shape {inputs.shape} name the first one, "
-                "the batch: for features [B, F] give axes=-1; a single example takes "
-                "a batch of one, inputs[None], or axes counted from the front."
-            )
         noise = spectra.power_law(key, shape, exponent=exponent, axes=axes)
     return add_noise(inputs, noise, intensity=intensity, mode=mode)
 

@@ -58,7 +58,8 @@ def _keep_intensity(intensity: Any) -> Any:
     if callable(intensity):
         return nnx.static(intensity)
     if isinstance(intensity, jax.Array) or np.ndim(intensity):
-        return nnx.data(IntensityVariable(jnp.asarray(intensity)))
+        # A copy: whoever donates the model keeps the array that it was made with.
+        return nnx.data(IntensityVariable(jnp.array(intensity)))
     return nnx.static(float(intensity))
 
 
@@ -86,7 +87,8 @@ class NoiseInjection(nnx.Module):
 
     A schedule, of optax or any function from a step to an intensity, is asked at every
     call in training: for the `step` given there or, without one, for the number of keys
-    that the layer's own stream has given before, from 0.
+    that the layer's own stream has given before, from 0. Give the step where streams
+    are made anew: by `nnx.reseed`, or at every call by `nnx.bridge.ToLinen`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -241,9 +243,12 @@ class NoiseInjection(nnx.Module):
                     f"  2. at construction: {name}(..., rngs=nnx.Rngs(0)), and no "
                     f"rngs at the call, so that the layer counts its own keys"
                 )
-            # As int32, as schedules subtract.
-            count = self.rngs.count[...].astype(jnp.int32) if step is None else step
-            intensity = intensity(count)
+            if step is None:
+                stream: Any = rngs  # nnx.Rngs, if it was assigned
+                if isinstance(rngs, nnx.Rngs):
+                    stream = rngs[self.rng_collection]
+                step = stream.count[...].astype(jnp.int32)  # as schedules subtract
+            intensity = intensity(step)
         if isinstance(rngs, nnx.Rngs):
             key = rngs[self.rng_collection]()
         elif isinstance(rngs, nnx.RngStream):

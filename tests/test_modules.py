@@ -1,8 +1,10 @@
 """One battery for all NNX layers: keys, modes, transformations and state."""
 
 import copy
+import functools
 import inspect
 import math
+import os
 from typing import Any
 
 import chex
@@ -916,3 +918,60 @@ def test_aphex_takes_the_path_first(recording_file, convert):
 def test_aphex_names_a_recording_that_cannot_be_read(tmp_path):
     with pytest.raises(AudioError, match="missing.wav"):
         AphexNoiseLayer(tmp_path / "missing.wav")
+
+
+# Donation, and streams that are assigned
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_an_array_as_intensity_stays_its_owner_s(num_layers):
+    intensity = jnp.float32(0.1)
+    rngs = nnx.Rngs(0)
+    layers = nnx.List([NoiseInjection(intensity, rngs=rngs) for _ in range(num_layers)])
+
+    @functools.partial(nnx.jit, donate_argnums=0)
+    def step(layers, inputs):
+        for layer in layers:
+            inputs = layer(inputs)
+        return inputs
+
+    for _ in range(2):
+        assert bool(jnp.isfinite(step(layers, jnp.ones((4, 6, 4)))).all())
+    assert float(intensity) == pytest.approx(0.1)
+
+
+@pytest.mark.skipif(
+    os.environ.get("NNX_GRAPH_MODE") == "false", reason="Flax shares nothing in trees"
+)
+def test_layers_may_share_a_bank_s_variable_and_be_donated():
+    bank = make_power_law_bank(0, (6, 4), num_entries=64)
+    variable = BankVariable(bank.values.copy())
+    rngs = nnx.Rngs(0)
+    layers = nnx.List([WaterNoiseLayer(bank=variable, rngs=rngs) for _ in range(2)])
+
+    @functools.partial(nnx.jit, donate_argnums=0)
+    def step(layers, inputs):
+        for layer in layers:
+            inputs = layer(inputs)
+        return inputs
+
+    for _ in range(2):
+        step(layers, jnp.ones((4, 6, 4)))
+    assert bool(jnp.isfinite(bank.values).all())
+
+
+def test_a_schedule_counts_the_keys_of_a_stream_that_was_assigned():
+    layer = NoiseInjection(lambda step: 0.1 * step, rngs=nnx.Rngs(0))
+    for rngs in (nnx.Rngs(dropout=3), nnx.Rngs(dropout=3).dropout):
+        layer.rngs = rngs
+        spreads = [float(layer(jnp.zeros((64, 32, 32))).std()) for _ in range(3)]
+        np.testing.assert_allclose(spreads, [0, 0.1, 0.2], atol=0.01)
+
+
+def test_white_noise_is_added_to_a_scalar():
+    layer = GaussianNoiseLayer(0.5, rngs=nnx.Rngs(0))
+    assert layer(jnp.float32(1.0)).shape == ()
+    values = jax.vmap(lambda key: layer(jnp.float32(1.0), rngs=key))(
+        jax.random.split(jax.random.key(0), 4096)
+    )
+    assert float(values.std()) == pytest.approx(0.5, abs=0.02)
