@@ -267,6 +267,7 @@ def small(monkeypatch):
     monkeypatch.setattr(benchmark_ensembles, "torch_contestants", without_compiled)
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_writes_a_file(
     small, monkeypatch, tmp_path, capsys
 ):

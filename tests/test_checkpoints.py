@@ -167,6 +167,7 @@ def one_error(capsys) -> str:
 # Interrupted and resumed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [1, 2, 3, 5, 6, 8, 9])
 def test_a_run_stopped_anywhere_and_resumed_ends_in_the_same_numbers(
     after, shared, reference, tmp_path, capsys
@@ -695,6 +696,7 @@ runpy.run_module("experiments.cifar", run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_a_signal_ends_a_run_whose_program_never_ends(shared, reference, tmp_path):
     out = tmp_path / "run"
     command = [sys.executable, "-c", NEVER_ENDS, *FLAGS, f"--out={out}"]
@@ -875,6 +877,7 @@ def test_finite_losses_are_not_enough():
 # Killed
 
 
+@pytest.mark.slow
 def test_chaos(tmp_path):
     """SIGKILL at random moments of the real command, its saves included."""
     num_kills = int(os.environ.get("CHAOS_KILLS", "3"))

@@ -171,6 +171,7 @@ def test_nothing_of_this_machine_is_written_down(finished):
         assert str(out) not in text and str(Path.home()) + os.sep not in text
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     jax.default_backend() != "cpu", reason="sums on accelerators may vary in order"
 )

@@ -105,6 +105,7 @@ def test_one_of_several_processes_without_a_device_leaves_at_once(
     assert line.startswith("error: ") and no_device in line
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     jax.default_backend() != "cpu", reason="sums on accelerators may vary in order"
 )

@@ -19,6 +19,8 @@ from experiments import processes
 from experiments.configs import UsageError
 from sounddrop_jax import ensembles
 
+pytestmark = pytest.mark.slow  # trains, in other processes too
+
 ROOT = Path(__file__).parents[1]
 TIMEOUT = 240  # seconds; some twenty are needed where nobody else computes
 FLAGS = ["--reg=dropout", "--dataset=digits", "--epochs=2", "--steps-per-epoch=2"]

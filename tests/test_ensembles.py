@@ -28,6 +28,7 @@ SCALE = jnp.linspace(0.1, 1.0, 5)
 SIZES = [1, 3, None]
 
 
+@pytest.mark.slow
 @elsewhere
 def test_all_of_these_pass_on_four_devices_too():
     check_on_four_devices(__file__)

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+pytestmark = pytest.mark.slow  # trains, in other processes too
+
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "docs/examples"
 README = (FOLDER / "README.md").read_text()

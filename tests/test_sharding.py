@@ -17,6 +17,7 @@ from tests.layers import KEY, differ
 SHAPE = (8, 5, 6, 3)
 
 
+@pytest.mark.slow
 @elsewhere
 def test_the_others_pass_on_four_devices():
     check_on_four_devices(__file__)

@@ -30,6 +30,8 @@ from experiments.store import TUNING, Cell
 from experiments.training import Progress
 from sounddrop_jax import GaussianNoiseLayer
 
+pytestmark = pytest.mark.slow  # trains, in other processes too
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "study.md"
 KILLS = int(os.environ.get("STUDY_KILLS", "3"))

@@ -203,6 +203,7 @@ def test_first_step_of_three_seeds_with_dropout_is_that_of_each_alone(
         np.testing.assert_allclose(trained["reports"][0].losses[index], loss, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", [None, make_mesh()], ids=["no mesh", "mesh"])
 @pytest.mark.parametrize("seeds_at_once", [1, 2])
 def test_seeds_that_take_turns_are_what_they_are_side_by_side(
