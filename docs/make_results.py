@@ -10,7 +10,7 @@ from typing import Any
 
 from experiments import figures, page, store, verdict
 from experiments.store import Study
-from experiments.verdict import Comparison, Region
+from experiments.verdict import Analysis, Comparison, Region
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS.parent / "results"
@@ -27,22 +27,23 @@ COLUMNS = {
 COLOURS = {"currentColor": "#333", "var(--line)": "#ddd", "var(--paper)": "#fff"}
 
 
-def describe(study: Study, family: Sequence[Comparison]) -> str:
+def describe(analysis: Analysis) -> str:
     """Writes the verdict of a study and its tables in Markdown."""
-    if regions := verdict.regions(family):
+    if regions := verdict.regions(analysis.family):
         # The others would be of hundreds of rows; the report has them.
-        tables = [_write_regions(study, regions)]
+        tables = [_write_regions(analysis.study, regions)]
     else:
-        tables = [_write_arms(study), _write_family(family)]
-    return "\n\n".join((f"> {verdict.sentence(study)}", *tables))
+        tables = [_write_arms(analysis), _write_family(analysis.family)]
+    return "\n\n".join((f"> {verdict.sentence(analysis)}", *tables))
 
 
-def draw(study: Study, family: Sequence[Comparison]) -> dict[str, str]:
+def draw(analysis: Analysis) -> dict[str, str]:
     """Draws the planned differences and their intervals, as SVG.
 
     Returns:
         Pictures by name: one, or one for each regime of a study of several strengths.
     """
+    study, family = analysis.study, analysis.family
     name, outcome = study.plan.name, page.OUTCOMES[study.plan.outcome]
     if not verdict.regions(family):
         label = f"Differences in {outcome.title} of the study {name}"
@@ -85,25 +86,25 @@ def main(docs: Path = DOCS, results: Path = RESULTS) -> None:
     path = docs / "results.md"
     text = path.read_text("utf-8")
     for folder in sorted(path.parent for path in results.glob("*/study.json")):
-        study = store.read([folder])
-        family = verdict.compare(study)
+        analysis = Analysis(store.read([folder]))
         (docs / "images").mkdir(exist_ok=True)
-        for name, picture in draw(study, family).items():
+        for name, picture in draw(analysis).items():
             (docs / "images" / f"{name}.svg").write_text(picture, "utf-8")
         start = f"<!-- study: results/{folder.name} -->"
         end = "<!-- end of the study -->"
         pattern = f"{re.escape(start)}.*?{re.escape(end)}"
-        block = f"{start}\n{describe(study, family)}\n{end}"
+        block = f"{start}\n{describe(analysis)}\n{end}"
         text, count = re.subn(pattern, lambda _, b=block: b, text, flags=re.DOTALL)
         if count != 1:
             raise ValueError(f"{path} lacks the lines {start} and {end}, or has more.")
     path.write_text(text, "utf-8")
 
 
-def _write_arms(study: Study) -> str:
+def _write_arms(analysis: Analysis) -> str:
+    arms = analysis.study.plan.arms
     lines = [f"| arm | n | {' | '.join(COLUMNS)} |", f"|---|{'---|' * 7}"]
-    for row in verdict.summarize(study):
-        several = len(study.plan.arms[row["arm"]].strengths) > 1
+    for row in analysis.rows:
+        several = len(arms[row["arm"]].strengths) > 1
         name = f"{row['arm']} at {row['strength']:g}" if several else row["arm"]
         cells = [name, str(row["n"])]
         for key, digits in COLUMNS.values():

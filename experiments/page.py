@@ -10,8 +10,7 @@ import numpy as np
 
 from experiments import corruptions, figures, markup, plans, store, verdict
 from experiments.figures import Interval, Series, number
-from experiments.store import Study
-from experiments.verdict import Comparison
+from experiments.verdict import Analysis, Comparison
 
 # As many curves as there are colours, and the baseline's.
 _MOST_TOGETHER = 1 + len(figures.COLOURS)
@@ -75,13 +74,14 @@ class _Group(NamedTuple):
 class _Page:
     """What the sections of a page share."""
 
-    def __init__(self, study: Study, with_pictures: bool):
-        self.study = study
+    def __init__(self, analysis: Analysis, with_pictures: bool):
+        self.analysis = analysis
+        self.study = analysis.study
         self._with_pictures = with_pictures
-        self.plan = study.plan
-        self.rows = verdict.summarize(study)
-        self.family = verdict.compare(study)
-        self.secondary = verdict.secondary(study)
+        self.plan = self.study.plan
+        self.rows = analysis.rows
+        self.family = analysis.family
+        self.secondary = analysis.secondary
         counts = collections.Counter(baseline for _, baseline in self.plan.comparisons)
         self.baseline = counts.most_common(1)[0][0]
         self.several_regimes = len(self.plan.regimes) > 1
@@ -159,17 +159,17 @@ class _Page:
         return f'<div class="scroll">{drawn}</div>'
 
 
-def build(study: Study, *, with_pictures: bool = True) -> str:
+def build(analysis: Analysis, *, with_pictures: bool = True) -> str:
     """Writes the page.
 
     Args:
-        study: as its stores hold it.
+        analysis: of the study.
         with_pictures: False for words in their places, where they cannot be drawn.
 
     Returns:
         HTML; the same study gives the same text.
     """
-    page = _Page(study, with_pictures)
+    page = _Page(analysis, with_pictures)
     sections = [
         ("Departures from the plan", _departures(page)),
         ("Primary comparisons", _primary(page)),
@@ -205,7 +205,7 @@ def build(study: Study, *, with_pictures: bool = True) -> str:
 <main>
 <p class="kind">Study {markup.text(page.plan.name)}</p>
 <h1>{markup.text(page.plan.question)}</h1>
-<p class="verdict">{markup.text(verdict.sentence(study))}</p>
+<p class="verdict">{markup.text(verdict.sentence(analysis))}</p>
 <nav aria-label="Sections">{links}</nav>
 {bodies}
 </main>
@@ -220,7 +220,8 @@ def build(study: Study, *, with_pictures: bool = True) -> str:
 def _departures(page: _Page) -> str:
     own = {path.stem for path in plans.FOLDER.glob("*.toml")}
     name = page.plan.name
-    found = verdict.departures(page.study, plans.load(name) if name in own else None)
+    registered = plans.load(name) if name in own else None
+    found = verdict.departures(page.analysis, registered)
     if not found:
         return "<p>None.</p>"
     return f"<ul>{''.join(f'<li>{markup.text(each)}</li>' for each in found)}</ul>"

@@ -15,7 +15,7 @@ import tyro
 
 from experiments import datasets, files, page, store, terminal, verdict
 from experiments.configs import UsageError, exit_codes, flag, read_flags
-from experiments.store import Study
+from experiments.verdict import Analysis
 from sounddrop_jax import statistics
 
 PAGE = "report.html"
@@ -55,16 +55,16 @@ def main() -> None:
         )
         if not config.folders:
             raise UsageError("DIR is missing: name the folder of a store, or several.")
-        study = store.read(config.folders)
-        print(verdict.sentence(study))
-        print(f"Report: {write(study, config.out or config.folders[0])}")
+        analysis = Analysis(store.read(config.folders))
+        print(verdict.sentence(analysis))
+        print(f"Report: {write(analysis, config.out or config.folders[0])}")
 
 
-def write(study: Study, out: Path) -> Path:
+def write(analysis: Analysis, out: Path) -> Path:
     """Writes the page and the tables of a study, each whole or not at all.
 
     Args:
-        study: as its stores hold it.
+        analysis: of the study.
         out: the folder, made if need be.
 
     Returns:
@@ -73,15 +73,15 @@ def write(study: Study, out: Path) -> Path:
     Raises:
         UsageError: if the folder cannot be written.
     """
-    comparisons = [*verdict.compare(study), *verdict.secondary(study)]
+    comparisons = [*analysis.family, *analysis.secondary]
     texts = {
-        "table.csv": _write_csv(verdict.summarize(study)),
+        "table.csv": _write_csv(analysis.rows),
         "comparisons.csv": _write_csv(map(_flatten, comparisons)),
     }
     try:
-        texts[PAGE] = page.build(study)
+        texts[PAGE] = page.build(analysis)
     except Exception as error:  # Matplotlib has many parts, and each may be broken
-        texts[PAGE] = page.build(study, with_pictures=False)
+        texts[PAGE] = page.build(analysis, with_pictures=False)
         terminal.warn(
             f"--out={out}: {PAGE} has no pictures, as one could not be drawn "
             f"({datasets.reason(error)}); experiments.report makes it anew."

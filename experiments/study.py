@@ -214,9 +214,9 @@ def _fill(
     ]
     _do(config, plan, dataset, cells, opened, console, environment)
 
-    study = store.read([out])
-    console.print(verdict.sentence(study))
-    console.print(f"Report: {report.write(study, out)}")
+    analysis = verdict.Analysis(store.read([out]))
+    console.print(verdict.sentence(analysis))
+    console.print(f"Report: {report.write(analysis, out)}")
     return out
 
 

@@ -5,6 +5,7 @@ that lacks one is not tested, and counts as p = 1 among those that are.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -108,6 +109,32 @@ class Region(NamedTuple):
             if strengths
         ]
         return "; ".join(decided) or "undecided"
+
+
+@dataclasses.dataclass(frozen=True)
+class Analysis:
+    """What the records of a study say; each part is computed once, when it is needed.
+
+    Attributes:
+        study: as its stores hold it.
+    """
+
+    study: Study
+
+    @functools.cached_property
+    def family(self) -> list[Comparison]:
+        """The decided comparisons, see `compare`."""
+        return compare(self.study)
+
+    @functools.cached_property
+    def secondary(self) -> list[Comparison]:
+        """The comparisons on other outcomes, see `secondary`."""
+        return secondary(self.study)
+
+    @functools.cached_property
+    def rows(self) -> list[dict]:
+        """The summary of every arm, see `summarize`."""
+        return summarize(self.study)
 
 
 def compare(study: Study) -> list[Comparison]:
@@ -220,17 +247,18 @@ def summarize(study: Study) -> list[dict]:
     return rows
 
 
-def departures(study: Study, registered: Plan | None) -> list[str]:
+def departures(analysis: Analysis, registered: Plan | None) -> list[str]:
     """Lists how a study departs from its plan, and from the benchmarks it is named by.
 
     Args:
-        study: as read.
+        analysis: of the study.
         registered: the plan as its file says it, from `plans.load`; None if there is no
             such file.
 
     Returns:
         Sentences.
     """
+    study = analysis.study
     plan = study.plan
     found = []
     if registered is None:
@@ -240,7 +268,7 @@ def departures(study: Study, registered: Plan | None) -> list[str]:
         )
     else:
         found += _changes(plan, registered)
-    for row in summarize(study):
+    for row in analysis.rows:
         name = f"{_arm(study, row['arm'], row['strength'])} in regime {row['regime']}"
         if row["missing"]:
             found.append(f"{name}: {_seeds(row['missing'])} missing.")
@@ -292,9 +320,10 @@ def departures(study: Study, registered: Plan | None) -> list[str]:
     return found
 
 
-def sentence(study: Study) -> str:
+def sentence(analysis: Analysis) -> str:
     """Says in one to three sentences what the study found."""
-    plan, family = study.plan, compare(study)
+    study, family = analysis.study, analysis.family
+    plan = study.plan
     tested = [each for each in family if each.decision != "untested"]
     regimes = list(plan.regimes.values())
     trained = f"{_training(regimes[0])} and " if len(regimes) == 1 else ""

@@ -424,7 +424,7 @@ def test_nearly_every_noise_was_best_at_the_strongest():
 
 
 def test_the_readme_quotes_the_verdict():
-    said = verdict.sentence(store.read([RESULTS / "claim"]))
+    said = verdict.sentence(verdict.Analysis(store.read([RESULTS / "claim"])))
     readme = (DOCS.parent / "README.md").read_text("utf-8")
     quoted = " ".join(re.findall(r"^> (.*)$", readme, re.MULTILINE))
     assert quoted == said

@@ -17,6 +17,7 @@ import pytest
 
 from experiments import figures, page, plans, store, verdict
 from experiments.store import Cell, Study
+from experiments.verdict import Analysis
 from tests.stores import DATASET, DOCUMENT, make_store
 
 HOSTILE = "<b>$x$&\"'"
@@ -35,6 +36,10 @@ TUNED = SWEEP | {
     "regimes": {"whole": {"epochs": 2}},
     "tuning": {"images": 1000, "first_seed": 50, "seeds": 2},
 }
+
+
+def build(study: Study) -> str:
+    return page.build(Analysis(study))
 
 
 class Drawn(NamedTuple):
@@ -87,7 +92,7 @@ def study(tmp_path_factory) -> Study:
 
 @pytest.fixture(scope="module")
 def text(study) -> str:
-    return page.build(study)
+    return build(study)
 
 
 @pytest.fixture
@@ -150,13 +155,13 @@ def test_the_verdict_comes_first_and_sections_in_order(text, study):
         "Where the numbers come from",
     ]
     said = reader.text
-    assert said.index(verdict.sentence(study)) < said.index("Departures")
-    for departure in verdict.departures(study, None):
+    assert said.index(verdict.sentence(Analysis(study))) < said.index("Departures")
+    for departure in verdict.departures(Analysis(study), None):
         assert departure in said
 
 
 def test_the_same_store_gives_the_same_page(text, study):
-    assert page.build(store.read(study.folders)) == text
+    assert build(store.read(study.folders)) == text
 
 
 def test_two_pictures_of_the_same_share_no_ids():
@@ -181,7 +186,7 @@ def test_names_are_shown_as_they_are(study):
             for record in study.records
         ],
     )
-    text = page.build(hostile)
+    text = build(hostile)
     text.encode()
     assert "<b>" not in text
     reader = Reader(text)
@@ -194,17 +199,17 @@ def test_names_are_shown_as_they_are(study):
 @pytest.mark.usefixtures("drawn")
 def test_sections_without_data_are_left_out(tmp_path):
     study = make(tmp_path, with_robustness=False)
-    headings = Reader(page.build(study)).headings
+    headings = Reader(build(study)).headings
     for absent in ("Corrupted images", "Single frequencies", "Tuning"):
         assert absent not in headings
     assert not any(heading.startswith("Against") for heading in headings)
     silent = dataclasses.replace(study, noise={})
-    assert "Noise as measured" not in Reader(page.build(silent)).headings
+    assert "Noise as measured" not in Reader(build(silent)).headings
 
 
 def test_a_diverged_network_is_named_and_not_drawn(tmp_path, drawn):
     study = make(tmp_path, diverged=[Cell("short", "water", 0.05, 3)])
-    reader = Reader(page.build(study))
+    reader = Reader(build(study))
     (strips,) = drawn[figures.strips]
     scores = dict(strips.args[0])
     assert set(scores["water"]) == set(range(8)) - {3}
@@ -220,7 +225,7 @@ def test_a_diverged_network_is_named_and_not_drawn(tmp_path, drawn):
 def test_an_arm_without_records_is_left_out_of_pictures(tmp_path, drawn):
     missing = [Cell("short", "dropout", 0.2, seed) for seed in range(8)]
     study = make(tmp_path, missing=missing)
-    reader = Reader(page.build(study))
+    reader = Reader(build(study))
     (strips,) = drawn[figures.strips]
     assert [label for label, _ in strips.args[0]] == ["none", "water"]
     (forest,) = drawn[figures.forest]
@@ -230,7 +235,7 @@ def test_an_arm_without_records_is_left_out_of_pictures(tmp_path, drawn):
 
 def test_a_study_without_any_record_still_has_a_page(study):
     empty = dataclasses.replace(study, records=[], noise={})
-    reader = Reader(page.build(empty))
+    reader = Reader(build(empty))
     assert "0 of 24 planned" in reader.text
     assert "Training" not in reader.headings
 
@@ -248,12 +253,12 @@ def test_equal_scores_are_drawn(tmp_path, study):
             for r in equal.records
         ],
     )
-    reader = Reader(page.build(equal))
+    reader = Reader(build(equal))
     assert "0.00 [0.00, 0.00] undecided" in reader.text
 
 
 def test_differences_are_from_the_most_frequent_baseline(study, drawn):
-    page.build(study)
+    build(study)
     by_arm: dict[str, list] = {}
     for record in study.records:
         by_arm.setdefault(record["arm"], []).append(record)
@@ -276,7 +281,7 @@ def test_differences_are_from_the_most_frequent_baseline(study, drawn):
 
 
 def test_corruptions_are_means_over_seeds_and_severities(study, drawn):
-    page.build(study)
+    build(study)
     errors, differences = drawn[figures.heat]
     values, rows, columns, _ = errors.args
     own = [r for r in study.records if r["arm"] == "water"]
@@ -300,7 +305,7 @@ def test_a_regularizer_of_ones_own_need_not_be_there_again(
     with monkeypatch.context() as patch:
         patch.setitem(plans.REGULARIZERS, "mine", plans.REGULARIZERS["water"])
         again = make(tmp_path, plan_document=document)
-    cells = re.findall(r"<th scope=.row.>(\w+)</th><td>([^<]*)</td>", page.build(again))
+    cells = re.findall(r"<th scope=.row.>(\w+)</th><td>([^<]*)</td>", build(again))
     # Arms with their strengths, which for none is nothing.
     assert {("water", "0.05"), ("none", "")} <= set(cells)
 
@@ -314,7 +319,7 @@ def test_the_constant_is_in_the_middle_of_fourier_maps():
 
 
 def test_reliability_is_that_of_all_seeds_together(study, drawn):
-    page.build(study)
+    build(study)
     confidence, accuracy, title = drawn[figures.reliability][2].args
     assert title.startswith("water: ")
     own = [r["reliability"] for r in study.records if r["arm"] == "water"]
@@ -337,7 +342,7 @@ def test_a_tuned_strength_is_shown_with_its_trials(tmp_path, drawn):
         effects={("water", 0.05): 10, ("gaussian", 0.1): 10},
         with_robustness=False,
     )
-    reader = Reader(page.build(study))
+    reader = Reader(build(study))
     assert "Tuning" in reader.headings
     chosen = {picture.args[3]: picture.args[2] for picture in drawn[figures.trials]}
     assert chosen == {"water": 0.05, "gaussian": 0.1}
@@ -351,7 +356,7 @@ def test_a_tuned_strength_is_shown_with_its_trials(tmp_path, drawn):
 def test_a_tuning_that_is_not_done_has_a_page(tmp_path, drawn):
     missing = [Cell(store.TUNING, "water", 0.05, 50)]
     study = make(tmp_path, plan_document=TUNED, missing=missing, with_robustness=False)
-    reader = Reader(page.build(study))
+    reader = Reader(build(study))
     assert "not chosen" in reader.text
     assert [picture.args[2] for picture in drawn[figures.trials]][0] is None
 
@@ -363,7 +368,7 @@ def test_a_sweep_is_shown_against_strength_in_each_regime(tmp_path, drawn):
         effects={("water", 0.05): 8, ("gaussian", 0.1): -8},
         with_robustness=False,
     )
-    reader = Reader(page.build(study))
+    reader = Reader(build(study))
     assert "Against strength and regime" in reader.headings
     assert len(drawn[figures.forest]) == len(drawn[figures.strips]) == 2
     assert len(drawn[figures.sweep]) == 2
@@ -389,7 +394,7 @@ def test_a_sweep_is_shown_against_strength_in_each_regime(tmp_path, drawn):
 
 def test_several_regimes_without_a_sweep_are_shown_side_by_side(tmp_path, drawn):
     document = DOCUMENT | {"regimes": SWEEP["regimes"]}
-    page.build(make(tmp_path, plan_document=document, with_robustness=False))
+    build(make(tmp_path, plan_document=document, with_robustness=False))
     (picture,) = drawn[figures.sweep]
     assert picture.args[1:3] == (["small", "whole"], "regime")
 
@@ -401,7 +406,7 @@ def test_many_arms_have_curves_of_their_own(tmp_path, drawn):
         "arms": {"dropout": {"reg": "dropout"}} | arms,
         "comparisons": [[name, "dropout"] for name in arms],
     }
-    page.build(make(tmp_path, plan_document=document, with_robustness=False))
+    build(make(tmp_path, plan_document=document, with_robustness=False))
     losses = [d for d in drawn[figures.curves] if "loss" in d.label]
     assert len(losses) == 8
     for picture in losses:
@@ -425,14 +430,14 @@ def test_epochs_without_an_evaluation_are_not_drawn(tmp_path, num_arms):
     study = make(
         tmp_path, plan_document=document, with_robustness=False, edit=leave_out
     )
-    assert "Test accuracy against epoch" in page.build(study)
+    assert "Test accuracy against epoch" in build(study)
 
 
 def test_a_single_evaluation_is_no_curve(tmp_path):
     def leave_out(record: dict) -> None:
         record["test_accuracy"][:-1] = [None] * (len(record["test_accuracy"]) - 1)
 
-    built = page.build(make(tmp_path, with_robustness=False, edit=leave_out))
+    built = build(make(tmp_path, with_robustness=False, edit=leave_out))
     assert "Training loss against epoch" in built
     assert "Test accuracy against epoch" not in built
 
@@ -448,7 +453,7 @@ def test_of_many_strengths_only_the_middle_has_pictures_of_its_own(tmp_path, dra
         },
     }
     study = make(tmp_path, plan_document=document, with_robustness=False)
-    reader = Reader(page.build(study))
+    reader = Reader(build(study))
     titles = [d.args[2] for d in drawn[figures.confusion] if not d.keywords]
     assert titles == ["dropout", "water 0.13"]
     assert "Of several strengths only the middle one is shown." in reader.text
@@ -462,7 +467,7 @@ def test_the_plan_is_shown_as_toml(study):
         document = tomllib.loads(path.read_text(encoding="utf-8"))
         assert tomllib.loads(page._write_toml(document)) == document
     assert '[arms.water] reg = "water" intensity = 0.05' in Reader(
-        page.build(study)
+        build(study)
     ).text.replace("\n", " ")
 
 
@@ -470,7 +475,7 @@ def test_the_plan_is_shown_as_toml(study):
 def test_each_environment_is_shown_with_its_number_of_networks(study):
     records = [dict(record) for record in study.records]
     records[0]["environment"] = records[0]["environment"] | {"device": "H100 x1"}
-    reader = Reader(page.build(dataclasses.replace(study, records=records)))
+    reader = Reader(build(dataclasses.replace(study, records=records)))
     assert "H100 x1" in reader.text
     assert "24 of 24 planned" in reader.text
     cells = reader.text

@@ -15,6 +15,8 @@ from PIL import Image
 
 from experiments import figures, page, report, store, verdict
 from experiments.configs import UsageError
+from experiments.verdict import Analysis
+from sounddrop_jax import statistics
 from tests.stores import make_store
 
 CLASS_NAMES = [f"class {index}" for index in range(10)]
@@ -257,10 +259,12 @@ def test_the_command_writes_three_files(
     run(monkeypatch, folder, f"--out={out}")
     assert names(out) == FILES
     study = store.read([folder])
-    assert (out / "report.html").read_text(encoding="utf-8") == page.build(study)
+    assert (out / "report.html").read_text(encoding="utf-8") == page.build(
+        Analysis(study)
+    )
     told = capsys.readouterr()
     assert told.err == ""
-    assert verdict.sentence(study) in told.out
+    assert verdict.sentence(Analysis(study)) in told.out
     assert str(out / "report.html") in told.out
 
 
@@ -277,7 +281,7 @@ def test_by_default_the_first_folder_gets_the_report(
 @pytest.mark.usefixtures("no_pictures")
 def test_the_table_holds_what_summarize_says(tmp_path, folder):
     study = store.read([folder])
-    report.write(study, tmp_path)
+    report.write(Analysis(study), tmp_path)
     rows = read_csv(tmp_path / "table.csv")
     expected = verdict.summarize(study)
     assert len(rows) == len(expected) == 3
@@ -297,7 +301,7 @@ def test_the_table_holds_what_summarize_says(tmp_path, folder):
 @pytest.mark.usefixtures("no_pictures")
 def test_the_comparisons_hold_primary_and_secondary_ones(tmp_path, folder):
     study = store.read([folder])
-    report.write(study, tmp_path)
+    report.write(Analysis(study), tmp_path)
     rows = read_csv(tmp_path / "comparisons.csv")
     expected = [*verdict.compare(study), *verdict.secondary(study)]
     assert len(rows) == len(expected) > 3
@@ -315,7 +319,7 @@ def test_the_comparisons_hold_primary_and_secondary_ones(tmp_path, folder):
 def test_a_comparison_without_pairs_leaves_its_numbers_empty(tmp_path):
     cells = [store.Cell("short", "water", 0.05, seed) for seed in range(8)]
     study = store.read([make_store(tmp_path / "store", missing=cells)])
-    report.write(study, tmp_path)
+    report.write(Analysis(study), tmp_path)
     row = read_csv(tmp_path / "comparisons.csv")[0]
     assert (row["arm"], row["decision"]) == ("water", "untested")
     assert row["mean_difference"] == row["p_value"] == row["seeds"] == ""
@@ -327,6 +331,22 @@ def test_names_come_back_from_csv_as_they_are():
     text = report._write_csv([row])
     (read,) = csv.DictReader(text.splitlines(keepends=True))
     assert read == {"note": row["note"], "n": "", "seeds": "1 2"}
+
+
+def test_a_report_computes_each_comparison_once(tmp_path, monkeypatch):
+    folder = make_store(tmp_path / "store")
+    computed = []
+
+    def compare_pairs(first, second):
+        computed.append((first.tobytes(), second.tobytes()))
+        return original(first, second)
+
+    original = statistics.compare_pairs
+    monkeypatch.setattr(statistics, "compare_pairs", compare_pairs)
+    run(monkeypatch, folder)
+    with open(folder / "comparisons.csv", newline="") as file:
+        num_comparisons = len(list(csv.DictReader(file)))
+    assert len(computed) == num_comparisons > 3 * 3
 
 
 @pytest.mark.parametrize("reason", ["no folder", "no store", "damaged"])
@@ -376,7 +396,7 @@ def test_a_page_that_fails_leaves_the_old_files(tmp_path, folder, monkeypatch):
 
     monkeypatch.setattr(page, "build", fail)
     with pytest.raises(RuntimeError):
-        report.write(study, tmp_path)
+        report.write(Analysis(study), tmp_path)
     assert {(tmp_path / name).read_text() for name in FILES} == {"old"}
     assert names(tmp_path) == FILES
 
@@ -412,6 +432,6 @@ def test_a_full_disk_leaves_the_old_files(tmp_path, folder, monkeypatch):
 
     monkeypatch.setattr(Path, "write_text", fail)
     with pytest.raises(UsageError, match="No space left"):
-        report.write(study, tmp_path)
+        report.write(Analysis(study), tmp_path)
     assert {(tmp_path / name).read_text() for name in FILES} == {"old"}
     assert names(tmp_path) == FILES

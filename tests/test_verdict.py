@@ -39,6 +39,14 @@ TWO_REGIMES = {
 }
 
 
+def sentence(study: store.Study) -> str:
+    return verdict.sentence(verdict.Analysis(study))
+
+
+def departures(study: store.Study, registered: plans.Plan | None) -> list[str]:
+    return verdict.departures(verdict.Analysis(study), registered)
+
+
 def make_study(folder, document=PLANTED, *, scores=None, **settings) -> store.Study:
     """Makes a study whose arms have these scores of the primary outcome, by seed."""
     outcome = document.get("outcome", "accuracy")
@@ -92,7 +100,7 @@ def test_lower_is_better_where_it_is(tmp_path, outcome):
     assert (water.decision, none.decision) == ("loses", "wins")
     assert gaussian.decision == "undecided"
     assert water.result.mean_difference == pytest.approx(0.02)
-    said = verdict.sentence(study)
+    said = sentence(study)
     assert re.search(r"water loses to dropout by 0\.020 .*\(95 % interval 0\.0", said)
     assert "none beats dropout by 0.020 (0.0" in said
 
@@ -173,7 +181,7 @@ def test_a_store_without_records_is_all_untested(tmp_path):
     for row in verdict.summarize(study):
         assert row["n"] == 0 and row["missing"] == list(range(8))
         assert row["accuracy_mean"] is None
-    assert "no comparison could be tested" in verdict.sentence(study)
+    assert "no comparison could be tested" in sentence(study)
 
 
 def test_equal_differences_have_an_interval_without_width(tmp_path):
@@ -187,7 +195,7 @@ def test_equal_differences_have_an_interval_without_width(tmp_path):
     assert water.decision == "undecided" and water.p_adjusted == 1
     # The test that was planned, of signs, needs no spread.
     assert none.decision == "loses" and none.p_adjusted == 3 * LEAST
-    said = verdict.sentence(study)
+    said = sentence(study)
     assert "water cannot be told from dropout (difference 0.0 points of" in said
     assert "none loses to dropout by 1.0 (1.0 to 1.0)" in said
 
@@ -209,7 +217,7 @@ def test_too_few_seeds_decide_nothing(tmp_path, num_seeds, alpha, decision):
     (water,) = verdict.compare(study)
     assert water.decision == decision
     assert water.result.mean_difference == pytest.approx(UP[:num_seeds].mean())
-    said = verdict.sentence(study)
+    said = sentence(study)
     assert ("water beats dropout" in said) == (decision == "wins")
     if decision == "untested":
         assert f"the p-value of {num_seeds} pairs is never below" in water.note
@@ -323,8 +331,8 @@ def test_tuned_arms_appear_at_the_strengths_that_were_chosen(tmp_path):
         ("water", 0.02),
     ]
     assert all(row["n"] == 8 for row in verdict.summarize(study))
-    assert "water at 0.02 beats dropout at 0.3 by" in verdict.sentence(study)
-    assert not any("missing" in said for said in verdict.departures(study, study.plan))
+    assert "water at 0.02 beats dropout at 0.3 by" in sentence(study)
+    assert not any("missing" in said for said in departures(study, study.plan))
 
 
 def test_an_arm_whose_strength_is_not_chosen_is_untested(tmp_path):
@@ -336,7 +344,7 @@ def test_an_arm_whose_strength_is_not_chosen_is_untested(tmp_path):
     assert none.decision == "undecided"
     row = verdict.summarize(study)[-1]
     assert (row["arm"], row["strength"], row["n"]) == ("water", None, 0)
-    found = verdict.departures(study, study.plan)
+    found = departures(study, study.plan)
     assert "The tuning lacks 1 of its 6 networks." in found
     assert "water in regime short: seeds 0 to 7 missing." in found
 
@@ -419,7 +427,7 @@ def test_one_network_has_no_spread(tmp_path):
 
 def test_a_study_that_went_as_planned_departs_in_nothing(tmp_path):
     study = make_study(tmp_path, dataset=official())
-    assert verdict.departures(study, study.plan) == []
+    assert departures(study, study.plan) == []
 
 
 @pytest.mark.parametrize(
@@ -468,14 +476,14 @@ def test_a_study_that_went_as_planned_departs_in_nothing(tmp_path):
 def test_a_study_departs_from_its_plan_file(tmp_path, change, departure):
     study = make_study(tmp_path, dataset=official())
     registered = plans.parse({**PLANTED, "robustness": {}, **change}, "fake")
-    found = verdict.departures(study, registered)
+    found = departures(study, registered)
     assert departure in found
     assert all("plan file" in said or "in the study" in said for said in found)
 
 
 def test_a_study_without_a_plan_file_says_so(tmp_path):
     study = make_study(tmp_path, dataset=official())
-    (said,) = verdict.departures(study, None)
+    (said,) = departures(study, None)
     assert said.startswith("There is no plan file of the name fake")
 
 
@@ -486,7 +494,7 @@ def test_networks_that_are_missing_or_diverged_are_departures(tmp_path):
         missing=cells("water", [0, 4]),
         diverged=cells("none", [2], 0.0),
     )
-    assert verdict.departures(study, study.plan) == [
+    assert departures(study, study.plan) == [
         "none in regime short: seed 2 diverged.",
         "water in regime short: seeds 0, 4 missing.",
     ]
@@ -495,7 +503,7 @@ def test_networks_that_are_missing_or_diverged_are_departures(tmp_path):
 def test_a_network_that_diverged_in_tuning_is_a_departure(tmp_path):
     spoilt = [Cell(store.TUNING, "water", 0.05, 101)]
     study = make_study(tmp_path, TUNED, dataset=official(), diverged=spoilt)
-    assert verdict.departures(study, study.plan) == [
+    assert departures(study, study.plan) == [
         "water at 0.05 in the tuning: seed 101 diverged."
     ]
 
@@ -529,7 +537,7 @@ def test_records_of_several_environments_are_a_departure(
             record["environment"] = ENVIRONMENT | {key: value}
 
     study = make_study(tmp_path, dataset=official(), edit=edit)
-    assert verdict.departures(study, study.plan) == [departure]
+    assert departures(study, study.plan) == [departure]
 
 
 def test_code_that_was_not_committed_is_a_departure(tmp_path):
@@ -537,7 +545,7 @@ def test_code_that_was_not_committed_is_a_departure(tmp_path):
         record["environment"]["commit"] = "0123-dirty"
 
     study = make_study(tmp_path, dataset=official(), edit=edit)
-    assert verdict.departures(study, study.plan) == [
+    assert departures(study, study.plan) == [
         "Some networks were trained with code that was not committed."
     ]
 
@@ -557,7 +565,7 @@ def test_corruptions_are_always_a_departure(tmp_path, published, departure):
         sources.update(dict.fromkeys(list(sources)[:published], "published"))
 
     study = make_study(tmp_path, dataset=official(), with_robustness=True, edit=edit)
-    benchmark, *generated = verdict.departures(study, study.plan)
+    benchmark, *generated = departures(study, study.plan)
     assert "14 of its 15 corruptions: frost" in benchmark
     if departure is None:
         assert generated == []
@@ -568,7 +576,7 @@ def test_corruptions_are_always_a_departure(tmp_path, published, departure):
 
 def test_other_pixels_than_the_official_are_a_departure(tmp_path):
     study = make_study(tmp_path)
-    assert verdict.departures(study, study.plan) == [
+    assert departures(study, study.plan) == [
         "The images are CIFAR-10 (JPEG-75 copy), not CIFAR-10 with its official pixels."
     ]
 
@@ -596,7 +604,7 @@ def test_the_sentence_says_what_was_decided(tmp_path):
         result = statistics.compare_pairs(SCORES[first], SCORES[second])
         return f"{result.low:.1f} to {result.high:.1f}".replace("-", "−")
 
-    assert verdict.sentence(study) == (
+    assert sentence(study) == (
         "On CIFAR-10 (JPEG-75 copy), after 3 epochs and over 8 paired seeds, water "
         "beats dropout by 2.0 points of accuracy (95 % interval "
         f"{interval('water', 'dropout')}) and none by 4.0 "
@@ -620,7 +628,7 @@ def test_verbs_of_one_arm_are_joined(tmp_path):
     scores = SCORES | {"water": BASE, "none": BASE + UP, "plane": BASE + MIXED[::-1]}
     scores["dropout"] = BASE - UP
     study = make_study(tmp_path, document, scores=scores)
-    said = re.sub(r" (by [^()]*)?\([^)]*\)", "", verdict.sentence(study))
+    said = re.sub(r" (by [^()]*)?\([^)]*\)", "", sentence(study))
     assert said.endswith(
         "water beats dropout, loses to none, and cannot be told from gaussian or plane."
     )
@@ -635,12 +643,12 @@ def test_where_nothing_is_decided_it_says_what_would_have_been_found(tmp_path):
     most = statistics.smallest_detectable_effect(
         8, (3 * MIXED).std(ddof=1), num_comparisons=3
     )
-    said = verdict.sentence(study)
+    said = sentence(study)
     assert said.endswith(
         f" Differences of {most:.1f} points of accuracy would have been found with a "
         "probability of 65 to 80 %."
     )
-    assert "Differences" not in verdict.sentence(
+    assert "Differences" not in sentence(
         make_study(tmp_path / "decided", scores=SCORES)
     )
 
@@ -652,18 +660,18 @@ def test_an_interval_without_0_where_nothing_is_decided_is_explained(tmp_path):
     study = make_study(tmp_path, {**PLANTED, "alpha": 0.03}, scores=scores)
     gaussian = verdict.compare(study)[2]
     assert gaussian.decision == "undecided" and gaussian.result.low > 0
-    assert verdict.sentence(study).endswith(
+    assert sentence(study).endswith(
         ". An interval may leave out 0 where nothing is decided, as decisions are "
         "corrected for the 3 comparisons and intervals are not."
     )
     study = make_study(tmp_path / "without", scores=SCORES)
-    assert "leave out" not in verdict.sentence(study)
+    assert "leave out" not in sentence(study)
 
 
 def test_what_was_not_tested_is_named_and_why(tmp_path):
     diverged = cells("water", [3])
     study = make_study(tmp_path, scores=SCORES, diverged=diverged)
-    said = verdict.sentence(study)
+    said = sentence(study)
     assert "water beats" not in said and "none loses to dropout by 2.0" in said
     assert said.endswith(
         " Not tested: water against dropout (seed 3 of water diverged)."
@@ -680,7 +688,7 @@ def test_regimes_are_told_apart(tmp_path):
         record["accuracy"] = scores.get(record["arm"], BASE)[record["seed"]]
 
     study = make_study(tmp_path, document, edit=edit)
-    said = re.sub(r" by [^()]*\([^)]*\)", "", verdict.sentence(study))
+    said = re.sub(r" by [^()]*\([^)]*\)", "", sentence(study))
     assert said == (
         "On CIFAR-10 (JPEG-75 copy), over 8 paired seeds, in regime short (after 1 "
         "epoch without augmentation) water beats dropout; none loses to dropout; in "
@@ -707,7 +715,7 @@ def test_many_comparisons_are_counted_and_the_largest_named(tmp_path):
 
     absent = [Cell("short", "water", strengths[-1], 4)]
     study = make_study(tmp_path, document, edit=edit, missing=absent)
-    said = verdict.sentence(study)
+    said = sentence(study)
     assert (
         "the arm beats its baseline in 3 of 9 comparisons, loses in 2, and 4 are "
         "undecided; the largest win is that of water at 0.02 over dropout, by " in said
@@ -726,5 +734,5 @@ def test_many_that_are_untested_are_counted(tmp_path):
     )
     assert (
         "Of 14 comparisons 4 are untested, as networks are missing or diverged."
-        in verdict.sentence(study)
+        in sentence(study)
     )
