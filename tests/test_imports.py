@@ -12,7 +12,7 @@ import sounddrop_jax
 FOLDER = Path(sounddrop_jax.__file__).parent
 SOURCES = {path.stem: path for path in FOLDER.glob("*.py") if path.stem != "__init__"}
 
-# Imports point one way; see README.md.
+# Imports point one way; see CONTRIBUTING.md.
 ALLOWED = {
     "spectra": set(),
     "audio": set(),

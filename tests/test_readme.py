@@ -13,6 +13,8 @@ from experiments.study import StudyConfig
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+EXPERIMENT = (ROOT / "docs/experiment.md").read_text()
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 
 
 def test_examples_run():
@@ -36,25 +38,29 @@ def test_first_command_comes_first():
     )
 
 
+def test_the_readme_is_read_in_minutes():
+    assert len(README.splitlines()) <= 130
+
+
 def test_flags_exist():
     configs = (Config, StudyConfig, ReportConfig)
     fields = [field for config in configs for field in dataclasses.fields(config)]
     flags = {field.name.replace("_", "-") for field in fields}
     # Those of SLURM and of Google Cloud are not ours.
-    ours = re.sub(r"^(#SBATCH|gcloud) .*$", "", README, flags=re.MULTILINE)
+    ours = re.sub(r"^(#SBATCH|gcloud) .*$", "", README + EXPERIMENT, flags=re.MULTILINE)
     named = set(re.findall(r" --([a-z][a-z-]+)", ours)) - {"help"}
     assert named and named <= flags
 
 
 @pytest.mark.parametrize("package", ["sounddrop_jax", "experiments"])
 def test_layout_names_every_module(package):
-    layout = README.partition("## Layout")[2]
+    layout = CONTRIBUTING.partition("## Layout")[2]
     modules = {path.name for path in (ROOT / package).glob("[a-z]*.py")}
     assert modules <= set(re.findall(r"\w+\.py", layout))
 
 
 def test_layout_names_no_module_that_is_not_there():
-    layout = README.partition("## Layout")[2]
+    layout = CONTRIBUTING.partition("## Layout")[2]
     there = {path.name for path in ROOT.glob("*/[a-z]*.py")}
     assert set(re.findall(r"\w+\.py", layout)) <= there
 
