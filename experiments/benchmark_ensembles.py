@@ -143,7 +143,7 @@ def run_ensemble(config: EnsembleConfig) -> dict:
 
 
 def check(config: EnsembleConfig) -> None:
-    """Refuses what cannot be run, see `run_ensemble`."""
+    """Validates the settings, see `run_ensemble`."""
     check_choice("--reg", config.reg, REGS)
     for name, count in ("--rounds", config.rounds), ("--max-seeds", config.max_seeds):
         if count is not None and count < 1:

@@ -325,7 +325,7 @@ def save(out: Path, result: dict) -> None:
 
 
 def check_writable(out: Path) -> None:
-    """Refuses a file that cannot be written, before anything is measured.
+    """Raises for a file that cannot be written, before anything is measured.
 
     Raises:
         UsageError: if it is a folder, or lies in one that cannot be written to.

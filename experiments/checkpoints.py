@@ -160,7 +160,7 @@ class Checkpoints:
 
 
 def exist(out: Path) -> bool:
-    """Says if a folder holds checkpoints, or what is left of them."""
+    """Returns whether a folder holds checkpoints, or what is left of them."""
     folder = out / FOLDER
     return folder.is_dir() and any(folder.glob("[!.]*"))
 
@@ -172,7 +172,7 @@ def remove(out: Path) -> None:
 
 
 def check_same(there: dict[str, Any], here: dict[str, Any]) -> None:
-    """Refuses to go on with a run that was another.
+    """Raises if the run to go on with was another.
 
     Args:
         there: what the numbers of the run depend on, by the name of flag or thing.
@@ -195,7 +195,7 @@ def check_same(there: dict[str, Any], here: dict[str, Any]) -> None:
 
 
 def warn_if_elsewhere(there: dict[str, Any], here: dict[str, Any]) -> None:
-    """Says if a run began where its numbers may have been others, by a little."""
+    """Warns if JAX or the device changed since the checkpoint."""
     differences = [
         f"{name} {there[name]} there, {here[name]} here"
         for name in there

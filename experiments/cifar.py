@@ -72,8 +72,8 @@ def main() -> None:
             sys.exit(130)
 
 
-class Plan(NamedTuple):
-    """What flags and files come to.
+class Setup(NamedTuple):
+    """Validated config, dataset and regularizer factory.
 
     Attributes:
         config: with a folder.
@@ -88,7 +88,7 @@ class Plan(NamedTuple):
     steps_per_epoch: int
 
 
-class Course(NamedTuple):
+class Training(NamedTuple):
     """How a training went.
 
     Attributes:
@@ -106,7 +106,7 @@ class Course(NamedTuple):
     images_per_second: float
 
 
-def _prepare(config: Config, is_first: bool) -> Plan:
+def _prepare(config: Config, is_first: bool) -> Setup:
     check(config)
     if config.out is None:
         # Runs that start in the same second, on any machine, have folders of their own.
@@ -130,7 +130,7 @@ def _prepare(config: Config, is_first: bool) -> Plan:
             f"{len(dataset.train_labels)} images; give at most that many."
         )
     steps_per_epoch = min(config.steps_per_epoch or num_batches, num_batches)
-    return Plan(config, dataset, make_regularizer, steps_per_epoch)
+    return Setup(config, dataset, make_regularizer, steps_per_epoch)
 
 
 def run(config: Config) -> dict:
@@ -152,10 +152,10 @@ def run(config: Config) -> dict:
     with contextlib.ExitStack() as stack:
         if not config.distributed:
             stack.enter_context(signals)
-        plan = processes.together(lambda: _prepare(config, is_first), config.seeds)
-        config, out = plan.config, plan.config.out
+        setup = processes.together(lambda: _prepare(config, is_first), config.seeds)
+        config, out = setup.config, setup.config.out
         assert out is not None
-        result = runs.describe(config, plan.dataset)
+        result = runs.describe(config, setup.dataset)
         processes.check_alike(
             [result["config"] | {"out": None}, result["dataset"]], config.seeds
         )
@@ -169,7 +169,7 @@ def run(config: Config) -> dict:
         if config.resume and (out / runs.RESULT).exists():
             return _close_finished(out, result, console)
         try:
-            return _run(plan, result, console, signals)
+            return _run(setup, result, console, signals)
         except OSError as error:
             if config.distributed:
                 raise  # so that the others do not wait for this process
@@ -213,8 +213,8 @@ def _close_finished(out: Path, result: dict, console: Console) -> dict:
     return finished
 
 
-def _run(plan: Plan, result: dict, console: Console, signals: Signals) -> dict:
-    config, dataset = plan.config, plan.dataset
+def _run(setup: Setup, result: dict, console: Console, signals: Signals) -> dict:
+    config, dataset = setup.config, setup.dataset
     out = config.out
     assert out is not None
     console.print(
@@ -226,7 +226,7 @@ def _run(plan: Plan, result: dict, console: Console, signals: Signals) -> dict:
         console.print("No --audio: using a glitch track that the program synthesised.")
     functions = make_functions(
         dataset,
-        plan.make_regularizer,
+        setup.make_regularizer,
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
@@ -242,13 +242,13 @@ def _run(plan: Plan, result: dict, console: Console, signals: Signals) -> dict:
             checkpoint = _find_checkpoint(about, saved, console)
             records = checkpoint.about["records"] if checkpoint is not None else []
             runs.write_metrics(out, records)
-        course = _train(plan, functions, about, saved, checkpoint, console, signals)
+        training = _train(setup, functions, about, saved, checkpoint, console, signals)
         # The rest is a matter of seconds.
         signals.held = True
-        result |= _score(plan, course)
+        result |= _score(setup, training)
         if processes.is_first():
             seeds = [run["seed"] for run in result["runs"]]
-            runs.save_predictions(out, course.logits, dataset.test_labels, seeds)
+            runs.save_predictions(out, training.logits, dataset.test_labels, seeds)
             runs.save_result(out, result)
             _draw(result, out)
     if processes.is_first():
@@ -301,16 +301,16 @@ def _take_up(trainer: Trainer, checkpoint: Checkpoint) -> Progress:
 
 
 def _train(
-    plan: Plan,
+    setup: Setup,
     functions: Functions,
     about: dict,
     saved: Checkpoints | None,
     checkpoint: Checkpoint | None,
     console: Console,
     signals: Signals,
-) -> Course:
-    config, dataset = plan.config, plan.dataset
-    out, steps_per_epoch = config.out, plan.steps_per_epoch
+) -> Training:
+    config, dataset = setup.config, setup.dataset
+    out, steps_per_epoch = config.out, setup.steps_per_epoch
     assert out is not None
     seeds = list(range(config.seed, config.seed + config.seeds))
     total_steps = config.epochs * steps_per_epoch
@@ -371,16 +371,18 @@ def _train(
             left = datetime.timedelta(
                 seconds=round(elapsed * (total_steps - done) / done)
             )
-            sound = ~_diverged(records, logits)
-            lost = [seed for seed, kept in zip(seeds, sound, strict=True) if not kept]
+            converged = ~_diverged(records, logits)
+            lost = [
+                seed for seed, each in zip(seeds, converged, strict=True) if not each
+            ]
             console.print(
                 f"Epoch [{epoch + 1}/{config.epochs}], "
-                f"Loss: {_mean(losses[sound]):.4f}, "
-                f"Accuracy: {_mean(accuracies[sound]):.2f}%, "
+                f"Loss: {_mean(losses[converged]):.4f}, "
+                f"Accuracy: {_mean(accuracies[converged]):.2f}%, "
                 f"{speed:,.0f} images/s, {left} left"
                 + (f", diverged: {runs.name_seeds(lost)}" if lost else "")
             )
-    return Course(records, logits, trainer.compile_seconds, progress.seconds, speed)
+    return Training(records, logits, trainer.compile_seconds, progress.seconds, speed)
 
 
 def _mean(values: np.ndarray) -> float:
@@ -392,14 +394,14 @@ def _diverged(records: list[dict], logits: np.ndarray) -> np.ndarray:
     return metrics.diverged(losses, logits)
 
 
-def _score(plan: Plan, course: Course) -> dict:
+def _score(setup: Setup, training: Training) -> dict:
     """Makes the part of the result that a training adds."""
-    config = plan.config
+    config = setup.config
     losses, accuracies = (
-        np.transpose([record[name] for record in course.records])
+        np.transpose([record[name] for record in training.records])
         for name in ("train_loss", "test_accuracy")
     )
-    diverged = _diverged(course.records, course.logits)
+    diverged = _diverged(training.records, training.logits)
     scored = [
         {
             "seed": config.seed + index,
@@ -407,7 +409,7 @@ def _score(plan: Plan, course: Course) -> dict:
             "train_loss": losses[index].tolist(),
             "test_accuracy": accuracies[index].tolist(),
             "peak_accuracy": float(accuracies[index].max()),
-            **metrics.score(course.logits[index], plan.dataset.test_labels),
+            **metrics.score(training.logits[index], setup.dataset.test_labels),
         }
         for index in range(config.seeds)
     ]
@@ -415,19 +417,19 @@ def _score(plan: Plan, course: Course) -> dict:
         "runs": scored,
         "summary": runs.summarize(scored),
         "seconds": {
-            "compile": round(course.compile_seconds, 3),
-            "train": round(course.train_seconds, 3),
+            "compile": round(training.compile_seconds, 3),
+            "train": round(training.train_seconds, 3),
         },
-        "images_per_second": round(course.images_per_second, 1),
+        "images_per_second": round(training.images_per_second, 1),
     }
 
 
 def _draw(result: dict, out: Path) -> None:
     """Draws the two pictures, of the networks that did not diverge, where it can."""
     drawn = result
-    sound = [run for run in result["runs"] if not run["diverged"]]
-    if sound:
-        drawn = result | {"runs": sound}
+    converged = [run for run in result["runs"] if not run["diverged"]]
+    if converged:
+        drawn = result | {"runs": converged}
     else:
         # Of nothing but such networks, which the picture then shows as they are.
         alike = [run | {"diverged": False} for run in result["runs"]]

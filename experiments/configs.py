@@ -146,7 +146,7 @@ def read_flags(
 
 
 def _find_fault(kind: type, args: Sequence[str]) -> str:
-    """Says what `tyro` refused, in the words of other errors."""
+    """Rewords what `tyro` refused as our other errors are worded."""
     hints = typing.get_type_hints(kind)
     flags = {f"--{name.replace('_', '-')}": hint for name, hint in hints.items()}
     strays = []
@@ -171,7 +171,7 @@ def _find_fault(kind: type, args: Sequence[str]) -> str:
 
 
 def _find_wanted(hint: Any, value: str) -> str | None:
-    """Says what a flag takes, if that is a number and the value is none."""
+    """Returns what a flag takes, if that is a number and the value is none."""
     kinds = (hint, *typing.get_args(hint))
     words = [word for kind in kinds[1:] for word in typing.get_args(kind)]
     for number, what in ((int, "a whole number"), (float, "a number")):
@@ -327,7 +327,7 @@ class Config:
 
 
 def check(config: Config) -> None:
-    """Refuses what cannot be run.
+    """Validates a config.
 
     Raises:
         UsageError: names the first flag at fault, its value and the remedy.
@@ -372,12 +372,12 @@ def check(config: Config) -> None:
 
 
 def is_rate(value: float) -> bool:
-    """Says if dropout can take a rate: below 1 in float32, too."""
+    """Returns whether dropout can take a rate: below 1 in float32, too."""
     return 0 <= value <= 1 and bool(np.float32(value) < 1)
 
 
 def check_choice(flag: str, value: str, choices: Sequence[str]) -> None:
-    """Refuses what is none of the choices, and names the nearest."""
+    """Validates a choice; the error names the nearest one."""
     if value not in choices:
         raise UsageError(
             f"{flag}={value}: choose one of {', '.join(choices)}"
@@ -386,7 +386,7 @@ def check_choice(flag: str, value: str, choices: Sequence[str]) -> None:
 
 
 def _check_unused(config: Config) -> None:
-    """Refuses a flag that would change nothing: it was meant to change something."""
+    """Raises for a flag that would change nothing: it was meant to change something."""
     users = {
         "intensity": [n for n, r in REGULARIZERS.items() if r.strength == "intensity"],
         "rate": [n for n, r in REGULARIZERS.items() if r.strength == "rate"],

@@ -19,7 +19,7 @@ def accuracy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def diverged(losses: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """Says of networks if a loss or a logit is NaN or infinite.
+    """Returns of networks whether a loss or a logit is NaN or infinite.
 
     Args:
         losses: `[..., num_epochs]`.

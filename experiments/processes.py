@@ -116,7 +116,7 @@ def leave_the_others() -> Iterator[None]:
 
 
 def _wastes_little(num_seeds: int, num_devices: int) -> bool:
-    """Says if at most one seed in eight would run in vain, to fill all devices."""
+    """Returns whether filling all devices runs at most one seed in eight in vain."""
     return -num_seeds % num_devices <= num_seeds / 8
 
 
@@ -201,7 +201,7 @@ def choose_seeds_at_once() -> int | None:
 
 
 def is_first() -> bool:
-    """Says if this process is the one that writes and prints."""
+    """Returns whether this process is the one that writes and prints."""
     return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
@@ -236,7 +236,7 @@ def together(prepare: Callable[[], Result], num_seeds: int) -> Result:
 
 
 def check_alike(description: Any, num_seeds: int) -> None:
-    """Refuses processes that were started with other flags, or found other files.
+    """Raises for processes that were started with other flags, or found other files.
 
     Args:
         description: of what they have to have in common, with a repr that tells.

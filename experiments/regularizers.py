@@ -63,7 +63,7 @@ class Recipe:
 
 
 def check_settings(reg: str, settings: Mapping[str, object]) -> None:
-    """Refuses settings that a regularizer cannot be made with.
+    """Raises for settings that a regularizer cannot be made with.
 
     | setting   | is                                                               |
     |-----------|------------------------------------------------------------------|

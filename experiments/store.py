@@ -291,7 +291,7 @@ def _writing(
     folder: Path,
     remedy: str = "see to that and run the study again, which goes on from here",
 ) -> Iterator[None]:
-    """Says in one line what cannot be written."""
+    """Raises a one-line error for what cannot be written."""
     try:
         yield
     except OSError as error:
@@ -387,7 +387,7 @@ def _digest(value: Any) -> str:
 
 
 def _merge(first: dict, second: dict, where: str) -> dict:
-    """Takes the arms and the seeds of both; refuses any other difference.
+    """Merges the arms and the seeds of two studies; raises for any other difference.
 
     Args:
         first: what the folder in question holds: "there".
@@ -432,7 +432,7 @@ def _merge(first: dict, second: dict, where: str) -> dict:
 
 
 def _difference(old: Any, new: Any) -> str:
-    """Says how two values differ, of two tables only the first entry that does."""
+    """Describes how two values differ, of two tables only the first entry that does."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):

@@ -181,10 +181,10 @@ def run(config: StudyConfig) -> Path:
     description = runs.describe_dataset(dataset)
     with store.claim(out):
         opened = store.open_store(out, plan, description, inputs, noise)
-        return _fill(config, plan, dataset, opened, environment)
+        return _train_and_report(config, plan, dataset, opened, environment)
 
 
-def _fill(
+def _train_and_report(
     config: StudyConfig,
     plan: Plan,
     dataset: Dataset,
@@ -197,7 +197,7 @@ def _fill(
     console.print(f"{plan.name}: {plan.question}")
 
     tuning = store.tuning_cells(plan)
-    _do(config, plan, dataset, tuning, opened, console, environment)
+    _train_missing(config, plan, dataset, tuning, opened, console, environment)
     chosen = store.choose_strengths(plan, opened.records(tuning))
     for name, strength in chosen.items():
         if strength is None:
@@ -212,7 +212,7 @@ def _fill(
         for cell in store.all_cells(plan)
         if cell.arm not in chosen or cell.strength == chosen[cell.arm]
     ]
-    _do(config, plan, dataset, cells, opened, console, environment)
+    _train_missing(config, plan, dataset, cells, opened, console, environment)
 
     analysis = verdict.Analysis(store.read([out]))
     console.print(verdict.sentence(analysis))
@@ -220,7 +220,7 @@ def _fill(
     return out
 
 
-def _do(
+def _train_missing(
     config: StudyConfig,
     plan: Plan,
     dataset: Dataset,
@@ -545,7 +545,7 @@ def _count_images(plan: Plan, dataset: Dataset, batch: Sequence[Cell]) -> int:
 def _take_share(
     plan: Plan, cells: Iterable[Cell], share: int, num_shares: int
 ) -> list[Cell]:
-    """Takes every so manieth network of each arm, whatever the machine's devices."""
+    """Selects this worker's share of the networks, whatever its devices."""
     return [
         cell
         for cell in cells
@@ -625,7 +625,7 @@ def _parse_part(part: str) -> tuple[int, int]:
 
 
 def _check_sizes(plan: Plan, dataset: Dataset) -> None:
-    """Refuses a plan for more images than the dataset has."""
+    """Raises for a plan that needs more images than the dataset has."""
     num_train, num_test = len(dataset.train_labels), len(dataset.test_labels)
     held = 0 if plan.tuning is None else plan.tuning.images
     for regime in plan.regimes.values():

@@ -77,7 +77,7 @@ codecs.register_error("spell", _spell)
 class _Standing(io.FileIO):
     """A file that drops what it cannot write; of stdout's, stderr hears once."""
 
-    _is_sound = True
+    _is_open = True
 
     def write(self, content: Any) -> int:
         try:
@@ -87,9 +87,9 @@ class _Standing(io.FileIO):
         except BrokenPipeError:  # the reader has seen enough
             pass
         except OSError as error:
-            if self._is_sound and self.fileno() == 1:
+            if self._is_open and self.fileno() == 1:
                 warn(f"stdout cannot be written ({error.strerror}); going on without.")
-            self._is_sound = False
+            self._is_open = False
         return memoryview(content).nbytes
 
 

@@ -233,7 +233,7 @@ def make_functions(
 
 
 def takes_strengths(functions: Functions) -> bool:
-    """Says if networks can differ in strength, see `make_functions`."""
+    """Returns whether networks can differ in strength, see `make_functions`."""
     leaves = jax.tree_util.tree_leaves_with_path(functions.constants.layers)
     return any(_is_strength(path) for path, _ in leaves)
 

@@ -159,7 +159,7 @@ def compare(study: Study) -> list[Comparison]:
 
 
 def regions(family: Sequence[Comparison]) -> list[Region]:
-    """Says of arms that were trained at several strengths where they win and lose.
+    """Finds where arms that were trained at several strengths win and lose.
 
     Args:
         family: as `compare` returns it.
@@ -321,7 +321,7 @@ def departures(analysis: Analysis, registered: Plan | None) -> list[str]:
 
 
 def sentence(analysis: Analysis) -> str:
-    """Says in one to three sentences what the study found."""
+    """Writes in one to three sentences what the study found."""
     study, family = analysis.study, analysis.family
     plan = study.plan
     tested = [each for each in family if each.decision != "untested"]
@@ -428,7 +428,7 @@ def _advantage(comparison: Comparison) -> float:
 
 
 def _too_few(plan: Plan, num_comparisons: int) -> str:
-    """Says why a plan's seeds are too few to decide anything; "" if they are not."""
+    """Explains why a plan's seeds are too few to decide; "" if they are not."""
     smallest = statistics.smallest_p_value(len(plan.seeds))
     if smallest * num_comparisons < plan.alpha:
         return ""
@@ -538,7 +538,7 @@ def _number(names: Collection[str], kind: str) -> str:
 
 
 def _spell_out(study: Study, tested: Sequence[Comparison]) -> str:
-    """Says what came of each comparison: "a beats b by 2.1 (1.6 to 2.6); c ..."."""
+    """Writes what came of each comparison: "a beats b by 2.1 (1.6 to 2.6); c ..."."""
     units = iter([True])  # with the first number only
     clauses = []
     for regime in study.plan.regimes.values():
@@ -644,7 +644,7 @@ def _say_untested(study: Study, family: Sequence[Comparison]) -> str:
 
 
 def _say_limits(plan: Plan, tested: Sequence[Comparison], num_comparisons: int) -> str:
-    """Says what would have been found where nothing was, and why intervals differ."""
+    """Writes what would have been found where nothing was, and why intervals differ."""
     undecided = [each for each in tested if each.decision == "undecided"]
     parts = []
     detectable = [each.detectable for each in undecided if each.detectable is not None]

@@ -336,7 +336,7 @@ def _parse_comparisons(
 
 
 def _check_trials(plan: Plan) -> None:
-    """Refuses a tuning in which one arm has more trials than another."""
+    """Raises for a tuning in which one arm has more trials than another."""
     if plan.tuning is None:
         return
     tuned = {arm.name: len(arm.strengths) for arm in plan.arms.values()}
