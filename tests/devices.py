@@ -16,7 +16,8 @@ elsewhere = pytest.mark.skipif(HAS_FOUR, reason="this is that process")
 
 def check_on_four_devices(file: str) -> None:
     """Runs a file of tests, of which all but the one that asks for it must run."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file]
+    options = ["-q", "-m", "", "-p", "no:cacheprovider"]  # slow tests, too
+    command = [sys.executable, "-m", "pytest", *options, file]
     flags = {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
