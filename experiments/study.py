@@ -108,7 +108,7 @@ class StudyConfig:
     ] = None
 
 
-class Questions(NamedTuple):
+class Probes(NamedTuple):
     """What networks are asked besides the test set.
 
     Attributes:
@@ -238,11 +238,11 @@ def _train_missing(
     ]
     if not batches:
         return
-    questions = None
+    probes = None
     is_robust = plan.corruption_images > 0 or plan.fourier_images > 0
     if is_robust and batches[0][0].regime != TUNING:
         console.print("Preparing the corrupted test images.")
-        questions = make_questions(plan, dataset, config.data_dir)
+        probes = make_probes(plan, dataset, config.data_dir)
     sizes = [_count_images(plan, dataset, batch) for batch in batches]
     start = time.perf_counter()
     with terminal.progress_bar(sum(sizes), console) as show:
@@ -254,7 +254,7 @@ def _train_missing(
                 show(round(done + share * size), what)
 
             show_part(0)
-            results = train(plan, dataset, batch, questions, show=show_part)
+            results = train(plan, dataset, batch, probes, show=show_part)
             for each, (record, logits) in zip(batch, results, strict=True):
                 opened.append(each, record | {"environment": environment}, logits)
             done += sizes[index]
@@ -271,7 +271,7 @@ def train(
     plan: Plan,
     dataset: Dataset,
     cells: Sequence[Cell],
-    questions: Questions | None,
+    probes: Probes | None,
     *,
     show: Callable[[float], None] = lambda share: None,
 ) -> list[tuple[dict, np.ndarray]]:
@@ -281,7 +281,7 @@ def train(
         plan: of the study.
         dataset: whole; the regime or the tuning takes its part.
         cells: of one regime and arm.
-        questions: besides the test set's, or None.
+        probes: besides the test set's, or None.
         show: told now and then what share of the training is done, up to 1.
 
     Returns:
@@ -317,8 +317,8 @@ def train(
         epoch_accuracies.append(accuracies)
     train_logits = trainer.evaluate(part.train_images[:TRAIN_IMAGES_SCORED])
     answers: Any = [None] * len(cells)
-    if questions is not None:
-        answers = trainer.evaluate(questions.images)
+    if probes is not None:
+        answers = trainer.evaluate(probes.images)
     seconds = (time.perf_counter() - start) / len(cells)
     records = [
         {
@@ -328,7 +328,7 @@ def train(
             "diverged": bool(metrics.diverged(losses, own)),
             **metrics.score(own, part.test_labels),
             **_score_probabilities(part, own, own_train),
-            **_score_answers(questions, own_answers),
+            **_score_answers(probes, own_answers),
             "seconds": round(seconds, 3),
         }
         for losses, accuracies, own, own_train, own_answers in zip(
@@ -381,7 +381,7 @@ def _score_probabilities(
     }
 
 
-def make_questions(plan: Plan, dataset: Dataset, data_dir: str | None) -> Questions:
+def make_probes(plan: Plan, dataset: Dataset, data_dir: str | None) -> Probes:
     """Corrupts test images, and adds waves to them, as many as the plan says."""
     count = plan.corruption_images
     part = dataclasses.replace(
@@ -416,7 +416,7 @@ def make_questions(plan: Plan, dataset: Dataset, data_dir: str | None) -> Questi
         rng = np.random.default_rng(frequency)
         waves = add_fourier_noise(rng, clean, frequency, norm=FOURIER_NORM)
         images.append(np.rint(255 * waves).astype(np.uint8))
-    return Questions(
+    return Probes(
         np.concatenate(images),
         corrupted,
         sources,
@@ -425,30 +425,30 @@ def make_questions(plan: Plan, dataset: Dataset, data_dir: str | None) -> Questi
     )
 
 
-def _score_answers(questions: Questions | None, logits: Any) -> dict:
+def _score_answers(probes: Probes | None, logits: Any) -> dict:
     """Scores one network's logits, `[Q, num_classes]`, as its record has them."""
     record: dict[str, Any] = {}
-    if questions is None:
+    if probes is None:
         return record
     answers = logits.argmax(-1)
     start = 0
-    if questions.corruptions:
+    if probes.corruptions:
         errors: dict[str, list[float]] = {}
-        for name, _, labels in questions.corruptions:
+        for name, _, labels in probes.corruptions:
             own = answers[start : start + len(labels)]
             errors.setdefault(name, []).append(100 * float((own != labels).mean()))
             start += len(labels)
         record["corruptions"] = errors
-        record["corruption_source"] = dict(questions.sources)
+        record["corruption_source"] = dict(probes.sources)
         record["corruption_error"] = float(
             np.mean([errors[name] for name in corruptions.BENCHMARK])
         )
-    if questions.frequencies:
-        count = len(questions.labels)
-        wrong = answers[start:].reshape(-1, count) != questions.labels
-        fourier = np.zeros(questions.images.shape[1:3])
+    if probes.frequencies:
+        count = len(probes.labels)
+        wrong = answers[start:].reshape(-1, count) != probes.labels
+        fourier = np.zeros(probes.images.shape[1:3])
         for (row, column), error in zip(
-            questions.frequencies, 100 * wrong.mean(1), strict=True
+            probes.frequencies, 100 * wrong.mean(1), strict=True
         ):
             fourier[row, column] = fourier[-row, -column] = error
         record["fourier"] = {

@@ -923,20 +923,21 @@ def test_aphex_names_a_recording_that_cannot_be_read(tmp_path):
 # Donation, and streams that are assigned
 
 
+@functools.partial(nnx.jit, donate_argnums=0)
+def donate_and_call(layers):
+    outputs = jnp.ones((4, 6, 4))
+    for layer in layers:
+        outputs = layer(outputs)
+    return outputs
+
+
 @pytest.mark.parametrize("num_layers", [1, 2])
 def test_an_array_as_intensity_stays_its_owner_s(num_layers):
     intensity = jnp.float32(0.1)
     rngs = nnx.Rngs(0)
     layers = nnx.List([NoiseInjection(intensity, rngs=rngs) for _ in range(num_layers)])
-
-    @functools.partial(nnx.jit, donate_argnums=0)
-    def step(layers, inputs):
-        for layer in layers:
-            inputs = layer(inputs)
-        return inputs
-
     for _ in range(2):
-        assert bool(jnp.isfinite(step(layers, jnp.ones((4, 6, 4)))).all())
+        donate_and_call(layers)
     assert float(intensity) == pytest.approx(0.1)
 
 
@@ -948,15 +949,8 @@ def test_layers_may_share_a_bank_s_variable_and_be_donated():
     variable = BankVariable(bank.values.copy())
     rngs = nnx.Rngs(0)
     layers = nnx.List([WaterNoiseLayer(bank=variable, rngs=rngs) for _ in range(2)])
-
-    @functools.partial(nnx.jit, donate_argnums=0)
-    def step(layers, inputs):
-        for layer in layers:
-            inputs = layer(inputs)
-        return inputs
-
     for _ in range(2):
-        step(layers, jnp.ones((4, 6, 4)))
+        donate_and_call(layers)
     assert bool(jnp.isfinite(bank.values).all())
 
 

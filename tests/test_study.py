@@ -211,17 +211,17 @@ def test_corruptions_and_waves_are_scored(finished):
 
 def test_a_wrong_answer_counts_for_its_corruption_or_its_wave(plan_file, digits):
     plan = plans.load(str(plan_file))
-    questions = study.make_questions(plan, digits, None)
-    right = [labels for _, _, labels in questions.corruptions]
-    right += [questions.labels] * len(questions.frequencies)
+    probes = study.make_probes(plan, digits, None)
+    right = [labels for _, _, labels in probes.corruptions]
+    right += [probes.labels] * len(probes.frequencies)
     logits = np.eye(10)[np.concatenate(right)]
-    assert len(logits) == len(questions.images)
-    place = [(name, severity) for name, severity, _ in questions.corruptions]
+    assert len(logits) == len(probes.images)
+    place = [(name, severity) for name, severity, _ in probes.corruptions]
     first = 5 * place.index(("fog", 3))
-    wave = 5 * len(place) + questions.frequencies.index((1, 2))
+    wave = 5 * len(place) + probes.frequencies.index((1, 2))
     for wrong in (first, first + 1, wave):
         logits[wrong] = np.roll(logits[wrong], 1)
-    record = study._score_answers(questions, logits)
+    record = study._score_answers(probes, logits)
     errors = dict.fromkeys(CORRUPTIONS, [0.0] * 5) | {"fog": [0, 0, 40, 0, 0]}
     assert record["corruptions"] == errors
     assert record["corruption_error"] == pytest.approx(40 / (5 * len(BENCHMARK)))
@@ -229,7 +229,7 @@ def test_a_wrong_answer_counts_for_its_corruption_or_its_wave(plan_file, digits)
     waves[1, 2] = waves[-1, -2] = 100
     np.testing.assert_array_equal(record["fourier"]["errors"], waves)
     # And the wave is where it counts.
-    lone = questions.images[wave].astype(float) - digits.test_images[0]
+    lone = probes.images[wave].astype(float) - digits.test_images[0]
     power = np.abs(np.fft.fft2(lone[..., 0]))
     assert np.unravel_index(power.argmax(), power.shape) in [(1, 2), (31, 30)]
 
@@ -377,9 +377,9 @@ def test_networks_are_evaluated_every_so_often_and_at_the_end(
 @same_bits
 def test_a_network_is_the_same_alone_and_beside_others(finished, plan_file, digits):
     plan = plans.load(str(plan_file))
-    questions = study.make_questions(plan, digits, None)
+    probes = study.make_probes(plan, digits, None)
     cells = [Cell("short", "water", finished.chosen, seed) for seed in plan.seeds]
-    together = study.train(plan, digits, cells, questions)
+    together = study.train(plan, digits, cells, probes)
     alone = networks(finished.out)
     for cell, (record, logits) in zip(cells, together, strict=True):
         record = cell._asdict() | record | {"environment": runs.environment()}
@@ -395,8 +395,8 @@ def test_a_network_that_diverges_is_told_and_spoils_no_other(
     plan = plans.parse(document, "small")
     good = Cell("short", "water", finished.chosen, 0)
     bad = Cell("short", "water", TOO_STRONG, 1)
-    questions = study.make_questions(plan, digits, None)
-    results = study.train(plan, digits, [good, bad], questions)
+    probes = study.make_probes(plan, digits, None)
+    results = study.train(plan, digits, [good, bad], probes)
     opened = store.open_store(tmp_path, plan, {}, {})
     for cell, (record, logits) in zip((good, bad), results, strict=True):
         record = record | {"environment": runs.environment()}
@@ -413,8 +413,8 @@ def test_a_network_that_diverges_is_told_and_spoils_no_other(
 def test_without_robustness_there_are_no_such_scores(plan_file, digits, tmp_path):
     asked = []
 
-    def train(plan, dataset, cells, questions, *, show):
-        asked.append((len(cells), questions))
+    def train(plan, dataset, cells, probes, *, show):
+        asked.append((len(cells), probes))
         raise KeyboardInterrupt
 
     text = PLAN.replace("[robustness]\ncorruption_images = 5\nfourier_images = 1", "")
