@@ -77,8 +77,7 @@ def write_metrics(out: Path, records: list[dict]) -> None:
 
 def append_metrics(out: Path, record: dict) -> None:
     """Adds one line to metrics.jsonl."""
-    with open(out / METRICS, "a", encoding="utf-8") as file:
-        file.write(dumps(record) + "\n")
+    files.append_lines(out / METRICS, [dumps(record)])
 
 
 def save_predictions(
