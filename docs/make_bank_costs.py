@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 from jax.experimental import serialize_executable
 
-from experiments import runs
+from experiments.runs.environment import environment
 from sounddrop_jax import BankVariable, WaterNoiseLayer, make_power_law_bank
 
 INPUTS = jnp.ones((64, 16, 16, 16))
@@ -73,7 +73,7 @@ def main() -> None:
         for name, all_ in rounds.items()
     }
     record = {
-        "environment": runs.environment(),
+        "environment": environment(),
         "rounds": ROUNDS,
         "medians": medians,
         "all": rounds,

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from experiments import runs
+from experiments import files
+from experiments.runs.environment import environment
 from sounddrop_jax import convolution
 
 # Of the network, for a batch of 64: height and width, channels, features.
@@ -119,12 +120,12 @@ def main(folder: Path = Path(__file__).parent) -> None:
             cases.append(measure(layer, setting))
             print(json.dumps(cases[-1]), flush=True)
     result = {
-        "environment": runs.environment(),
+        "environment": environment(),
         "date": time.strftime("%Y-%m-%d"),
         "rounds": ROUNDS,
         "cases": cases,
     }
-    runs.write_json(folder / "performance/convolutions_cpu.json", result)
+    files.write_json(folder / "performance/convolutions_cpu.json", result)
     page = folder / "performance.md"
     before, start, rest = page.read_text("utf-8").partition(START)
     _, end, after = rest.partition(END)

@@ -16,7 +16,7 @@ import matplotlib.figure
 import numpy as np
 import PIL.Image
 
-from sounddrop_jax import audio, banks, spectra
+from sounddrop_jax import banks, spectra, tracks
 
 MAPS = (64, 64, 64, 4)  # NHWC
 SEQUENCES = (256, 64, 64)  # batch, time, features: as many values
@@ -79,8 +79,8 @@ def main(folder: Path = Path(__file__).parent) -> None:
     if not (start and end):
         raise ValueError(f"{page} lacks the lines {START} and {END} around its table.")
     (folder / "images").mkdir(exist_ok=True)
-    glitch = audio.make_track("glitch")
-    scope = {**vars(audio), **vars(spectra), "glitch": glitch}
+    glitch = tracks.make_track("glitch")
+    scope = {**vars(tracks), **vars(spectra), "glitch": glitch}
     rows, errors = [], []
     for noise in NOISES:
         values = draw(noise, scope)

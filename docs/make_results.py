@@ -8,9 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import figures, page, store, verdict
-from experiments.store import Study
-from experiments.verdict import Analysis, Comparison, Region
+from experiments.analysis import comparisons, verdict
+from experiments.analysis.comparisons import Analysis, Comparison, Region
+from experiments.pictures import differences, drawing
+from experiments.reporting import page
+from experiments.studies import store
+from experiments.studies.store import Study
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS.parent / "results"
@@ -29,7 +32,7 @@ COLOURS = {"currentColor": "#333", "var(--line)": "#ddd", "var(--paper)": "#fff"
 
 def describe(analysis: Analysis) -> str:
     """Writes the verdict of a study and its tables in Markdown."""
-    if regions := verdict.regions(analysis.family):
+    if regions := comparisons.regions(analysis.family):
         # The others would be of hundreds of rows; the report has them.
         tables = [_write_regions(analysis.study, regions)]
     else:
@@ -45,15 +48,15 @@ def draw(analysis: Analysis) -> dict[str, str]:
     """
     study, family = analysis.study, analysis.family
     name, outcome = study.plan.name, page.OUTCOMES[study.plan.outcome]
-    if not verdict.regions(family):
+    if not comparisons.regions(family):
         label = f"Differences in {outcome.title} of the study {name}"
         rows = [_interval(each, _name(each)) for each in family]
         xlabel = f"arm − baseline, {outcome.title}{outcome.points}"
-        picture = _draw(label, figures.forest, rows, xlabel, outcome.digits)
+        picture = _draw(label, differences.forest, rows, xlabel, outcome.digits)
         return {f"study_{name}": picture}
     pictures = {}
     for regime in study.plan.regimes:
-        arms: dict[str, dict[str, figures.Interval]] = {}
+        arms: dict[str, dict[str, differences.Interval]] = {}
         strengths = set()
         for each in family:
             if each.regime == regime and each.strength is not None:
@@ -62,7 +65,7 @@ def draw(analysis: Analysis) -> dict[str, str]:
                 strengths.add(place)
         pictures[f"study_{name}_{regime}"] = _draw(
             f"Differences in {outcome.title} against strength in the regime {regime}",
-            figures.sweep,
+            differences.sweep,
             list(arms.items()),
             sorted(strengths, key=float),
             "strength (evenly spaced)",
@@ -73,7 +76,7 @@ def draw(analysis: Analysis) -> dict[str, str]:
 
 
 def _draw(label: str, plot: Callable, *args: Any) -> str:
-    drawn = figures.svg("f", label, plot, *args)
+    drawn = drawing.svg("f", label, plot, *args)
     for name, colour in COLOURS.items():
         drawn = drawn.replace(name, colour)
     paper = '<rect width="100%" height="100%" fill="#fff"/>'
@@ -125,8 +128,8 @@ def _write_family(family: Sequence[Comparison]) -> str:
         if each.result is not None and each.p_adjusted is not None:
             mean, low, high = each.bounds
             cells[1] = (
-                f"{figures.number(mean, 2, signed=True)} ({figures.number(low, 2)} to "
-                f"{figures.number(high, 2)})"
+                f"{drawing.number(mean, 2, signed=True)} ({drawing.number(low, 2)} to "
+                f"{drawing.number(high, 2)})"
             )
             cells[2:4] = map(page.p_value, (each.result.p_value, each.p_adjusted))
         lines.append(f"| {' | '.join(cells)} |")
@@ -142,7 +145,7 @@ def _write_regions(study: Study, found: Sequence[Region]) -> str:
     for region in found:
         best = region.best
         assert best.result is not None
-        difference = figures.number(best.result.mean_difference, 2, signed=True)
+        difference = drawing.number(best.result.mean_difference, 2, signed=True)
         cells = rows.setdefault(_name(best), {})
         cells[region.regime] = f"{region} (best: {difference} at {best.strength:g})"
     for name, cells in rows.items():
@@ -151,8 +154,8 @@ def _write_regions(study: Study, found: Sequence[Region]) -> str:
     return "\n".join(lines)
 
 
-def _interval(each: Comparison, label: str) -> figures.Interval:
-    return figures.Interval(label, each.decision, *each.bounds)
+def _interval(each: Comparison, label: str) -> differences.Interval:
+    return differences.Interval(label, each.decision, *each.bounds)
 
 
 def _name(each: Comparison) -> str:

@@ -7,9 +7,9 @@ python -m experiments.benchmark ensemble --out=ensemble.json
 import tyro
 
 from experiments import terminal
-from experiments.benchmark_ensembles import EnsembleConfig, run_ensemble
-from experiments.benchmark_layers import LayerConfig, run_layer
-from experiments.configs import check_choice, exit_codes, read_flags
+from experiments.benchmarks.ensembles import EnsembleConfig, run_ensemble
+from experiments.benchmarks.layers import LayerConfig, run_layer
+from experiments.cli import check_choice, exit_codes, read_flags
 
 PROG = "python -m experiments.benchmark"
 

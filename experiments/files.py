@@ -1,9 +1,19 @@
-"""Files and lines that are written whole or not at all."""
+"""Files that are written whole or not at all, locks of folders, and caches."""
 
 import contextlib
+import json
+import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
+
+import filelock
+import platformdirs
+
+from experiments.cli import UsageError
+
+LOCK = ".lock"
 
 
 @contextlib.contextmanager
@@ -57,3 +67,72 @@ def append_lines(path: Path, lines: Iterable[str]) -> None:
             with contextlib.suppress(OSError):
                 file.truncate(start)
             raise
+
+
+@contextlib.contextmanager
+def lock(out: Path) -> Iterator[None]:
+    """Keeps other processes out of a folder, until this one leaves it or ends.
+
+    The file of the lock stays, with the number of the process while that is in it.
+
+    Raises:
+        UsageError: if another process holds it.
+        OSError: if the folder cannot be written.
+    """
+    path = out / LOCK
+    held = filelock.FileLock(path)
+    try:
+        held.acquire(timeout=0)
+    except filelock.Timeout:
+        owner = path.read_text(encoding="utf-8").strip() or "another one"
+        raise UsageError(
+            f"--out={out}: process {owner} is writing to it; wait for its end, or "
+            "name another folder."
+        ) from None
+    try:
+        path.write_text(str(os.getpid()), encoding="utf-8")
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.write_text("", encoding="utf-8")
+        held.release()
+
+
+def cache_folder(name: str) -> Path | None:
+    """Makes a folder among the user's caches, for what can be made again.
+
+    Args:
+        name: of the folder.
+
+    Returns:
+        The folder, on Linux `$XDG_CACHE_HOME/sounddrop_jax/name`, where `~/.cache` is
+        the default; or None where it cannot be written to.
+    """
+    path = platformdirs.user_cache_path("sounddrop_jax", appauthor=False) / name
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return path if os.access(path, os.W_OK | os.X_OK) else None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a file of JSON, whole or not at all."""
+    text = dumps(value, indent=2) + "\n"
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def dumps(value: Any, indent: int | None = None) -> str:
+    """Writes JSON that any reader takes: what is NaN or infinite becomes null."""
+
+    def clean(value):
+        if isinstance(value, dict):
+            return {key: clean(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [clean(item) for item in value]
+        if isinstance(value, float) and not math.isfinite(value):
+            return None
+        return value
+
+    return json.dumps(clean(value), indent=indent, allow_nan=False)

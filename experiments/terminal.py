@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from experiments.configs import UsageError
+from experiments.cli import UsageError
 
 
 @contextlib.contextmanager

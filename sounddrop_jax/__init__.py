@@ -2,12 +2,10 @@
 
 from sounddrop_jax import audio as audio
 from sounddrop_jax import banks as banks
-from sounddrop_jax import convolution as convolution
-from sounddrop_jax import ensembles as ensembles
 from sounddrop_jax import inject as inject
 from sounddrop_jax import linen as linen
 from sounddrop_jax import spectra as spectra
-from sounddrop_jax import statistics as statistics
+from sounddrop_jax import tracks as tracks
 from sounddrop_jax.banks import NoiseBank as NoiseBank
 from sounddrop_jax.banks import make_power_law_bank as make_power_law_bank
 from sounddrop_jax.banks import make_recording_bank as make_recording_bank
@@ -17,3 +15,6 @@ from sounddrop_jax.modules import GaussianNoiseLayer as GaussianNoiseLayer
 from sounddrop_jax.modules import IntensityVariable as IntensityVariable
 from sounddrop_jax.modules import NoiseInjection as NoiseInjection
 from sounddrop_jax.modules import WaterNoiseLayer as WaterNoiseLayer
+from sounddrop_jax.sweeps import convolution as convolution
+from sounddrop_jax.sweeps import ensembles as ensembles
+from sounddrop_jax.sweeps import statistics as statistics

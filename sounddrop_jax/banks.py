@@ -148,7 +148,7 @@ def make_recording_bank(
 
     Args:
         waveform: `[num_frames]` or `[num_frames, C]`, real; see `audio.load_track` and
-            `audio.make_track`. Each channel is brought there by itself.
+            `tracks.make_track`. Each channel is brought there by itself.
         field_shape: the last axes, `(H, W, C)`, of the feature maps that the bank is
             for, if for no others: `[num_frames]` is then laid out as `sample_window`
             would do it at every call, along the rows of one channel before it goes on

@@ -196,9 +196,9 @@ class AphexNoiseLayer(_NoiseLayer):
 
     Example:
         >>> import jax, jax.numpy as jnp
-        >>> from sounddrop_jax import audio, make_recording_bank
+        >>> from sounddrop_jax import make_recording_bank, tracks
         >>> from sounddrop_jax.linen import AphexNoiseLayer
-        >>> bank = make_recording_bank(audio.make_track("glitch", num_frames=2**16))
+        >>> bank = make_recording_bank(tracks.make_track("glitch", num_frames=2**16))
         >>> aphex = AphexNoiseLayer(bank=bank, deterministic=False)
         >>> rngs = {"dropout": jax.random.key(0)}
         >>> aphex.apply({}, jnp.zeros((4, 16, 16, 8)), rngs=rngs).shape

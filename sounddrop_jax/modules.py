@@ -351,8 +351,8 @@ class AphexNoiseLayer(NoiseInjection):
     Example:
         >>> import jax.numpy as jnp
         >>> from flax import nnx
-        >>> from sounddrop_jax import AphexNoiseLayer, audio, make_recording_bank
-        >>> bank = make_recording_bank(audio.make_track("glitch", num_frames=2**16))
+        >>> from sounddrop_jax import AphexNoiseLayer, make_recording_bank, tracks
+        >>> bank = make_recording_bank(tracks.make_track("glitch", num_frames=2**16))
         >>> aphex = AphexNoiseLayer(bank=bank, intensity=0.05, rngs=nnx.Rngs(0))
         >>> aphex(jnp.zeros((4, 16, 16, 8))).shape
         (4, 16, 16, 8)

@@ -16,7 +16,7 @@ from sounddrop_jax import (
     make_recording_bank,
     modules,
 )
-from sounddrop_jax.audio import make_track
+from sounddrop_jax.tracks import make_track
 
 INPUTS = jnp.asarray(
     np.random.default_rng(0).standard_normal((2, 5, 6, 3)), jnp.float32

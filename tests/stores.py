@@ -6,10 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from experiments import metrics, plans, store
-from experiments.corruptions import BENCHMARK, CORRUPTIONS
-from experiments.models import FEATURES
-from experiments.store import Cell
+from experiments.robustness.corruptions import BENCHMARK, CORRUPTIONS
+from experiments.studies import plans, store
+from experiments.studies.cells import (
+    TUNING,
+    Cell,
+    all_cells,
+    choose_strengths,
+    tuning_cells,
+)
+from experiments.training import metrics
+from experiments.training.models import FEATURES
 
 NUM_IMAGES = 200
 CLASS_NAMES = [f"class {index}" for index in range(10)]
@@ -108,7 +115,7 @@ def make_store(
         if cell in diverged:
             logits = np.full_like(logits, np.nan)
         record = _make_record(rng, logits, epochs)
-        if cell.regime == store.TUNING:
+        if cell.regime == TUNING:
             kept = ("train_loss", "test_accuracy", "accuracy", "diverged")
             record = {key: record[key] for key in kept}
         elif with_robustness:
@@ -120,11 +127,11 @@ def make_store(
             record = edited
         opened.append(cell, record, logits)
 
-    for cell in store.tuning_cells(plan):
+    for cell in tuning_cells(plan):
         write(cell)
-    tuned = opened.records(store.tuning_cells(plan))
-    chosen = store.choose_strengths(plan, tuned)
-    for cell in store.all_cells(plan):
+    tuned = opened.records(tuning_cells(plan))
+    chosen = choose_strengths(plan, tuned)
+    for cell in all_cells(plan):
         if chosen.get(cell.arm, cell.strength) == cell.strength:
             write(cell)
     return folder

@@ -13,9 +13,8 @@ from flax import nnx
 import sounddrop_jax
 
 MODULES = [
-    importlib.import_module(f"sounddrop_jax.{found.name}")
-    for found in pkgutil.iter_modules(sounddrop_jax.__path__)
-    if not found.name.startswith("_")
+    importlib.import_module(found.name)
+    for found in pkgutil.walk_packages(sounddrop_jax.__path__, "sounddrop_jax.")
 ]
 
 

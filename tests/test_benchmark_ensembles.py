@@ -12,10 +12,12 @@ import pytest
 from flax import nnx
 from rich.console import Console
 
-from experiments import benchmark, benchmark_ensembles, jax_contestants
-from experiments.benchmark_ensembles import Contestant, EnsembleConfig
-from experiments.regularizers import REGULARIZERS
-from experiments.workers import Team, Turn, WorkerError
+from experiments import benchmark
+from experiments.benchmarks import ensembles as benchmark_ensembles
+from experiments.benchmarks import jax_contestants
+from experiments.benchmarks.ensembles import Contestant, EnsembleConfig
+from experiments.benchmarks.workers import Team, Turn, WorkerError
+from experiments.training.regularizers import REGULARIZERS
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 COUNTER = "tests.test_workers:prepare_counter"

@@ -1,6 +1,7 @@
 """What layers cost: what is timed is what it says, the ratios are of those times."""
 
 import json
+import os
 import re
 import sys
 
@@ -8,9 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import benchmark, benchmark_layers, runs
-from experiments.benchmark_layers import CONTESTANTS
-from experiments.configs import UsageError
+from experiments import benchmark
+from experiments.benchmarks import layers as benchmark_layers
+from experiments.benchmarks.layers import CONTESTANTS
+from experiments.cli import UsageError
 
 SHAPE = (4, 8, 8, 2)
 INPUTS, GRADIENT = jax.random.normal(jax.random.key(0), (2, *SHAPE))
@@ -121,7 +123,7 @@ def test_results_that_cannot_be_written_end_in_one_line(tmp_path, monkeypatch):
     def fail(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(runs.os, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(UsageError, match=r"--out=.* \(No space left on device\)"):
         benchmark_layers.save(tmp_path / "layer.json", {})
     assert not list(tmp_path.iterdir())

@@ -13,11 +13,14 @@ import pytest
 import soundfile
 from PIL import Image
 
-from experiments import caches, cifar, datasets, metrics
-from experiments.configs import Config
-from experiments.regularizers import REGULARIZERS
-from experiments.training import Progress
-from sounddrop_jax import audio
+from experiments import cifar
+from experiments.data import datasets
+from experiments.runs import runner
+from experiments.runs.configs import Config
+from experiments.training import devices, metrics
+from experiments.training.regularizers import REGULARIZERS
+from experiments.training.trainer import Progress
+from sounddrop_jax import tracks
 
 ROOT = Path(__file__).parents[1]
 FILES = {
@@ -70,7 +73,7 @@ def result(finished) -> dict:
 
 def test_a_run_leaves_five_files_and_nothing_else(finished):
     out, _ = finished
-    assert {path.name for path in out.iterdir()} == FILES
+    assert {path.name for path in out.glob("[!.]*")} == FILES
     for name in ("loss.png", "confusion.png"):
         with Image.open(out / name) as picture:
             assert picture.format == "PNG"
@@ -203,8 +206,8 @@ def test_deterministic_asks_xla_for_it_whatever_the_flags(
 def test_xla_knows_what_deterministic_asks_for():
     # It ends a process that asks for what it does not know.
     code = """
-from experiments import processes
-processes.be_deterministic()
+from experiments.training import devices
+devices.be_deterministic()
 import jax
 print(jax.numpy.ones(3).sum())
 """
@@ -254,7 +257,7 @@ def test_nothing_of_a_strangers_machine_costs_a_result(
     with process.stdout:
         assert process.stdout.readline().startswith(b"water on handwritten digits")
     assert process.wait() == 0
-    assert {path.name for path in out.iterdir()} == FILES
+    assert {path.name for path in out.glob("[!.]*")} == FILES
     again = json.loads((out / "result.json").read_text(encoding="utf-8"))
     assert again["runs"] == result["runs"]
     assert again["environment"]["commit"] == result["environment"]["commit"]
@@ -284,7 +287,7 @@ def test_compiled_programs_are_kept_where_caches_are(
         monkeypatch.setenv(name, value.replace("HERE", str(tmp_path)))
     chosen = {}
     monkeypatch.setattr(jax.config, "update", chosen.__setitem__)
-    caches.keep_programs()
+    devices.keep_programs()
     folder = chosen["jax_compilation_cache_dir"]
     assert folder == (expected and expected.replace("HERE", str(tmp_path)))
     is_ours = expected is not None and expected.endswith("programs")
@@ -314,8 +317,8 @@ def no_training(monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("training began")
 
-    monkeypatch.setattr(cifar, "make_functions", refuse)
-    monkeypatch.setattr(cifar, "Trainer", refuse)
+    monkeypatch.setattr(runner, "make_functions", refuse)
+    monkeypatch.setattr(runner, "Trainer", refuse)
 
 
 @pytest.fixture(scope="session")
@@ -323,7 +326,7 @@ def sounds(tmp_path_factory) -> Path:
     """A folder of files that are no use as recordings."""
     folder = tmp_path_factory.mktemp("sounds")
     soundfile.write(folder / "silent.wav", np.zeros(1000), 8_000)
-    track = audio.make_track("pink", num_frames=100_000) / 9
+    track = tracks.make_track("pink", num_frames=100_000) / 9
     for name in ("whole.flac", "whole.mp3"):
         soundfile.write(folder / name, track, 44_100)
         content = bytearray((folder / name).read_bytes())
@@ -478,10 +481,10 @@ class Interrupted:
 
 @pytest.fixture
 def interrupted(monkeypatch):
-    monkeypatch.setattr(cifar, "Trainer", Interrupted)
-    monkeypatch.setattr(cifar, "make_functions", lambda *args, **kwargs: None)
+    monkeypatch.setattr(runner, "Trainer", Interrupted)
+    monkeypatch.setattr(runner, "make_functions", lambda *args, **kwargs: None)
     # Of which there is nothing to fingerprint.
-    monkeypatch.setattr(cifar, "_describe_origin", lambda *args: {})
+    monkeypatch.setattr(runner, "_describe_origin", lambda *args: {})
 
 
 def test_ctrl_c_exits_130_with_one_line_and_no_result(
@@ -518,7 +521,7 @@ def test_the_folder_is_named_after_arm_and_time_unless_given(
 ):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        cifar.run(Config(reg="gaussian", dataset="digits"))
+        runner.run(Config(reg="gaussian", dataset="digits"))
     (folder,) = (tmp_path / "runs").iterdir()
     assert re.fullmatch(r"gaussian-\d{8}-\d{6}-[0-9a-f]{6}", folder.name)
 
@@ -527,10 +530,10 @@ def test_runs_that_start_in_the_same_second_have_folders_of_their_own(
     tmp_path, monkeypatch, interrupted
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cifar.time, "strftime", lambda format: "20261123-000000")
+    monkeypatch.setattr(runner.time, "strftime", lambda format: "20261123-000000")
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            cifar.run(Config(reg="gaussian", dataset="digits"))
+            runner.run(Config(reg="gaussian", dataset="digits"))
     assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
@@ -549,8 +552,8 @@ def test_flags_reach_the_training(tmp_path, monkeypatch, capsys):
             calls.update(num_epochs=num_epochs, steps_per_epoch=steps_per_epoch)
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(cifar, "make_functions", make_functions)
-    monkeypatch.setattr(cifar, "Trainer", Recorder)
+    monkeypatch.setattr(runner, "make_functions", make_functions)
+    monkeypatch.setattr(runner, "Trainer", Recorder)
     flags = ["--dataset=digits", "--reg=gaussian", "--intensity=0.3", "--seeds=3"]
     flags += ["--seed=7", "--epochs=4", "--batch-size=100", "--learning-rate=0.5"]
     flags += ["--weight-decay=0.25", "--dtype=bfloat16", "--seeds-at-once=2"]

@@ -16,8 +16,9 @@ import pytest
 
 import experiments
 from experiments import __main__ as listing
-from experiments import cifar, processes
-from experiments.configs import UsageError
+from experiments import cifar
+from experiments.cli import UsageError
+from experiments.training import devices
 
 ROOT = Path(__file__).parents[1]
 # Of which nothing is trained.
@@ -36,7 +37,9 @@ reg = "water"
 """
 EVERY_COMMAND = """
 import sys
-from experiments import benchmark, cifar, study
+from experiments import benchmark
+from experiments import cifar
+from experiments import study
 for main, *flags in (
     (cifar.main, "--dataset=digits", "--out=out"),
     (study.main, "--plan=plan.toml", "--out=out"),
@@ -83,10 +86,10 @@ def no_device(request, monkeypatch):
 def test_a_platform_without_a_device_is_named(no_device, monkeypatch):
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     with pytest.raises(UsageError, match="^JAX: no such device "):
-        processes.start_jax()
+        devices.start_jax()
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     with pytest.raises(UsageError) as error:
-        processes.start_jax()
+        devices.start_jax()
     reason = f"no such device can be used here ({no_device}); set JAX_PLATFORMS=cpu"
     assert str(error.value).startswith(f"JAX_PLATFORMS=cuda: {reason}")
 
@@ -100,7 +103,7 @@ def test_one_of_several_processes_without_a_device_leaves_at_once(
     monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(os, "_exit", leave)
     with pytest.raises(SystemExit, match="2"):
-        processes.start_jax()
+        devices.start_jax()
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and no_device in line
 

@@ -13,21 +13,14 @@ from pathlib import Path
 import pytest
 import tyro
 
-from experiments import cifar, configs, study
-from experiments.benchmark_ensembles import EnsembleConfig
-from experiments.benchmark_layers import LayerConfig
-from experiments.configs import (
-    Config,
-    Interrupted,
-    UsageError,
-    check,
-    exit_codes,
-    read_flags,
-    run_command,
-)
-from experiments.regularizers import REGULARIZERS
+from experiments import cifar, cli, study
+from experiments.benchmarks.ensembles import EnsembleConfig
+from experiments.benchmarks.layers import LayerConfig
+from experiments.cli import Interrupted, UsageError, exit_codes, read_flags, run_command
 from experiments.report import ReportConfig
+from experiments.runs.configs import Config, check
 from experiments.study import StudyConfig
+from experiments.training.regularizers import REGULARIZERS
 
 ROOT = Path(__file__).parents[1]
 FLAGS = (
@@ -261,7 +254,7 @@ def test_ctrl_c_is_not_lost_in_a_callback_of_the_garbage_collector(capsys):
 
 NEVER_EXITS = """
 import atexit, threading
-from experiments.configs import Interrupted, exit_codes, run_command
+from experiments.cli import Interrupted, exit_codes, run_command
 
 def main():
     # As JAX does there, where a program of it never ends.
@@ -295,7 +288,7 @@ def test_other_ends_of_a_command_are_pythons_own():
 @pytest.mark.parametrize("command", [cifar, study], ids=lambda module: module.__name__)
 def test_what_trains_is_run_so(command, monkeypatch):
     run = []
-    monkeypatch.setattr(configs, "run_command", run.append)
+    monkeypatch.setattr(cli, "run_command", run.append)
     names = runpy.run_path(command.__file__, run_name="__main__")
     assert run == [names["main"]]
 

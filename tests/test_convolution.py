@@ -10,7 +10,7 @@ import pytest
 from flax import linen, nnx
 from jax import lax
 
-from sounddrop_jax.convolution import conv_general_dilated
+from sounddrop_jax.sweeps.convolution import conv_general_dilated
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 BOTH = {"ours": conv_general_dilated, "JAX's": lax.conv_general_dilated}

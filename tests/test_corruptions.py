@@ -17,7 +17,9 @@ import pytest
 from PIL import Image
 from scipy import ndimage, signal, stats
 
-from experiments import corruptions, datasets
+from experiments.cli import UsageError
+from experiments.data.dataset import Dataset
+from experiments.robustness import cifar10c, corruptions
 
 DETERMINISTIC = {
     *("defocus_blur", "zoom_blur", "gaussian_blur", "brightness", "contrast"),
@@ -595,7 +597,7 @@ def test_elastic_bends_more():
 def test_unknown_names_and_severities_are_refused(name, severity, error):
     for use in (
         lambda: corrupt(name, make_images(1), severity),
-        lambda: corruptions.load(make_dataset(), name, severity),
+        lambda: cifar10c.load(make_dataset(), name, severity),
     ):
         with pytest.raises(ValueError, match=error) as caught:
             use()
@@ -620,13 +622,11 @@ def test_severity_may_be_numpys():
 # What is kept on disk
 
 
-def make_dataset(title: str = "somebody's copy") -> datasets.Dataset:
+def make_dataset(title: str = "somebody's copy") -> Dataset:
     images = make_images(8)
     labels = np.arange(8, dtype=np.int32)
     names = tuple("abcdefghij")
-    return datasets.Dataset(
-        "cifar10", title, "", images[:0], labels[:0], images, labels, names
-    )
+    return Dataset("cifar10", title, "", images[:0], labels[:0], images, labels, names)
 
 
 @pytest.fixture
@@ -644,7 +644,7 @@ def no_work(monkeypatch):
 
 def test_without_a_cache_images_are_made():
     dataset = make_dataset()
-    loaded = corruptions.load(dataset, "fog", 3, seed=7)
+    loaded = cifar10c.load(dataset, "fog", 3, seed=7)
     assert loaded.source == "generated"
     np.testing.assert_array_equal(loaded.labels, dataset.test_labels)
     np.testing.assert_array_equal(
@@ -654,9 +654,9 @@ def test_without_a_cache_images_are_made():
 
 def test_second_load_reads_what_the_first_one_wrote(tmp_path, no_work):
     dataset, cache_dir = make_dataset(), tmp_path / "new" / "cache"
-    first = corruptions.load(dataset, "fog", 3, cache_dir=cache_dir)
+    first = cifar10c.load(dataset, "fog", 3, cache_dir=cache_dir)
     no_work()
-    second = corruptions.load(dataset, "fog", 3, cache_dir=cache_dir)
+    second = cifar10c.load(dataset, "fog", 3, cache_dir=cache_dir)
     np.testing.assert_array_equal(second.images, first.images)
     np.testing.assert_array_equal(second.labels, first.labels)
     assert second.source == first.source == "generated"
@@ -668,16 +668,16 @@ def test_second_load_reads_what_the_first_one_wrote(tmp_path, no_work):
 def test_whatever_changes_the_images_changes_the_file(tmp_path, monkeypatch):
     dataset = make_dataset()
     reordered = dataclasses.replace(dataset, test_images=dataset.test_images[::-1])
-    corruptions.load(dataset, "fog", 3, cache_dir=tmp_path)
+    cifar10c.load(dataset, "fog", 3, cache_dir=tmp_path)
     [path] = tmp_path.iterdir()
     digest = hashlib.sha256(dataset.test_images.tobytes()).hexdigest()[:16]
-    assert path.name == f"fog-3-seed0-v{corruptions.VERSION}-{digest}.npy"
-    corruptions.load(dataset, "fog", 2, cache_dir=tmp_path)
-    corruptions.load(dataset, "snow", 3, cache_dir=tmp_path)
-    corruptions.load(dataset, "fog", 3, seed=1, cache_dir=tmp_path)
-    corruptions.load(reordered, "fog", 3, cache_dir=tmp_path)
-    monkeypatch.setattr(corruptions, "VERSION", corruptions.VERSION + 1)
-    corruptions.load(dataset, "fog", 3, cache_dir=tmp_path)
+    assert path.name == f"fog-3-seed0-v{cifar10c.VERSION}-{digest}.npy"
+    cifar10c.load(dataset, "fog", 2, cache_dir=tmp_path)
+    cifar10c.load(dataset, "snow", 3, cache_dir=tmp_path)
+    cifar10c.load(dataset, "fog", 3, seed=1, cache_dir=tmp_path)
+    cifar10c.load(reordered, "fog", 3, cache_dir=tmp_path)
+    monkeypatch.setattr(cifar10c, "VERSION", cifar10c.VERSION + 1)
+    cifar10c.load(dataset, "fog", 3, cache_dir=tmp_path)
     assert len(list(tmp_path.iterdir())) == 6
 
 
@@ -705,13 +705,13 @@ def numpys_own(content: bytes) -> bytes:
 )
 def test_damaged_file_is_made_anew(damage, tmp_path, no_work):
     dataset = make_dataset()
-    first = corruptions.load(dataset, "fog", 3, cache_dir=tmp_path)
+    first = cifar10c.load(dataset, "fog", 3, cache_dir=tmp_path)
     [path] = tmp_path.iterdir()
     path.write_bytes(damage(path.read_bytes()))
-    again = corruptions.load(dataset, "fog", 3, cache_dir=tmp_path)
+    again = cifar10c.load(dataset, "fog", 3, cache_dir=tmp_path)
     np.testing.assert_array_equal(again.images, first.images)
     no_work()
-    repaired = corruptions.load(dataset, "fog", 3, cache_dir=tmp_path)
+    repaired = cifar10c.load(dataset, "fog", 3, cache_dir=tmp_path)
     np.testing.assert_array_equal(repaired.images, first.images)
 
 
@@ -737,9 +737,9 @@ def test_interrupted_write_leaves_nothing(
     with monkeypatch.context() as patched:
         patched.setattr(owner, name, interrupted)
         with pytest.raises(KeyboardInterrupt):
-            corruptions.load(make_dataset(), "fog", 3, cache_dir=tmp_path)
+            cifar10c.load(make_dataset(), "fog", 3, cache_dir=tmp_path)
     assert list(tmp_path.iterdir()) == []
-    corruptions.load(make_dataset(), "fog", 3, cache_dir=tmp_path)
+    cifar10c.load(make_dataset(), "fog", 3, cache_dir=tmp_path)
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -747,8 +747,8 @@ def test_cache_that_cannot_be_written_is_named(tmp_path):
     file = tmp_path / "file"
     file.write_text("")
     error = r"^cache_dir=.*file: cannot be written \(.+\); name another folder, or none"
-    with pytest.raises(datasets.DatasetError, match=error):
-        corruptions.load(make_dataset(), "fog", 3, cache_dir=file)
+    with pytest.raises(UsageError, match=error):
+        cifar10c.load(make_dataset(), "fog", 3, cache_dir=file)
 
 
 # What is published
@@ -779,7 +779,7 @@ def published(tmp_path):
 
 def test_official_images_take_what_is_published(published, tmp_path, no_work):
     no_work()
-    loaded = corruptions.load(
+    loaded = cifar10c.load(
         make_dataset("CIFAR-10"),
         "glass_blur",
         2,
@@ -795,7 +795,7 @@ def test_official_images_take_what_is_published(published, tmp_path, no_work):
 def test_other_images_and_what_is_not_prepared_are_generated(published):
     data_dir = str(published)
     for dataset, severity in (make_dataset(), 2), (make_dataset("CIFAR-10"), 3):
-        loaded = corruptions.load(dataset, "glass_blur", severity, data_dir=data_dir)
+        loaded = cifar10c.load(dataset, "glass_blur", severity, data_dir=data_dir)
         assert loaded.source == "generated"
         assert len(loaded.images) == 8
 
@@ -805,8 +805,8 @@ def test_published_images_that_cannot_be_read_are_an_error(published):
     [records] = folder.glob("*.array_record*")
     records.write_bytes(b"")
     error = r"^--data-dir=.*: cifar10_corrupted/frosted_glass_blur_2/1.0.0 in it cannot"
-    with pytest.raises(datasets.DatasetError, match=error) as caught:
-        corruptions.load(
+    with pytest.raises(UsageError, match=error) as caught:
+        cifar10c.load(
             make_dataset("CIFAR-10"), "glass_blur", 2, data_dir=str(published)
         )
     assert "\n" not in str(caught.value)

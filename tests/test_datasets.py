@@ -18,7 +18,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import datasets
+from experiments.cli import UsageError
+from experiments.data import cifar10, datasets
+from experiments.data.dataset import Dataset, fingerprint
 
 CLASS_NAMES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
@@ -114,9 +116,9 @@ def closed_port_url() -> str:
 
 
 def expect_archive(monkeypatch, url: str, archive: bytes) -> None:
-    monkeypatch.setattr(datasets, "ARCHIVE_URL", url)
-    monkeypatch.setattr(datasets, "ARCHIVE_BYTES", len(archive))
-    monkeypatch.setattr(datasets, "ARCHIVE_SHA256", hashlib.sha256(archive).hexdigest())
+    monkeypatch.setattr(cifar10, "ARCHIVE_URL", url)
+    monkeypatch.setattr(cifar10, "ARCHIVE_BYTES", len(archive))
+    monkeypatch.setattr(cifar10, "ARCHIVE_SHA256", hashlib.sha256(archive).hexdigest())
 
 
 @pytest.fixture(autouse=True)
@@ -124,7 +126,7 @@ def no_network(monkeypatch, tmp_path):
     """No test reaches further than loopback, or the user's own data."""
     for proxy in "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY":
         monkeypatch.delenv(proxy, raising=False)
-    monkeypatch.setattr(datasets, "ARCHIVE_URL", closed_port_url())
+    monkeypatch.setattr(cifar10, "ARCHIVE_URL", closed_port_url())
     import tensorflow_datasets as tfds
 
     monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path / "default"))
@@ -147,7 +149,7 @@ def prepared(prepared_once, tmp_path):
     return Path(shutil.copytree(prepared_once, tmp_path / "prepared"))
 
 
-def assert_same(first: datasets.Dataset, second: datasets.Dataset) -> None:
+def assert_same(first: Dataset, second: Dataset) -> None:
     for field in SPLIT_FIELDS:
         np.testing.assert_array_equal(getattr(first, field), getattr(second, field))
     assert first.fingerprint == second.fingerprint
@@ -207,7 +209,9 @@ def test_prepared_folder_is_one_of_tfds_own(prepared):
 def test_default_data_dir_no_tensorflow_light_import(prepared_once):
     script = """
 import sys
-from experiments import datasets
+from experiments.data import cifar10
+from experiments.data import dataset
+from experiments.data import datasets
 for module in "tensorflow_datasets", "sklearn", "PIL", "jax":
     assert module not in sys.modules, module
 print(datasets.load("auto").class_names[9])
@@ -229,10 +233,12 @@ def test_preparing_needs_no_tensorflow(tmp_path):
     with serving(archive) as (url, _):
         script = f"""
 import sys
-from experiments import datasets
-datasets.ARCHIVE_URL = {url!r}
-datasets.ARCHIVE_BYTES = {len(archive)}
-datasets.ARCHIVE_SHA256 = {hashlib.sha256(archive).hexdigest()!r}
+from experiments.data import cifar10
+from experiments.data import dataset
+from experiments.data import datasets
+cifar10.ARCHIVE_URL = {url!r}
+cifar10.ARCHIVE_BYTES = {len(archive)}
+cifar10.ARCHIVE_SHA256 = {hashlib.sha256(archive).hexdigest()!r}
 assert len(datasets.load("cifar10", {str(tmp_path)!r}).test_labels) == 9
 assert not [name for name in sys.modules if name.split(".")[0] == "tensorflow"]
 """
@@ -265,7 +271,7 @@ def test_another_file_than_the_official_one_is_refused(monkeypatch, tmp_path, ch
     data_dir = tmp_path / "data"
     with serving(served) as (url, _):
         expect_archive(monkeypatch, url, archive)
-        with pytest.raises(datasets.DatasetError, match="sha256") as error:
+        with pytest.raises(UsageError, match="sha256") as error:
             datasets.load("cifar10", str(data_dir))
     assert_one_clear_line(str(error.value))
     assert f"{len(archive):,}" in str(error.value)
@@ -287,7 +293,7 @@ def test_archive_with_bad_content(monkeypatch, tmp_path, name, replaced, problem
     data_dir = tmp_path / "data"
     with serving(archive) as (url, _):
         expect_archive(monkeypatch, url, archive)
-        with pytest.raises(datasets.DatasetError, match=problem) as error:
+        with pytest.raises(UsageError, match=problem) as error:
             datasets.load(name, str(data_dir))
     assert_one_clear_line(str(error.value))
     assert not data_dir.exists()
@@ -296,7 +302,7 @@ def test_archive_with_bad_content(monkeypatch, tmp_path, name, replaced, problem
 def test_not_even_an_archive(monkeypatch, tmp_path):
     with serving(b"<html>") as (url, _):
         expect_archive(monkeypatch, url, b"<html>")
-        with pytest.raises(datasets.DatasetError, match="not a gzip") as error:
+        with pytest.raises(UsageError, match="not a gzip") as error:
             datasets.load("cifar10", str(tmp_path / "data"))
     assert_one_clear_line(str(error.value))
 
@@ -319,7 +325,7 @@ def test_interrupted_preparation_is_not_mistaken_for_a_set(monkeypatch, tmp_path
                     raise stop from None
 
             context.setattr(Image, "fromarray", fromarray)
-            with pytest.raises((KeyboardInterrupt, datasets.DatasetError)):
+            with pytest.raises((KeyboardInterrupt, UsageError)):
                 datasets.load("cifar10", str(tmp_path))
         assert not [path for path in tmp_path.rglob("*") if path.is_file()]
         dataset = datasets.load("cifar10", str(tmp_path))
@@ -348,7 +354,7 @@ def test_another_process_may_prepare_the_set_first(
 
 def test_unreachable_host_raises_for_cifar10(tmp_path):
     data_dir = tmp_path / "data"
-    with pytest.raises(datasets.DatasetError) as error:
+    with pytest.raises(UsageError) as error:
         datasets.load("cifar10", str(data_dir))
     message = str(error.value)
     assert_one_clear_line(message)
@@ -372,8 +378,8 @@ def test_unreachable_host_falls_back_for_auto(tmp_path, capsys):
 
 def test_http_error_is_named(monkeypatch, tmp_path):
     with serving(b"", status=404) as (url, _):
-        monkeypatch.setattr(datasets, "ARCHIVE_URL", url)
-        with pytest.raises(datasets.DatasetError, match="404"):
+        monkeypatch.setattr(cifar10, "ARCHIVE_URL", url)
+        with pytest.raises(UsageError, match="404"):
             datasets.load("cifar10", str(tmp_path))
 
 
@@ -381,19 +387,19 @@ def test_http_error_is_named(monkeypatch, tmp_path):
     "reply", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 170052171\r\n\r\nhalf"]
 )
 def test_silent_host_is_left_in_time(monkeypatch, tmp_path, reply):
-    monkeypatch.setattr(datasets, "_ANSWER_SECONDS", 0.3)
-    monkeypatch.setattr(datasets, "_SILENCE_SECONDS", 0.4)
+    monkeypatch.setattr(cifar10, "_ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(cifar10, "_SILENCE_SECONDS", 0.4)
     with stalling(reply) as url:
-        monkeypatch.setattr(datasets, "ARCHIVE_URL", url)
+        monkeypatch.setattr(cifar10, "ARCHIVE_URL", url)
         start = time.monotonic()
-        with pytest.raises(datasets.DatasetError, match="no answer|timed out"):
+        with pytest.raises(UsageError, match="no answer|timed out"):
             datasets.load("cifar10", str(tmp_path))
         assert time.monotonic() - start < 2
 
 
 def test_limits_keep_the_promise_of_ten_seconds():
-    assert max(datasets._ANSWER_SECONDS, datasets._SILENCE_SECONDS) <= 8
-    assert datasets._ANSWER_SECONDS + datasets._SILENCE_SECONDS < 15
+    assert max(cifar10._ANSWER_SECONDS, cifar10._SILENCE_SECONDS) <= 8
+    assert cifar10._ANSWER_SECONDS + cifar10._SILENCE_SECONDS < 15
 
 
 @pytest.mark.parametrize("name", ["cifar10", "auto"])
@@ -416,7 +422,7 @@ def test_damaged_set_is_an_error_in_both_modes(prepared, name, damage):
             content = bytearray(shard.read_bytes())
             content[len(content) // 2] ^= 255
             shard.write_bytes(content)
-    with pytest.raises(datasets.DatasetError) as error:
+    with pytest.raises(UsageError) as error:
         datasets.load(name, str(prepared))
     assert_one_clear_line(str(error.value))
     assert str(error.value).startswith(f"--data-dir={prepared}: cifar10/3.0.2")
@@ -434,12 +440,12 @@ def own_cache(monkeypatch, tmp_path):
 
 def test_pictures_are_decoded_once(monkeypatch, own_cache, prepared):
     first = datasets.load("cifar10", str(prepared))
-    monkeypatch.setattr(datasets, "read_split", None)
+    monkeypatch.setattr(cifar10, "read_split", None)
     again = datasets.load("cifar10", str(prepared))
     assert_same(first, again)
     assert (again.title, again.class_names) == (first.title, first.class_names)
     # Another folder is another set.
-    with pytest.raises(datasets.DatasetError, match="cannot be read"):
+    with pytest.raises(UsageError, match="cannot be read"):
         datasets.load("cifar10", shutil.copytree(prepared, prepared.parent / "other"))
 
 
@@ -459,7 +465,7 @@ def test_files_that_changed_are_decoded_again(own_cache, prepared):
     datasets.load("cifar10", str(prepared))
     for path in (prepared / "cifar10/3.0.2").glob("*test*"):
         path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(datasets.DatasetError, match="cannot be read"):
+    with pytest.raises(UsageError, match="cannot be read"):
         datasets.load("cifar10", str(prepared))
 
 
@@ -475,7 +481,7 @@ def test_set_that_only_tensorflow_reads_is_named_as_such(prepared):
     info_path = prepared / "cifar10" / "3.0.2" / "dataset_info.json"
     info = json.loads(info_path.read_text())
     info_path.write_text(json.dumps(info | {"fileFormat": "tfrecord"}))
-    with pytest.raises(datasets.DatasetError, match="(?i)tfrecord") as error:
+    with pytest.raises(UsageError, match="(?i)tfrecord") as error:
         datasets.load("cifar10", str(prepared))
     assert_one_clear_line(str(error.value))
 
@@ -483,16 +489,16 @@ def test_set_that_only_tensorflow_reads_is_named_as_such(prepared):
 @pytest.mark.parametrize("name", ["cifar10", "auto"])
 def test_data_dir_that_is_a_file(tmp_path, name):
     (tmp_path / "file").touch()
-    with pytest.raises(datasets.DatasetError, match="not a folder") as error:
+    with pytest.raises(UsageError, match="not a folder") as error:
         datasets.load(name, str(tmp_path / "file" / "data"))
     assert_one_clear_line(str(error.value))
 
 
 def test_read_only_data_dir_is_noticed_before_the_download(monkeypatch, tmp_path):
     with serving(b"") as (url, requests):
-        monkeypatch.setattr(datasets, "ARCHIVE_URL", url)
+        monkeypatch.setattr(cifar10, "ARCHIVE_URL", url)
         monkeypatch.setattr(os, "access", lambda path, mode: False)
-        with pytest.raises(datasets.DatasetError, match="cannot be written") as error:
+        with pytest.raises(UsageError, match="cannot be written") as error:
             datasets.load("cifar10", str(tmp_path))
         assert not requests
     assert_one_clear_line(str(error.value))
@@ -501,7 +507,7 @@ def test_read_only_data_dir_is_noticed_before_the_download(monkeypatch, tmp_path
 
 @pytest.mark.parametrize("name", ["cifar100", "", "CIFAR10"])
 def test_unknown_name_lists_the_choices(name):
-    with pytest.raises(datasets.DatasetError) as error:
+    with pytest.raises(UsageError) as error:
         datasets.load(name)
     assert_one_clear_line(f"{error.value} --dataset=digits")
     for choice in f"--dataset={name}", "auto", "cifar10", "digits":
@@ -512,7 +518,7 @@ def test_digits(monkeypatch):
     def no_look_at_the_network(url):
         raise AssertionError(url)
 
-    monkeypatch.setattr(datasets, "_open", no_look_at_the_network)
+    monkeypatch.setattr(cifar10, "_open", no_look_at_the_network)
     dataset = datasets.load("digits")
     assert (dataset.name, dataset.title) == ("digits", "handwritten digits")
     assert dataset.class_names == tuple("0123456789")
@@ -565,8 +571,8 @@ def test_fingerprint_ignores_the_order_of_records():
     splits = make_splits()
     train, test = np.random.default_rng(1).permutation(20), np.arange(8)[::-1]
     shuffled = [splits[0][train], splits[1][train], splits[2][test], splits[3][test]]
-    assert datasets.fingerprint(*shuffled) == datasets.fingerprint(*splits)
-    assert len(datasets.fingerprint(*splits)) == 64
+    assert fingerprint(*shuffled) == fingerprint(*splits)
+    assert len(fingerprint(*splits)) == 64
 
 
 @pytest.mark.parametrize("images", [0, 2])
@@ -574,7 +580,7 @@ def test_fingerprint_sees_one_pixel(images):
     splits = make_splits()
     changed = make_splits()
     changed[images][3, 5, 7, 1] ^= 1
-    assert datasets.fingerprint(*changed) != datasets.fingerprint(*splits)
+    assert fingerprint(*changed) != fingerprint(*splits)
 
 
 @pytest.mark.parametrize("labels", [1, 3])
@@ -582,31 +588,29 @@ def test_fingerprint_sees_a_label_swap(labels):
     splits = make_splits()
     changed = make_splits()
     changed[labels][[0, 1]] = changed[labels][[1, 0]]
-    assert datasets.fingerprint(*changed) != datasets.fingerprint(*splits)
+    assert fingerprint(*changed) != fingerprint(*splits)
 
 
 def test_fingerprint_sees_the_split():
     splits = make_splits(8, 8)
-    assert datasets.fingerprint(*splits[2:], *splits[:2]) != datasets.fingerprint(
-        *splits
-    )
+    assert fingerprint(*splits[2:], *splits[:2]) != fingerprint(*splits)
 
 
 def test_titles_by_channel_sums_and_fingerprint(monkeypatch):
     train_images, _, test_images, _ = make_splits()
 
     def title(digest="?"):
-        return datasets._cifar10_title(
+        return cifar10._cifar10_title(
             digest, train_images=train_images, test_images=test_images
         )
 
     assert title() == "CIFAR-10, unrecognised pixels"
-    assert title(datasets._JPEG_75_COPY) == "CIFAR-10, JPEG-75 copy"
+    assert title(cifar10._JPEG_75_COPY) == "CIFAR-10, JPEG-75 copy"
     channel_sums = [
         [int(images[..., channel].sum()) for channel in range(3)]
         for images in (train_images, test_images)
     ]
-    monkeypatch.setattr(datasets, "_OFFICIAL_CHANNEL_SUMS", channel_sums)
+    monkeypatch.setattr(cifar10, "_OFFICIAL_CHANNEL_SUMS", channel_sums)
     assert title() == "CIFAR-10"
     test_images[0, 0, 0, 0] ^= 1
     assert title() == "CIFAR-10, unrecognised pixels"
@@ -614,7 +618,7 @@ def test_titles_by_channel_sums_and_fingerprint(monkeypatch):
 
 def test_official_channel_sums_give_the_published_means():
     for sums, num_images, means in zip(
-        datasets._OFFICIAL_CHANNEL_SUMS,
+        cifar10._OFFICIAL_CHANNEL_SUMS,
         (50_000, 10_000),
         ((0.49139968, 0.48215841, 0.44653091), (0.49421428, 0.48513139, 0.45040909)),
         strict=True,

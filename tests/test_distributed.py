@@ -15,8 +15,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import processes
-from experiments.configs import UsageError
+from experiments.cli import UsageError
+from experiments.runs import processes
+from experiments.training import devices
 from sounddrop_jax import ensembles
 
 pytestmark = pytest.mark.slow  # trains, in other processes too
@@ -357,7 +358,7 @@ def test_every_process_brings_as_many_devices_as_share_the_seeds_well(
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     monkeypatch.setattr(jax, "local_devices", lambda process_index: own[process_index])
     monkeypatch.setattr(ensembles, "make_mesh", lambda devices: devices)
-    assert processes.make_mesh(num_seeds) == expected
+    assert devices.make_mesh(num_seeds) == expected
 
 
 def test_a_process_that_fails_alone_does_not_wait(monkeypatch, capsys):

@@ -11,7 +11,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from experiments import plans, store, verdict
+from experiments.analysis import comparisons
+from experiments.studies import plans, store
+from experiments.studies.cells import all_cells, cell_of, choose_strengths
 
 DOCS = Path(__file__).parent.parent / "docs"
 RESULTS = DOCS.parent / "results"
@@ -401,7 +403,7 @@ def test_the_words_about_the_results_have_the_numbers_of_the_records(
     assert found
     means = {
         f"{each.arm} {each.baseline}": each.result.mean_difference
-        for each in verdict.compare(store.read([RESULTS / name]))
+        for each in comparisons.compare(store.read([RESULTS / name]))
     }
     for pair in pairs:
         assert f"{abs(means[pair]):.1f}" in said[:260]
@@ -409,7 +411,7 @@ def test_the_words_about_the_results_have_the_numbers_of_the_records(
 
 def test_nearly_every_noise_was_best_at_the_strongest():
     study = store.read([RESULTS / "controls"])
-    chosen = store.choose_strengths(study.plan, study.tuning)
+    chosen = choose_strengths(study.plan, study.tuning)
     in_features = [
         name
         for name, arm in study.plan.arms.items()
@@ -425,7 +427,7 @@ def test_nearly_every_noise_was_best_at_the_strongest():
 
 def test_the_readme_says_what_came_of_the_claim():
     study = store.read([RESULTS / "claim"])
-    found = {(each.arm, each.baseline): each for each in verdict.compare(study)}
+    found = {(each.arm, each.baseline): each for each in comparisons.compare(study)}
     water, none = found["water", "dropout"], found["none", "dropout"]
     assert (water.decision, none.decision) == ("wins", "wins")
     assert found["water", "none"].decision == "undecided"
@@ -439,7 +441,7 @@ def test_the_readme_says_what_came_of_the_claim():
 
 def test_the_readme_says_of_sharing_what_was_decided():
     study = store.read([RESULTS / "shared_robustness"])
-    found = {(each.arm, each.baseline): each for each in verdict.compare(study)}
+    found = {(each.arm, each.baseline): each for each in comparisons.compare(study)}
     decisions = {
         baseline: found["shared_gaussian", baseline].decision
         for baseline in ("gaussian", "dropout", "none", "spatial_dropout")
@@ -450,7 +452,7 @@ def test_the_readme_says_of_sharing_what_was_decided():
         -found["shared_gaussian", baseline].result.mean_difference
         for baseline in ("gaussian", "dropout")
     )
-    clean = {row["arm"]: row["accuracy_mean"] for row in verdict.summarize(study)}
+    clean = {row["arm"]: row["accuracy_mean"] for row in comparisons.summarize(study)}
     for other in ("gaussian", "dropout"):
         assert abs(clean["shared_gaussian"] - clean[other]) < 1
     readme = " ".join((DOCS.parent / "README.md").read_text("utf-8").split())
@@ -460,7 +462,7 @@ def test_the_readme_says_of_sharing_what_was_decided():
 
 def test_the_words_about_where_it_helps_follow_from_the_records():
     study = store.read([RESULTS / "regimes_cpu"])
-    regions = verdict.regions(verdict.compare(study))
+    regions = comparisons.regions(comparisons.compare(study))
     overfit, *others = study.plan.regimes
     assert all(bool(region.wins) == (region.regime == overfit) for region in regions)
     page = " ".join((DOCS / "results.md").read_text("utf-8").split())
@@ -491,7 +493,7 @@ def test_the_words_about_where_it_helps_follow_from_the_records():
     assert all((1 in r.loses) == (r.regime != overfit) for r in added)
     accuracies = {
         (row["regime"], row["arm"]): row["accuracy_mean"]
-        for row in verdict.summarize(study)
+        for row in comparisons.summarize(study)
         if row["arm"] == "none"
     }
     plain, augmented = (
@@ -506,11 +508,11 @@ def test_the_words_about_where_it_helps_follow_from_the_records():
 def test_results_are_of_plans_as_they_were_written_down(name):
     study = store.read([RESULTS / name])
     assert study.plan == plans.load(name)
-    done = set(map(store.cell_of, study.records))
-    chosen = store.choose_strengths(study.plan, study.tuning)
+    done = set(map(cell_of, study.records))
+    chosen = choose_strengths(study.plan, study.tuning)
     assert done == {
         cell
-        for cell in store.all_cells(study.plan)
+        for cell in all_cells(study.plan)
         if cell.strength == chosen.get(cell.arm, cell.strength)
     }
     commits = {record["environment"]["commit"] for record in study.records}

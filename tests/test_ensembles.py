@@ -9,7 +9,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from sounddrop_jax import ensembles
-from sounddrop_jax.ensembles import (
+from sounddrop_jax.sweeps.ensembles import (
     SEEDS,
     exchange,
     fit_seeds_at_once,

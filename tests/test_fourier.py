@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments import fourier
+from experiments.robustness import fourier
 
 SHAPES = [(8, 8), (6, 8), (5, 8), (5, 7)]
 

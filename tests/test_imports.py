@@ -1,6 +1,8 @@
 """What importing the library loads, and which of its modules may know which."""
 
 import ast
+import functools
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -9,21 +11,33 @@ import pytest
 
 import sounddrop_jax
 
-FOLDER = Path(sounddrop_jax.__file__).parent
-SOURCES = {path.stem: path for path in FOLDER.glob("*.py") if path.stem != "__init__"}
+ROOT = Path(sounddrop_jax.__file__).parents[1]
+FOLDER = ROOT / "sounddrop_jax"
+LIBRARY = {
+    ".".join(path.relative_to(FOLDER).with_suffix("").parts): path
+    for path in FOLDER.rglob("[a-z]*.py")
+}
+COMMANDS = ("cifar", "study", "report", "benchmark")
 
 # Imports point one way; see CONTRIBUTING.md.
 ALLOWED = {
     "spectra": set(),
-    "audio": set(),
+    "tracks": set(),
+    "audio": {"tracks"},
     "banks": {"spectra"},
     "inject": {"banks", "spectra"},
     "modules": {"audio", "banks", "inject"},
     "linen": {"audio", "banks", "inject"},
-    "convolution": set(),
-    "ensembles": set(),
-    "statistics": set(),
+    "sweeps.convolution": set(),
+    "sweeps.ensembles": set(),
+    "sweeps.statistics": set(),
 }
+# Each imports only what stands before it.
+WINGS = (
+    *("words", "cli", "terminal", "files", "data", "pictures", "training"),
+    *("robustness", "runs", "studies", "analysis", "reporting", "benchmarks"),
+    *COMMANDS,
+)
 
 LAZY = (
     *("librosa", "soundfile", "audioread"),
@@ -72,23 +86,95 @@ def imports(path: Path) -> list[tuple[str, str]]:
     return found
 
 
-@pytest.mark.parametrize("module", SOURCES)
-def test_imports_point_one_way(module):
-    ours = set()
-    for source, name in imports(SOURCES[module]):
-        package, _, submodule = source.partition(".")
-        if package == "sounddrop_jax":
-            ours.add(submodule or name)
-    assert ours <= ALLOWED[module]
+def imported(path: Path, package: str) -> set[str]:
+    """What a file imports of a package, as it is called in there."""
+    found = set()
+    for source, name in imports(path):
+        outer, _, inner = source.partition(".")
+        if outer == package:
+            found.add(inner or name)
+    return found
 
 
-@pytest.mark.parametrize("module", SOURCES)
+@pytest.mark.parametrize("module", LIBRARY)
+def test_imports_of_the_library_point_one_way(module):
+    assert imported(LIBRARY[module], "sounddrop_jax") <= ALLOWED[module]
+
+
+@pytest.mark.parametrize("module", LIBRARY)
 def test_the_library_imports_no_experiment(module):
-    packages = {source.partition(".")[0] for source, _ in imports(SOURCES[module])}
+    packages = {source.partition(".")[0] for source, _ in imports(LIBRARY[module])}
     assert not packages & {"experiments", "tests"}
 
 
-ALL_SOURCES = [*SOURCES.values(), *(FOLDER.parent / "experiments").rglob("*.py")]
+@functools.cache
+def graph() -> dict[str, set[str]]:
+    """Of every wing of the experiments the others that it imports."""
+    found: dict[str, set[str]] = {wing: set() for wing in WINGS}
+    for path in (ROOT / "experiments").rglob("[a-z]*.py"):
+        wing = path.relative_to(ROOT / "experiments").with_suffix("").parts[0]
+        others = {name.partition(".")[0] for name in imported(path, "experiments")}
+        found[wing] |= others - {wing}
+    return found
+
+
+def test_imports_between_wings_point_one_way():
+    assert set(graph()) == set(WINGS)
+    for index, wing in enumerate(WINGS):
+        assert graph()[wing] <= set(WINGS[:index]), wing
+
+
+def test_imports_inside_a_wing_run_in_no_circle():
+    for wing in WINGS:
+        own = {p.stem: p for p in (ROOT / "experiments" / wing).glob("[a-z]*.py")}
+        edges = {
+            name: {
+                inner.rpartition(".")[2]
+                for inner in imported(path, "experiments")
+                if inner.startswith(f"{wing}.")
+            }
+            for name, path in own.items()
+        }
+        graphlib.TopologicalSorter(edges).prepare()  # raises for a circle
+
+
+def draw() -> str:
+    """Draws the graph of the wings, without what follows from the rest."""
+    behind: dict[str, set[str]] = {}  # all that a wing reaches
+    lines = []
+    for wing in WINGS:
+        direct = graph()[wing]
+        reached = set().union(*(behind[other] for other in direct))
+        behind[wing] = direct | reached
+        lines += [
+            f"  {wing} --> {other}" for other in WINGS if other in direct - reached
+        ]
+    return "\n".join(["flowchart TD", *reversed(lines)])
+
+
+def test_the_graph_of_the_contributors_guide_is_that_of_the_code():
+    guide = (ROOT / "CONTRIBUTING.md").read_text()
+    assert f"```mermaid\n{draw()}\n```" in guide, f"it is now\n{draw()}"
+
+
+def test_modules_are_read_in_one_sitting():
+    # A module that is longer has a reason, and stands here with it.
+    longer = {
+        "sounddrop_jax/audio.py",  # the faults of files in four formats
+        "sounddrop_jax/modules.py",  # docstrings of four layers
+        "sounddrop_jax/sweeps/statistics.py",  # docstrings with sources
+        "experiments/reporting/page.py",  # until it is cut
+        "experiments/studies/plans.py",  # until it is cut
+        "experiments/benchmarks/ensembles.py",  # until it is cut
+        "experiments/benchmarks/torch_peer.py",  # a whole peer
+    }
+    for path in ALL_SOURCES:
+        if str(path.relative_to(ROOT)) not in longer:
+            assert len(path.read_text("utf-8").splitlines()) <= MOST_LINES, path
+
+
+MOST_LINES = 420
+ALL_SOURCES = [*LIBRARY.values(), *(ROOT / "experiments").rglob("*.py")]
 
 
 def opens_text(node: ast.AST) -> bool:

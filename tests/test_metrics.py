@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss
 
-from experiments import metrics
+from experiments.training import metrics
 
 CALIBRATION_SCORES = ("nll", "brier", "ece", "ece_mass")
 

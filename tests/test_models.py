@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import models
-from experiments.models import Network
+from experiments.training import models
+from experiments.training.models import Network
 
 MAP_SHAPES = [(16, 16, 16), (8, 8, 32), (4, 4, 64)]
 # Channels in times 3x3, three times, and the 4x4x64 features of the linear layer.

@@ -15,9 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from experiments import figures, page, plans, store, verdict
-from experiments.store import Cell, Study
-from experiments.verdict import Analysis
+from experiments.analysis import comparisons, verdict
+from experiments.analysis.comparisons import Analysis
+from experiments.analysis.departures import departures
+from experiments.pictures import curves, differences, drawing, maps
+from experiments.reporting import page
+from experiments.studies import plans, store
+from experiments.studies.cells import TUNING, Cell
+from experiments.studies.store import Study
 from tests.stores import DATASET, DOCUMENT, make_store
 
 HOSTILE = "<b>$x$&\"'"
@@ -104,7 +109,7 @@ def drawn(monkeypatch) -> dict[Callable, list[Drawn]]:
         pictures[draw].append(Drawn(label, args, kw))
         return '<svg role="img"></svg>'
 
-    monkeypatch.setattr(figures, "svg", record)
+    monkeypatch.setattr(drawing, "svg", record)
     return pictures
 
 
@@ -156,7 +161,7 @@ def test_the_verdict_comes_first_and_sections_in_order(text, study):
     ]
     said = reader.text
     assert said.index(verdict.sentence(Analysis(study))) < said.index("Departures")
-    for departure in verdict.departures(Analysis(study), None):
+    for departure in departures(Analysis(study), None):
         assert departure in said
 
 
@@ -165,8 +170,8 @@ def test_the_same_store_gives_the_same_page(text, study):
 
 
 def test_two_pictures_of_the_same_share_no_ids():
-    draw = functools.partial(figures.strips, [("a", {0: 1.0})], "x", False)
-    first, second = (figures.svg(name, "words", draw) for name in ("f1", "f2"))
+    draw = functools.partial(differences.strips, [("a", {0: 1.0})], "x", False)
+    first, second = (drawing.svg(name, "words", draw) for name in ("f1", "f2"))
     ids = [set(re.findall(r'\bid="([^"]*)"', each)) for each in (first, second)]
     assert ids[0] and ids[1] and not ids[0] & ids[1]
 
@@ -210,11 +215,11 @@ def test_sections_without_data_are_left_out(tmp_path):
 def test_a_diverged_network_is_named_and_not_drawn(tmp_path, drawn):
     study = make(tmp_path, diverged=[Cell("short", "water", 0.05, 3)])
     reader = Reader(build(study))
-    (strips,) = drawn[figures.strips]
+    (strips,) = drawn[differences.strips]
     scores = dict(strips.args[0])
     assert set(scores["water"]) == set(range(8)) - {3}
     assert set(scores["none"]) == set(range(8))
-    for picture in drawn[figures.curves]:
+    for picture in drawn[curves.curves]:
         for series in picture.args[0]:
             assert len(series.values) == (7 if series.label == "water" else 8)
             assert np.isfinite(series.values).all()
@@ -226,9 +231,9 @@ def test_an_arm_without_records_is_left_out_of_pictures(tmp_path, drawn):
     missing = [Cell("short", "dropout", 0.2, seed) for seed in range(8)]
     study = make(tmp_path, missing=missing)
     reader = Reader(build(study))
-    (strips,) = drawn[figures.strips]
+    (strips,) = drawn[differences.strips]
     assert [label for label, _ in strips.args[0]] == ["none", "water"]
-    (forest,) = drawn[figures.forest]
+    (forest,) = drawn[differences.forest]
     assert [row.decision for row in forest.args[0]].count("untested") >= 2
     assert "16 of 24 planned" in reader.text
 
@@ -268,7 +273,7 @@ def test_differences_are_from_the_most_frequent_baseline(study, drawn):
     }
     percent = {arm: 100 * t / t.sum(1, keepdims=True) for arm, t in totals.items()}
     matrices, differences = (
-        [d for d in drawn[figures.confusion] if bool(d.keywords) == is_difference]
+        [d for d in drawn[maps.confusion] if bool(d.keywords) == is_difference]
         for is_difference in (False, True)
     )
     for picture in matrices:
@@ -282,7 +287,7 @@ def test_differences_are_from_the_most_frequent_baseline(study, drawn):
 
 def test_corruptions_are_means_over_seeds_and_severities(study, drawn):
     build(study)
-    errors, differences = drawn[figures.heat]
+    errors, differences = drawn[maps.heat]
     values, rows, columns, _ = errors.args
     own = [r for r in study.records if r["arm"] == "water"]
     expected = np.mean([r["corruptions"]["fog"] for r in own])
@@ -312,7 +317,7 @@ def test_a_regularizer_of_ones_own_need_not_be_there_again(
 
 def test_the_constant_is_in_the_middle_of_fourier_maps():
     errors = np.arange(32.0 * 32).reshape(32, 32)
-    (image,) = figures.fourier(errors, "a", 0, 1, "viridis").axes[0].images
+    (image,) = maps.fourier(errors, "a", 0, 1, "viridis").axes[0].images
     assert image.get_array()[16, 16] == errors[0, 0]
     left, right, bottom, top = image.get_extent()
     assert (left, right, bottom, top) == (-16.5, 15.5, 15.5, -16.5)
@@ -320,7 +325,7 @@ def test_the_constant_is_in_the_middle_of_fourier_maps():
 
 def test_reliability_is_that_of_all_seeds_together(study, drawn):
     build(study)
-    confidence, accuracy, title = drawn[figures.reliability][2].args
+    confidence, accuracy, title = drawn[curves.reliability][2].args
     assert title.startswith("water: ")
     own = [r["reliability"] for r in study.records if r["arm"] == "water"]
     counts = np.array([bins["count"] for bins in own])
@@ -344,21 +349,21 @@ def test_a_tuned_strength_is_shown_with_its_trials(tmp_path, drawn):
     )
     reader = Reader(build(study))
     assert "Tuning" in reader.headings
-    chosen = {picture.args[3]: picture.args[2] for picture in drawn[figures.trials]}
+    chosen = {picture.args[3]: picture.args[2] for picture in drawn[curves.trials]}
     assert chosen == {"water": 0.05, "gaussian": 0.1}
-    assert all(len(scores) == 2 for scores in drawn[figures.trials][0].args[1])
-    (strips,) = drawn[figures.strips]
+    assert all(len(scores) == 2 for scores in drawn[curves.trials][0].args[1])
+    (strips,) = drawn[differences.strips]
     labels = [label for label, _ in strips.args[0]]
     assert labels == ["dropout", "water 0.05", "gaussian 0.1"]
-    assert not drawn[figures.sweep]
+    assert not drawn[differences.sweep]
 
 
 def test_a_tuning_that_is_not_done_has_a_page(tmp_path, drawn):
-    missing = [Cell(store.TUNING, "water", 0.05, 50)]
+    missing = [Cell(TUNING, "water", 0.05, 50)]
     study = make(tmp_path, plan_document=TUNED, missing=missing, with_robustness=False)
     reader = Reader(build(study))
     assert "not chosen" in reader.text
-    assert [picture.args[2] for picture in drawn[figures.trials]][0] is None
+    assert [picture.args[2] for picture in drawn[curves.trials]][0] is None
 
 
 def test_a_sweep_is_shown_against_strength_in_each_regime(tmp_path, drawn):
@@ -370,24 +375,24 @@ def test_a_sweep_is_shown_against_strength_in_each_regime(tmp_path, drawn):
     )
     reader = Reader(build(study))
     assert "Against strength and regime" in reader.headings
-    assert len(drawn[figures.forest]) == len(drawn[figures.strips]) == 2
-    assert len(drawn[figures.sweep]) == 2
-    for picture in drawn[figures.sweep]:
+    assert len(drawn[differences.forest]) == len(drawn[differences.strips]) == 2
+    assert len(drawn[differences.sweep]) == 2
+    for picture in drawn[differences.sweep]:
         arms, places, xlabel, _ = picture.args
         assert places == ["0.02", "0.05", "0.1"] and xlabel == "strength"
         found = dict(arms)
         assert found["water"]["0.05"].decision == "wins"
         assert found["gaussian"]["0.1"].decision == "loses"
         assert found["water"]["0.02"].decision == "undecided"
-        figure = figures.sweep(*picture.args)
+        figure = differences.sweep(*picture.args)
         letters = [text.get_text() for text in figure.axes[1].texts]
         assert letters.count("W") == letters.count("L") == 1
-    regions = verdict.regions(verdict.compare(study))
+    regions = comparisons.regions(comparisons.compare(study))
     assert [(each.arm, each.regime) for each in regions] == [
         (arm, regime) for regime in ("small", "whole") for arm in ("water", "gaussian")
     ]
     for region in regions:
-        difference = figures.number(region.best.result.mean_difference, 2, signed=True)
+        difference = drawing.number(region.best.result.mean_difference, 2, signed=True)
         best = f"best {difference} at {region.best.strength:g}"
         assert f"{region}" in reader.text and best in reader.text
 
@@ -395,7 +400,7 @@ def test_a_sweep_is_shown_against_strength_in_each_regime(tmp_path, drawn):
 def test_several_regimes_without_a_sweep_are_shown_side_by_side(tmp_path, drawn):
     document = DOCUMENT | {"regimes": SWEEP["regimes"]}
     build(make(tmp_path, plan_document=document, with_robustness=False))
-    (picture,) = drawn[figures.sweep]
+    (picture,) = drawn[differences.sweep]
     assert picture.args[1:3] == (["small", "whole"], "regime")
 
 
@@ -407,7 +412,7 @@ def test_many_arms_have_curves_of_their_own(tmp_path, drawn):
         "comparisons": [[name, "dropout"] for name in arms],
     }
     build(make(tmp_path, plan_document=document, with_robustness=False))
-    losses = [d for d in drawn[figures.curves] if "loss" in d.label]
+    losses = [d for d in drawn[curves.curves] if "loss" in d.label]
     assert len(losses) == 8
     for picture in losses:
         assert picture.keywords == {"small": True}
@@ -454,7 +459,7 @@ def test_of_many_strengths_only_the_middle_has_pictures_of_its_own(tmp_path, dra
     }
     study = make(tmp_path, plan_document=document, with_robustness=False)
     reader = Reader(build(study))
-    titles = [d.args[2] for d in drawn[figures.confusion] if not d.keywords]
+    titles = [d.args[2] for d in drawn[maps.confusion] if not d.keywords]
     assert titles == ["dropout", "water 0.13"]
     assert "Of several strengths only the middle one is shown." in reader.text
 
@@ -492,7 +497,7 @@ def test_each_environment_is_shown_with_its_number_of_networks(study):
     ],
 )
 def test_numbers_have_a_minus_and_no_sign_before_zero(value, digits, signed, expected):
-    assert figures.number(value, digits, signed) == expected
+    assert drawing.number(value, digits, signed) == expected
 
 
 def find_browser() -> str | None:

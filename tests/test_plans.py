@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments import plans
-from experiments.configs import UsageError
-from experiments.plans import Arm, Regime, Tuning
-from experiments.regularizers import REGULARIZERS, Recipe
+from experiments.cli import UsageError
+from experiments.studies import plans
+from experiments.studies.plans import Arm, Regime, Tuning
+from experiments.training.regularizers import REGULARIZERS, Recipe
 
 OWN = sorted(path.stem for path in plans.FOLDER.glob("*.toml"))
 DOCUMENT: dict[str, Any] = {

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.configs import Config
 from experiments.report import ReportConfig
+from experiments.runs.configs import Config
 from experiments.study import StudyConfig
 
 ROOT = Path(__file__).parent.parent
@@ -53,16 +53,19 @@ def test_flags_exist():
 
 
 @pytest.mark.parametrize("package", ["sounddrop_jax", "experiments"])
-def test_layout_names_every_module(package):
+def test_layout_names_every_module_and_no_other(package):
     layout = CONTRIBUTING.partition("## Layout")[2]
-    modules = {path.name for path in (ROOT / package).glob("[a-z]*.py")}
-    assert modules <= set(re.findall(r"\w+\.py", layout))
+    block = re.search(rf"^{package}/.*?(?=^\S|^```)", layout, re.MULTILINE | re.DOTALL)
+    assert block is not None
+    modules = {path.name for path in (ROOT / package).rglob("[a-z]*.py")}
+    assert set(re.findall(r"\w+\.py", block[0])) == modules
 
 
-def test_layout_names_no_module_that_is_not_there():
-    layout = CONTRIBUTING.partition("## Layout")[2]
-    there = {path.name for path in ROOT.glob("*/[a-z]*.py")}
-    assert set(re.findall(r"\w+\.py", layout)) <= there
+def test_the_readme_shows_the_layout_at_a_glance():
+    (block,) = re.findall(
+        r"^```\n(sounddrop_jax/.*?)```", README, re.MULTILINE | re.DOTALL
+    )
+    assert len(block.splitlines()) <= 15
 
 
 def test_links_and_pictures_lead_somewhere():

@@ -10,8 +10,13 @@ import pytest
 import soundfile
 from flax import nnx
 
-from experiments.regularizers import REGULARIZERS, Dropout, Recipe, check_settings
-from sounddrop_jax import audio, make_recording_bank, spectra
+from experiments.training.regularizers import (
+    REGULARIZERS,
+    Dropout,
+    Recipe,
+    check_settings,
+)
+from sounddrop_jax import audio, make_recording_bank, spectra, tracks
 
 SHAPES = [(16, 16, 16), (8, 8, 32), (4, 4, 64)]
 NUM_IMAGES = 16
@@ -42,7 +47,7 @@ def layers() -> dict[tuple, nnx.Module]:
 @pytest.fixture(scope="session")
 def waveform() -> np.ndarray:
     # Longer than the longest window asked for below, and nothing like the glitch track.
-    return audio.make_track("rain", num_frames=100_000)
+    return tracks.make_track("rain", num_frames=100_000)
 
 
 @pytest.fixture(scope="session")
@@ -450,7 +455,7 @@ def test_layers_share_one_recording(recording):
 
 
 def test_aphex_without_a_file_takes_the_glitch_track(layers):
-    expected = make_recording_bank(audio.make_track("glitch")).values
+    expected = make_recording_bank(tracks.make_track("glitch")).values
     for shape in SHAPES:
         np.testing.assert_array_equal(bank_values(layers["aphex", shape]), expected)
 

@@ -13,9 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import figures, page, report, store, verdict
-from experiments.configs import UsageError
-from experiments.verdict import Analysis
+from experiments import report
+from experiments.analysis import comparisons, verdict
+from experiments.analysis.comparisons import Analysis
+from experiments.cli import UsageError
+from experiments.pictures import differences, drawing
+from experiments.pictures import runs as run_pictures
+from experiments.reporting import page, tables
+from experiments.studies import store
+from experiments.studies.cells import Cell
 from sounddrop_jax import statistics
 from tests.stores import make_store
 
@@ -45,14 +51,14 @@ def make_result(num_seeds: int = 1, num_epochs: int = 3) -> dict:
 def drawn(monkeypatch) -> list:
     """The axes of every picture of a run."""
     made: list = []
-    new_figure = figures._new_figure
+    new_figure = run_pictures._new_figure
 
     def record(size):
         figure, axes = new_figure(size)
         made.append(axes)
         return figure, axes
 
-    monkeypatch.setattr(figures, "_new_figure", record)
+    monkeypatch.setattr(run_pictures, "_new_figure", record)
     return made
 
 
@@ -79,7 +85,7 @@ def test_losses_are_drawn_for_each_seed_and_their_mean(
     tmp_path, drawn, num_seeds, num_epochs
 ):
     result = make_result(num_seeds, num_epochs)
-    figures.plot_losses(result, tmp_path / "loss.png")
+    run_pictures.plot_losses(result, tmp_path / "loss.png")
     assert_is_picture(tmp_path / "loss.png")
     (axes,) = drawn
     losses = [run["train_loss"] for run in result["runs"]]
@@ -99,7 +105,7 @@ def test_confusion_is_in_percent_of_the_true_class_over_all_seeds(
     tmp_path, drawn, num_seeds
 ):
     result = make_result(num_seeds)
-    figures.plot_confusion(result, tmp_path / "confusion.png")
+    run_pictures.plot_confusion(result, tmp_path / "confusion.png")
     assert_is_picture(tmp_path / "confusion.png")
     (axes,) = drawn
     counts = sum(np.array(run["confusion"]) for run in result["runs"])
@@ -123,7 +129,7 @@ def test_a_diverged_seed_is_drawn_without_a_warning(
 ):
     result = make_result(num_seeds)
     result["runs"][0]["train_loss"] = [2.5, missing, missing]
-    figures.plot_losses(result, tmp_path / "loss.png")
+    run_pictures.plot_losses(result, tmp_path / "loss.png")
     assert_is_picture(tmp_path / "loss.png")
     np.testing.assert_array_equal(drawn[0].lines[0].get_ydata(), [2.5, np.nan, np.nan])
 
@@ -132,37 +138,37 @@ def test_a_run_that_diverged_at_once_is_drawn_without_a_warning(tmp_path):
     result = make_result(num_seeds=2)
     for run in result["runs"]:
         run["train_loss"] = [math.nan] * 3
-    figures.plot_losses(result, tmp_path / "loss.png")
+    run_pictures.plot_losses(result, tmp_path / "loss.png")
     assert_is_picture(tmp_path / "loss.png")
 
 
 def test_a_class_without_test_images_is_drawn_without_a_warning(tmp_path, drawn):
     result = make_result()
     result["runs"][0]["confusion"][3] = [0] * 10
-    figures.plot_confusion(result, tmp_path / "confusion.png")
+    run_pictures.plot_confusion(result, tmp_path / "confusion.png")
     assert (drawn[0].images[0].get_array()[3] == 0).all()
 
 
 def test_an_arm_without_a_strength_shows_none(tmp_path, drawn):
     result = make_result()
     result["config"] = {"reg": "none", "strength": 0.0}
-    figures.plot_losses(result, tmp_path / "loss.png")
+    run_pictures.plot_losses(result, tmp_path / "loss.png")
     assert drawn[0].get_title().startswith("none: ")
 
 
 def test_pictures_leave_the_result_as_it_is(tmp_path):
     result = make_result(num_seeds=3)
     before = copy.deepcopy(result)
-    figures.plot_losses(result, tmp_path / "loss.png")
-    figures.plot_confusion(result, tmp_path / "confusion.png")
+    run_pictures.plot_losses(result, tmp_path / "loss.png")
+    run_pictures.plot_confusion(result, tmp_path / "confusion.png")
     assert result == before
 
 
 def test_a_dollar_is_a_dollar(tmp_path, drawn):
     result = make_result()
     result["dataset"] = {"title": r"$\no$", "class_names": ["$x_1$"] * 10}
-    figures.plot_losses(result, tmp_path / "loss.png")
-    figures.plot_confusion(result, tmp_path / "confusion.png")
+    run_pictures.plot_losses(result, tmp_path / "loss.png")
+    run_pictures.plot_confusion(result, tmp_path / "confusion.png")
     for axes in drawn:
         for text in [axes.title, *axes.get_xticklabels(), *axes.get_yticklabels()]:
             assert "$" not in text.get_text() or not text.get_parse_math()
@@ -172,10 +178,12 @@ def test_drawing_needs_no_pyplot_and_no_jax(tmp_path):
     script = f"""
 import json, sys
 from pathlib import Path
-from experiments import figures
+from experiments.pictures import differences
+from experiments.pictures import drawing
+from experiments.pictures import runs as run_pictures
 assert "matplotlib" not in sys.modules
 result = json.loads({json.dumps(make_result())!r})
-figures.plot_losses(result, Path({str(tmp_path)!r}, "loss.png"))
+run_pictures.plot_losses(result, Path({str(tmp_path)!r}, "loss.png"))
 for module in "matplotlib.pyplot", "jax", "flax":
     assert module not in sys.modules, module
 """
@@ -193,11 +201,11 @@ def test_a_users_settings_of_matplotlib_change_no_picture(tmp_path):
     import matplotlib
 
     def draw() -> list:
-        row = figures.Interval("a", "wins", 1.0, 0.5, 1.5)
-        figures.plot_losses(make_result(2), tmp_path / "loss.png")
-        figures.plot_confusion(make_result(), tmp_path / "confusion.png")
+        row = differences.Interval("a", "wins", 1.0, 0.5, 1.5)
+        run_pictures.plot_losses(make_result(2), tmp_path / "loss.png")
+        run_pictures.plot_confusion(make_result(), tmp_path / "confusion.png")
         return [
-            figures.svg("f", "label", figures.forest, [row], "x", 1),
+            drawing.svg("f", "label", differences.forest, [row], "x", 1),
             (tmp_path / "loss.png").read_bytes(),
             (tmp_path / "confusion.png").read_bytes(),
         ]
@@ -228,14 +236,14 @@ def folder(tmp_path_factory) -> Path:
     return make_store(
         tmp_path_factory.mktemp("stores") / "fake",
         effects={"water": 4},
-        diverged=[store.Cell("short", "none", 0.0, 3)],
+        diverged=[Cell("short", "none", 0.0, 3)],
     )
 
 
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Pictures take most of the time, and say nothing about files."""
-    monkeypatch.setattr(figures, "svg", lambda *args, **kw: "<svg></svg>")
+    monkeypatch.setattr(drawing, "svg", lambda *args, **kw: "<svg></svg>")
 
 
 def run(monkeypatch, *flags: object) -> None:
@@ -281,9 +289,9 @@ def test_by_default_the_first_folder_gets_the_report(
 @pytest.mark.usefixtures("no_pictures")
 def test_the_table_holds_what_summarize_says(tmp_path, folder):
     study = store.read([folder])
-    report.write(Analysis(study), tmp_path)
+    tables.write(Analysis(study), tmp_path)
     rows = read_csv(tmp_path / "table.csv")
-    expected = verdict.summarize(study)
+    expected = comparisons.summarize(study)
     assert len(rows) == len(expected) == 3
     for row, numbers in zip(rows, expected, strict=True):
         assert row.keys() == numbers.keys()
@@ -301,9 +309,9 @@ def test_the_table_holds_what_summarize_says(tmp_path, folder):
 @pytest.mark.usefixtures("no_pictures")
 def test_the_comparisons_hold_primary_and_secondary_ones(tmp_path, folder):
     study = store.read([folder])
-    report.write(Analysis(study), tmp_path)
+    tables.write(Analysis(study), tmp_path)
     rows = read_csv(tmp_path / "comparisons.csv")
-    expected = [*verdict.compare(study), *verdict.secondary(study)]
+    expected = [*comparisons.compare(study), *comparisons.secondary(study)]
     assert len(rows) == len(expected) > 3
     for row, comparison in zip(rows, expected, strict=True):
         for key in ("regime", "arm", "baseline", "outcome", "decision", "note"):
@@ -317,9 +325,9 @@ def test_the_comparisons_hold_primary_and_secondary_ones(tmp_path, folder):
 
 @pytest.mark.usefixtures("no_pictures")
 def test_a_comparison_without_pairs_leaves_its_numbers_empty(tmp_path):
-    cells = [store.Cell("short", "water", 0.05, seed) for seed in range(8)]
+    cells = [Cell("short", "water", 0.05, seed) for seed in range(8)]
     study = store.read([make_store(tmp_path / "store", missing=cells)])
-    report.write(Analysis(study), tmp_path)
+    tables.write(Analysis(study), tmp_path)
     row = read_csv(tmp_path / "comparisons.csv")[0]
     assert (row["arm"], row["decision"]) == ("water", "untested")
     assert row["mean_difference"] == row["p_value"] == row["seeds"] == ""
@@ -328,7 +336,7 @@ def test_a_comparison_without_pairs_leaves_its_numbers_empty(tmp_path):
 @pytest.mark.usefixtures("no_pictures")
 def test_names_come_back_from_csv_as_they_are():
     row = {"note": 'a,"b"\n<b>$x$&', "n": None, "seeds": (1, 2)}
-    text = report._write_csv([row])
+    text = tables._write_csv([row])
     (read,) = csv.DictReader(text.splitlines(keepends=True))
     assert read == {"note": row["note"], "n": "", "seeds": "1 2"}
 
@@ -396,7 +404,7 @@ def test_a_page_that_fails_leaves_the_old_files(tmp_path, folder, monkeypatch):
 
     monkeypatch.setattr(page, "build", fail)
     with pytest.raises(RuntimeError):
-        report.write(Analysis(study), tmp_path)
+        tables.write(Analysis(study), tmp_path)
     assert {(tmp_path / name).read_text() for name in FILES} == {"old"}
     assert names(tmp_path) == FILES
 
@@ -407,7 +415,7 @@ def test_a_report_that_cannot_be_drawn_has_all_but_pictures(
     def fail(*args, **kw):
         raise ImportError("No module named 'matplotlib'\nand more")
 
-    monkeypatch.setattr(figures, "svg", fail)
+    monkeypatch.setattr(drawing, "svg", fail)
     run(monkeypatch, folder, f"--out={tmp_path}")
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"warning: --out={tmp_path}: report.html has no pictures")
@@ -426,12 +434,12 @@ def test_a_full_disk_leaves_the_old_files(tmp_path, folder, monkeypatch):
     write_text = Path.write_text
 
     def fail(path, text, **kw):
-        if path.name.startswith(report.PAGE):
+        if path.name.startswith(tables.PAGE):
             raise OSError(28, os.strerror(28))
         return write_text(path, text, **kw)
 
     monkeypatch.setattr(Path, "write_text", fail)
     with pytest.raises(UsageError, match="No space left"):
-        report.write(Analysis(study), tmp_path)
+        tables.write(Analysis(study), tmp_path)
     assert {(tmp_path / name).read_text() for name in FILES} == {"old"}
     assert names(tmp_path) == FILES

@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import runs
-from experiments.configs import Config, UsageError
-from experiments.datasets import Dataset
+from experiments import files
+from experiments.cli import UsageError
+from experiments.data.dataset import Dataset
+from experiments.runs import outputs
+from experiments.runs.configs import Config
+from experiments.runs.environment import commit
 
 # The original's four runs with water; the second is the one that it closed with.
 ACCURACIES = [76.02, 75.73, 74.09, 73.69]
@@ -27,14 +30,14 @@ def make_result(accuracies, **scores) -> dict:
         | scores
         for index, accuracy in enumerate(accuracies)
     ]
-    return {"runs": result_runs, "summary": runs.summarize(result_runs)}
+    return {"runs": result_runs, "summary": outputs.summarize(result_runs)}
 
 
 # The folder
 
 
 def assert_refused(out: Path) -> str:
-    with pytest.raises(UsageError) as error, runs.claim_folder(out):
+    with pytest.raises(UsageError) as error, outputs.claim_folder(out):
         pass
     message = str(error.value)
     assert len(message.splitlines()) == 1
@@ -44,16 +47,16 @@ def assert_refused(out: Path) -> str:
 
 def test_a_new_folder_is_made_with_its_parents(tmp_path):
     out = tmp_path / "runs" / "water"
-    with runs.claim_folder(out):
+    with outputs.claim_folder(out):
         pass
-    assert [path.name for path in out.iterdir()] == ["metrics.jsonl"]
+    assert [path.name for path in out.glob("[!.]*")] == ["metrics.jsonl"]
     assert (out / "metrics.jsonl").read_text() == ""
 
 
 def test_a_folder_without_a_result_is_taken_and_its_metrics_start_afresh(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n')
     (tmp_path / "notes.txt").write_text("mine")
-    with runs.claim_folder(tmp_path):
+    with outputs.claim_folder(tmp_path):
         pass
     assert (tmp_path / "metrics.jsonl").read_text() == ""
     assert (tmp_path / "notes.txt").read_text() == "mine"
@@ -63,9 +66,9 @@ def test_a_folder_to_resume_in_stays_as_it_is(tmp_path):
     contents = {"result.json": "{}", "metrics.jsonl": '{"epoch": 1}\n'}
     for name, content in contents.items():
         (tmp_path / name).write_text(content)
-    with runs.claim_folder(tmp_path, resume=True):
+    with outputs.claim_folder(tmp_path, resume=True):
         pass
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == contents
+    assert {path.name: path.read_text() for path in tmp_path.glob("[!.]*")} == contents
 
 
 def test_a_folder_that_holds_a_result_is_left_alone(tmp_path):
@@ -123,7 +126,7 @@ def test_a_folder_that_may_be_entered_but_not_written_is_refused(tmp_path, monke
 def test_metrics_are_a_line_a_record(tmp_path):
     records = [{"epoch": 1, "train_loss": [1.5, 2.5]}, {"epoch": 2, "seconds": 0.5}]
     for record in records:
-        runs.append_metrics(tmp_path, record)
+        outputs.append_metrics(tmp_path, record)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == records
 
@@ -139,7 +142,7 @@ def test_dumps_turns_what_is_not_finite_into_null():
         raise AssertionError(constant)
 
     for indent in (None, 2):
-        parsed = json.loads(runs.dumps(value, indent), parse_constant=refuse)
+        parsed = json.loads(files.dumps(value, indent), parse_constant=refuse)
         assert parsed == {
             "loss": None,
             "nested": [{"inf": None}, [None, 1.5], [None]],
@@ -148,7 +151,7 @@ def test_dumps_turns_what_is_not_finite_into_null():
 
 
 def test_save_result_leaves_the_result_and_nothing_else(tmp_path):
-    runs.save_result(tmp_path, {"summary": {"n": 1, "accuracy_std": None}})
+    outputs.save_result(tmp_path, {"summary": {"n": 1, "accuracy_std": None}})
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
     result = json.loads((tmp_path / "result.json").read_text())
     assert result == {"summary": {"n": 1, "accuracy_std": None}}
@@ -160,20 +163,20 @@ def test_a_result_that_cannot_be_put_in_place_leaves_nothing(tmp_path, monkeypat
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="No space"):
-        runs.save_result(tmp_path, {"summary": {}})
+        outputs.save_result(tmp_path, {"summary": {}})
     assert not list(tmp_path.iterdir())
 
 
 def test_save_result_is_all_or_nothing(tmp_path):
     with pytest.raises(TypeError):
-        runs.save_result(tmp_path, {"whole": 1, "no JSON": object()})
+        outputs.save_result(tmp_path, {"whole": 1, "no JSON": object()})
     assert not list(tmp_path.iterdir())
 
 
 def test_predictions_come_back_as_they_were(tmp_path):
     logits = np.random.default_rng(0).standard_normal((2, 5, 10)).astype(np.float32)
     labels = np.arange(5, dtype=np.int32)
-    runs.save_predictions(tmp_path, logits, labels, [58, 59])
+    outputs.save_predictions(tmp_path, logits, labels, [58, 59])
     with np.load(tmp_path / "predictions.npz") as saved:
         assert set(saved) == {"logits", "labels", "seeds"}
         np.testing.assert_array_equal(saved["logits"], logits)
@@ -200,15 +203,15 @@ def test_describe_names_what_was_really_used_and_no_folder_of_this_machine():
         out=Path("/home/someone/runs/aphex"),
         intensity=0.5,
     )
-    description = runs.describe(config, make_dataset())
-    text = runs.dumps(description)
+    description = outputs.describe(config, make_dataset())
+    text = files.dumps(description)
     assert "resume" not in text
     assert "someone" not in text and str(Path.cwd()) not in text
     settings = description["config"]
     assert (settings["audio"], settings["out"]) == ("song.flac", "aphex")
     assert (settings["reg"], settings["intensity"]) == ("aphex", 0.5)
     assert settings["strength"] == 0.5
-    assert runs.describe(Config(), make_dataset())["config"]["strength"] == 0.05
+    assert outputs.describe(Config(), make_dataset())["config"]["strength"] == 0.05
     assert description["dataset"] == {
         "name": "cifar10",
         "title": "CIFAR-10, JPEG-75 copy",
@@ -226,12 +229,12 @@ def test_describe_names_what_was_really_used_and_no_folder_of_this_machine():
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch) -> Path:
-    """A folder, in another one, that `runs` believes to lie in."""
+    """A folder, in another one, that `environment` believes to lie in."""
     root = tmp_path / "parent" / "checkout"
-    (root / "experiments").mkdir(parents=True)
-    code = root / "experiments" / "runs.py"
+    code = root / "experiments" / "runs" / "environment.py"
+    code.parent.mkdir(parents=True)
     code.write_text("1")
-    monkeypatch.setattr(runs, "__file__", str(code))
+    monkeypatch.setattr("experiments.runs.environment.__file__", str(code))
     # Should a hook run the tests.
     for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
         monkeypatch.delenv(name, raising=False)
@@ -256,21 +259,21 @@ def make_repository(folder: Path) -> None:
 def test_commit_is_the_checkouts_and_says_if_it_was_changed(checkout):
     make_repository(checkout)
     git(checkout, "tag", "-a", "-m", "one", "v1")  # a tag is no commit
-    clean = runs.commit()
+    clean = commit()
     assert clean is not None and re.fullmatch("[0-9a-f]{12}", clean)
-    (checkout / "experiments" / "runs.py").write_text("two")
-    assert runs.commit() == f"{clean}-dirty"
+    (checkout / "experiments" / "runs" / "environment.py").write_text("two")
+    assert commit() == f"{clean}-dirty"
 
 
 def test_the_commit_of_another_repository_is_not_ours(checkout, monkeypatch):
     make_repository(checkout)
-    own = runs.commit()
+    own = commit()
     other = checkout.parent / "other"
     make_repository(other)
     monkeypatch.setenv("GIT_DIR", str(other / ".git"))
     monkeypatch.setenv("GIT_WORK_TREE", str(other))
     monkeypatch.setenv("GIT_INDEX_FILE", str(other / "no index"))
-    assert runs.commit() == own is not None
+    assert commit() == own is not None
 
 
 @pytest.mark.parametrize("where", ["around it", "around it, with it", "at its root"])
@@ -282,7 +285,7 @@ def test_a_copy_in_another_repository_has_no_commit(where, checkout):
         if where == "around it":
             (checkout.parent / ".gitignore").write_text("checkout")
         make_repository(checkout.parent)
-    assert runs.commit() is None
+    assert commit() is None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -290,29 +293,29 @@ def test_a_checkout_of_another_user_has_its_commit(checkout):
     make_repository(checkout)
     os.chown(checkout, 12345, 12345)
     os.chown(checkout / ".git", 12345, 12345)
-    assert runs.commit() is not None
+    assert commit() is not None
 
 
 def test_a_git_that_hangs_is_left(checkout, monkeypatch):
     (checkout / "git").write_text("#!/bin/sh\nexec sleep 600\n")
     (checkout / "git").chmod(0o755)
     monkeypatch.setenv("PATH", str(checkout), prepend=os.pathsep)
-    monkeypatch.setattr(runs, "GIT_SECONDS", 0.1)
-    assert runs.commit() is None
+    monkeypatch.setattr("experiments.runs.environment.GIT_SECONDS", 0.1)
+    assert commit() is None
 
 
 def test_a_git_that_fails_in_another_encoding_is_none(checkout, monkeypatch):
     (checkout / "git").write_bytes(b"#!/bin/sh\necho 'k\xf6nnte' >&2; exit 128\n")
     (checkout / "git").chmod(0o755)
     monkeypatch.setenv("PATH", str(checkout), prepend=os.pathsep)
-    assert runs.commit() is None
+    assert commit() is None
 
 
 @pytest.mark.parametrize("missing", ["repository", "git"])
 def test_commit_is_none_without(missing, checkout, monkeypatch):
     if missing == "git":
         monkeypatch.setenv("PATH", str(checkout))
-    assert runs.commit() is None
+    assert commit() is None
 
 
 # What it ends with
@@ -341,25 +344,25 @@ def test_summary_of_one_seed_has_no_deviation():
 def diverge(result: dict, *indices: int) -> dict:
     for index in indices:
         result["runs"][index] |= {"diverged": True, "train_loss": [math.nan]}
-    return result | {"summary": runs.summarize(result["runs"])}
+    return result | {"summary": outputs.summarize(result["runs"])}
 
 
 def test_what_diverged_is_left_out_by_name():
     result = diverge(make_result([10.0, *ACCURACIES]), 0)
     expected = make_result(ACCURACIES)
     assert result["summary"] == expected["summary"] | {"diverged": [58]}
-    assert runs.closing_lines(result) == [
+    assert outputs.closing_lines(result) == [
         "Diverged, and left out: seed 58 of 5.",
-        *runs.closing_lines(expected),
+        *outputs.closing_lines(expected),
     ]
-    _, spoiled, *rows = runs.seed_table(result)
+    _, spoiled, *rows = outputs.seed_table(result)
     assert spoiled.endswith("  diverged") and "nan" in spoiled
     assert not any("diverged" in row for row in rows)
 
 
 def test_one_that_is_left_closes_as_one_seed_does():
-    lines = runs.closing_lines(diverge(make_result([10.0, 75.73]), 0))
-    assert lines[1:] == runs.closing_lines(make_result([75.73]))
+    lines = outputs.closing_lines(diverge(make_result([10.0, 75.73]), 0))
+    assert lines[1:] == outputs.closing_lines(make_result([75.73]))
 
 
 def test_nothing_that_is_left_has_no_mean():
@@ -367,28 +370,28 @@ def test_nothing_that_is_left_has_no_mean():
     summary = result["summary"]
     assert (summary["n"], summary["diverged"]) == (0, [58, 59])
     assert all(summary[f"accuracy_{name}"] is None for name in ("mean", "std", "min"))
-    assert runs.closing_lines(result) == [
+    assert outputs.closing_lines(result) == [
         "Diverged, and left out: seeds 58, 59 of 2.",
         "No network is left to score.",
     ]
 
 
 def test_one_seed_closes_with_the_words_of_the_original():
-    assert runs.closing_lines(make_result([75.73])) == [
+    assert outputs.closing_lines(make_result([75.73])) == [
         "Accuracy: 75.73%",
         "Precision: 0.7604, Recall: 0.7573, F1: 0.7565",
     ]
 
 
 def test_several_seeds_close_with_mean_and_deviation_worst_and_best():
-    assert runs.closing_lines(make_result(ACCURACIES)) == [
+    assert outputs.closing_lines(make_result(ACCURACIES)) == [
         "Accuracy: 74.88 ± 1.16% over 4 seeds (worst 73.69%, best 76.02%)",
         "Precision: 0.7604 ± 0.0000, Recall: 0.7488 ± 0.0116, F1: 0.7565 ± 0.0000",
     ]
 
 
 def test_seed_table_has_a_row_a_seed():
-    header, *rows = runs.seed_table(make_result(ACCURACIES))
+    header, *rows = outputs.seed_table(make_result(ACCURACIES))
     assert header.split() == ["seed", "loss", "accuracy", "peak"]
     assert [row.split() for row in rows] == [
         ["58", "0.7700", "76.02%", "76.52%"],
@@ -402,6 +405,6 @@ def test_seed_table_has_a_row_a_seed():
 def test_seed_table_keeps_its_columns_for_extremes():
     result = make_result([100.0, 9.8], seed=2**32 - 1)
     result["runs"][1]["train_loss"] = [math.nan]
-    lines = runs.seed_table(result)
+    lines = outputs.seed_table(result)
     assert "nan" in lines[2]
     assert len(lines[1]) == len(lines[0])

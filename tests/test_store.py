@@ -14,10 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments import files, plans, store
-from experiments.configs import UsageError
-from experiments.plans import Plan
-from experiments.store import TUNING, Cell
+from experiments import files
+from experiments.cli import UsageError
+from experiments.studies import plans, store
+from experiments.studies.cells import (
+    TUNING,
+    Cell,
+    all_cells,
+    cell_of,
+    choose_strengths,
+    tuning_cells,
+)
+from experiments.studies.plans import Plan
 
 DOCUMENT: dict[str, Any] = {
     "question": "Is water better than dropout?",
@@ -96,7 +104,7 @@ def test_a_store_that_is_written_to_is_refused_to_others(tmp_path):
                 raise AssertionError
     with store.claim(folder):
         open_store(folder)
-    assert not (folder / ".lock").exists()
+    assert not (folder / ".lock").read_text()
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot be written .*; name another folder"):
         with store.claim(tmp_path / "file"):
@@ -108,7 +116,7 @@ def test_a_store_that_is_written_to_is_refused_to_others(tmp_path):
 
 def test_what_is_written_is_read_in_the_order_of_the_plan(tmp_path):
     plan = open_store(tmp_path, TUNED)
-    cells, tuning = store.all_cells(plan), store.tuning_cells(plan)
+    cells, tuning = all_cells(plan), tuning_cells(plan)
     write(tmp_path, *reversed(cells + tuning), curve=[1.5, 0.25])
     reopen(tmp_path, water={"layers": [{"std": 0.5}]})
     study = store.read([tmp_path])
@@ -125,16 +133,16 @@ def test_what_is_written_is_read_in_the_order_of_the_plan(tmp_path):
 
 
 def test_cells_are_every_strength_and_seed_and_tuning_those_that_are_chosen_from():
-    assert store.all_cells(make_plan(regimes=TUNED["regimes"], first_seed=7)) == [
+    assert all_cells(make_plan(regimes=TUNED["regimes"], first_seed=7)) == [
         Cell("short", arm, strength, seed)
         for arm, strength in (("dropout", 0.2), ("water", 0.5), ("water", 1.0))
         for seed in (7, 8)
     ]
-    assert [cell.regime for cell in store.all_cells(make_plan())] == (
+    assert [cell.regime for cell in all_cells(make_plan())] == (
         6 * ["short"] + 6 * ["long"]
     )
-    assert store.tuning_cells(make_plan()) == []
-    assert store.tuning_cells(make_plan(TUNED)) == [
+    assert tuning_cells(make_plan()) == []
+    assert tuning_cells(make_plan(TUNED)) == [
         Cell(TUNING, "water", strength, seed)
         for strength in (0.5, 1.0)
         for seed in (50, 51, 52)
@@ -155,7 +163,7 @@ def test_files_lie_where_the_module_says(tmp_path):
 
 
 def test_what_networks_share_is_written_once(tmp_path):
-    first, second, third = store.all_cells(open_store(tmp_path))[:3]
+    first, second, third = all_cells(open_store(tmp_path))[:3]
     sources = {"fog": "generated"}
     write(tmp_path, first, environment={"jax": "0.10"}, corruption_source=sources)
     write(tmp_path, second, environment={"jax": "0.10"}, corruption_source=sources)
@@ -188,7 +196,7 @@ def test_strengths_that_differ_at_all_are_different_networks(tmp_path, strength)
 
 
 def test_missing_are_those_without_a_record_in_their_order(tmp_path):
-    cells = store.all_cells(open_store(tmp_path))
+    cells = all_cells(open_store(tmp_path))
     opened = reopen(tmp_path)
     assert opened.missing(cells) == cells
     append(opened, *cells[1::2])
@@ -251,7 +259,7 @@ def test_a_record_that_could_not_be_finished_is_absent(
     tmp_path, monkeypatch, where, error
 ):
     where = where.replace(".jsonl", store.NETWORKS)
-    cells = store.all_cells(open_store(tmp_path))
+    cells = all_cells(open_store(tmp_path))
     opened = reopen(tmp_path)
     append(opened, cells[0], environment={"jax": "0.10"})
     before = contents(tmp_path)
@@ -281,7 +289,7 @@ def test_a_record_that_could_not_be_finished_is_absent(
 
 @pytest.mark.parametrize("length", [1, 20, -1])
 def test_a_line_that_a_killed_process_left_is_dropped(tmp_path, length):
-    cells = store.all_cells(open_store(tmp_path))
+    cells = all_cells(open_store(tmp_path))
     write(tmp_path, *cells[:2])
     path = tmp_path / store.NETWORKS
     whole = path.read_bytes()
@@ -296,7 +304,7 @@ def test_a_line_that_a_killed_process_left_is_dropped(tmp_path, length):
 
 
 def test_a_whole_line_may_lack_its_end(tmp_path):
-    cells = store.all_cells(open_store(tmp_path))
+    cells = all_cells(open_store(tmp_path))
     write(tmp_path, *cells[:2])
     path = tmp_path / store.NETWORKS
     whole = path.read_bytes()
@@ -418,7 +426,7 @@ GROWTHS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", GROWTHS)
 def test_a_store_grows_and_keeps_what_it_had(tmp_path, name):
     old = open_store(tmp_path, SMALL)
-    write(tmp_path, *store.all_cells(old))
+    write(tmp_path, *all_cells(old))
     lines = (tmp_path / store.NETWORKS).read_bytes()
     new = open_store(tmp_path, SMALL, **GROWTHS[name])
     assert (tmp_path / store.NETWORKS).read_bytes() == lines
@@ -426,7 +434,7 @@ def test_a_store_grows_and_keeps_what_it_had(tmp_path, name):
     assert study.plan.seeds == max(old.seeds, new.seeds)
     assert study.plan.arms == {**old.arms, **new.arms}
     assert set(study.plan.comparisons) == {*old.comparisons, *new.comparisons}
-    assert len(study.records) == len(store.all_cells(old))
+    assert len(study.records) == len(all_cells(old))
     # Back with the old plan: nothing shrinks.
     store.open_store(tmp_path, old, DATASET, INPUTS)
     after = store.read([tmp_path]).plan
@@ -576,7 +584,7 @@ def test_a_damaged_study_is_named(tmp_path, content):
 )
 def test_a_damaged_line_is_named(tmp_path, content, why):
     plan = open_store(tmp_path)
-    write(tmp_path, *store.all_cells(plan)[:2])
+    write(tmp_path, *all_cells(plan)[:2])
     path = tmp_path / store.NETWORKS
     first, second = path.read_text().splitlines()
     path.write_text("\n".join([first, content, second, ""]), encoding="latin-1")
@@ -595,7 +603,7 @@ def test_what_a_computer_hides_is_passed_over(tmp_path):
     for folder in (tmp_path, store.logits_path(tmp_path, CELL).parent):
         for name in ("._networks.jsonl", "._1.npz", ".DS_Store"):
             (folder / name).write_bytes(b"\0\5\x16\7")
-    assert [store.cell_of(r) for r in store.read([tmp_path]).records] == [CELL]
+    assert [cell_of(r) for r in store.read([tmp_path]).records] == [CELL]
     assert reopen(tmp_path).missing([CELL]) == []
 
 
@@ -606,7 +614,7 @@ def test_two_folders_read_together_are_one_with_the_lines_of_both(tmp_path):
     one, two, both = (tmp_path / name for name in ("one", "two", "both"))
     plan = open_store(one)
     more = open_store(two, seeds=3, **grow(none={"reg": "none"}))
-    cells, more_cells = store.all_cells(plan), store.all_cells(more)
+    cells, more_cells = all_cells(plan), all_cells(more)
     write(one, *cells[:8], environment={"machine": 1})
     theirs = [cell for cell in more_cells if cell not in cells[:6]]
     write(two, *theirs, environment={"machine": 2})
@@ -647,7 +655,7 @@ def tune(accuracies: dict[float, list[Any]], plan: Plan | None = None) -> dict:
         for strength, values in accuracies.items()
         for index, value in enumerate(values)
     ]
-    return store.choose_strengths(plan, reversed(records))
+    return choose_strengths(plan, reversed(records))
 
 
 @pytest.mark.parametrize(
@@ -684,8 +692,8 @@ def test_nothing_is_chosen_without_a_tuning():
 
 def test_strengths_are_chosen_from_what_was_written(tmp_path):
     plan = open_store(tmp_path, TUNED)
-    cells = store.tuning_cells(plan)
+    cells = tuning_cells(plan)
     for cell in cells:
         accuracy = 99 if cell.strength == 0.5 else 60 + cell.strength
         write(tmp_path, cell, accuracy=accuracy, diverged=cell.strength == 0.5)
-    assert store.choose_strengths(plan, store.read([tmp_path]).tuning) == {"water": 1.0}
+    assert choose_strengths(plan, store.read([tmp_path]).tuning) == {"water": 1.0}

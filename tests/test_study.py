@@ -22,12 +22,22 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import datasets, metrics, plans, report, runs, store, study
-from experiments.configs import UsageError
-from experiments.corruptions import BENCHMARK, CORRUPTIONS
-from experiments.regularizers import REGULARIZERS, Recipe
-from experiments.store import TUNING, Cell
-from experiments.training import Progress
+from experiments import report, study
+from experiments.cli import UsageError
+from experiments.data import datasets
+from experiments.data.dataset import Dataset
+from experiments.files import dumps
+from experiments.reporting import tables
+from experiments.robustness.corruptions import BENCHMARK, CORRUPTIONS
+from experiments.robustness.probes import make_probes, score_answers
+from experiments.runs.environment import environment
+from experiments.studies import plans, runner, store
+from experiments.studies.cells import TUNING, Cell, all_cells, cell_of
+from experiments.studies.networks import train
+from experiments.studies.noise import measure_noise
+from experiments.training import metrics
+from experiments.training.regularizers import REGULARIZERS, Recipe
+from experiments.training.trainer import Progress
 from sounddrop_jax import GaussianNoiseLayer
 
 pytestmark = pytest.mark.slow  # trains, in other processes too
@@ -79,8 +89,12 @@ FIELDS = {
 }
 # What runs in other processes: a batch, and so a record, for each network.
 ONE_BY_ONE = """
+from experiments.robustness import probes
+from experiments.studies import networks
+from experiments.studies import noise
+from experiments.studies import runner
 from experiments import study
-study.IMAGES_PER_CORE = 1
+runner.IMAGES_PER_CORE = 1
 study.main()
 """
 
@@ -97,7 +111,7 @@ def plan_file(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def digits() -> datasets.Dataset:
+def digits() -> Dataset:
     return datasets.load("digits")
 
 
@@ -106,14 +120,14 @@ def call_main(*flags) -> str:
     said = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
         patch.setattr(sys, "argv", ["study", *map(str, flags)])
-        patch.setattr(study, "IMAGES_PER_CORE", 1)
+        patch.setattr(runner, "IMAGES_PER_CORE", 1)
         study.main()
     return said.getvalue()
 
 
 def as_read(record: dict) -> dict:
     """A record as its file says it, but for the time that it took."""
-    record = json.loads(runs.dumps(record))
+    record = json.loads(dumps(record))
     del record["seconds"]
     del record["environment"]["commit"]  # someone may commit while tests run
     return record
@@ -123,7 +137,7 @@ def networks(folder: Path) -> dict[Cell, tuple[dict, bytes]]:
     """All records of a store with their logits, but for the time that they took."""
     study, found = store.read([folder]), {}
     for record in (*study.records, *study.tuning):
-        cell = store.cell_of(record)
+        cell = cell_of(record)
         with np.load(store.logits_path(folder, cell)) as saved:
             found[cell] = as_read(record), saved["logits"].tobytes()
     return found
@@ -179,13 +193,13 @@ def test_every_network_has_a_record_with_every_score(finished, digits):
         assert sum(record["reliability"]["count"]) == len(digits.test_labels)
         assert record["gap"] == record["nll"] - record["train_nll"]
         assert 0 <= record["train_accuracy"] <= 100
-        assert record["environment"].keys() == runs.environment().keys()
+        assert record["environment"].keys() == environment().keys()
         assert record["seconds"] > 0
 
 
 def test_scores_are_those_of_the_saved_logits(finished, digits):
     for record in finished.study.records:
-        with np.load(store.logits_path(finished.out, store.cell_of(record))) as saved:
+        with np.load(store.logits_path(finished.out, cell_of(record))) as saved:
             logits = saved["logits"]
         assert (logits.shape, logits.dtype) == ((360, 10), np.float32)
         scores = metrics.score(logits, digits.test_labels)
@@ -211,7 +225,7 @@ def test_corruptions_and_waves_are_scored(finished):
 
 def test_a_wrong_answer_counts_for_its_corruption_or_its_wave(plan_file, digits):
     plan = plans.load(str(plan_file))
-    probes = study.make_probes(plan, digits, None)
+    probes = make_probes(plan, digits, None)
     right = [labels for _, _, labels in probes.corruptions]
     right += [probes.labels] * len(probes.frequencies)
     logits = np.eye(10)[np.concatenate(right)]
@@ -221,7 +235,7 @@ def test_a_wrong_answer_counts_for_its_corruption_or_its_wave(plan_file, digits)
     wave = 5 * len(place) + probes.frequencies.index((1, 2))
     for wrong in (first, first + 1, wave):
         logits[wrong] = np.roll(logits[wrong], 1)
-    record = study._score_answers(probes, logits)
+    record = score_answers(probes, logits)
     errors = dict.fromkeys(CORRUPTIONS, [0.0] * 5) | {"fog": [0, 0, 40, 0, 0]}
     assert record["corruptions"] == errors
     assert record["corruption_error"] == pytest.approx(40 / (5 * len(BENCHMARK)))
@@ -263,8 +277,8 @@ def test_the_command_says_what_it_does_and_where_the_report_is(finished):
     first, *_, sentence, last = finished.said.splitlines()
     assert first == "small: Does the study do what it says?"
     assert "2 paired seeds" in sentence
-    assert last == f"Report: {finished.out / report.PAGE}"
-    assert "<html" in (finished.out / report.PAGE).read_text()
+    assert last == f"Report: {finished.out / tables.PAGE}"
+    assert "<html" in (finished.out / tables.PAGE).read_text()
     assert finished.said.count("1 networks from seed") == 8
 
 
@@ -306,7 +320,7 @@ def test_tuning_sees_neither_held_out_nor_test_images(train_images, first, monke
     plan = plans.parse(document, "small")
     numbers = np.arange(15, dtype=np.uint8)
     images = np.broadcast_to(numbers[:, None, None, None], (15, 32, 32, 3))
-    dataset = datasets.Dataset(
+    dataset = Dataset(
         "digits",
         "numbers",
         "",
@@ -330,7 +344,7 @@ def test_tuning_sees_neither_held_out_nor_test_images(train_images, first, monke
     monkeypatch.setattr(study, "make_functions", make_functions)
     for regime in (TUNING, "short"):
         with pytest.raises(InterruptedError):
-            study.train(plan, dataset, [Cell(regime, "water", 0.1, 0)], None)
+            train(plan, dataset, [Cell(regime, "water", 0.1, 0)], None)
     num_trained = train_images or 10
     assert seen == [
         [*range(first)],
@@ -364,7 +378,7 @@ def test_networks_are_evaluated_every_so_often_and_at_the_end(
     document = tomllib.loads(PLAN)
     document["regimes"]["short"] |= {"epochs": 3, "evaluate_every": every}
     plan = plans.parse(document, "small")
-    ((record, _),) = study.train(plan, digits, [Cell("short", "none", 0.0, 0)], None)
+    ((record, _),) = train(plan, digits, [Cell("short", "none", 0.0, 0)], None)
     zeros = 100 * (digits.test_labels == 0).mean()
     curve = [zeros if each else np.nan for each in expected]
     np.testing.assert_allclose(record["test_accuracy"], curve)
@@ -377,12 +391,12 @@ def test_networks_are_evaluated_every_so_often_and_at_the_end(
 @same_bits
 def test_a_network_is_the_same_alone_and_beside_others(finished, plan_file, digits):
     plan = plans.load(str(plan_file))
-    probes = study.make_probes(plan, digits, None)
+    probes = make_probes(plan, digits, None)
     cells = [Cell("short", "water", finished.chosen, seed) for seed in plan.seeds]
-    together = study.train(plan, digits, cells, probes)
+    together = train(plan, digits, cells, probes)
     alone = networks(finished.out)
     for cell, (record, logits) in zip(cells, together, strict=True):
-        record = cell._asdict() | record | {"environment": runs.environment()}
+        record = cell._asdict() | record | {"environment": environment()}
         assert (as_read(record), logits.tobytes()) == alone[cell]
 
 
@@ -395,11 +409,11 @@ def test_a_network_that_diverges_is_told_and_spoils_no_other(
     plan = plans.parse(document, "small")
     good = Cell("short", "water", finished.chosen, 0)
     bad = Cell("short", "water", TOO_STRONG, 1)
-    probes = study.make_probes(plan, digits, None)
-    results = study.train(plan, digits, [good, bad], probes)
+    probes = make_probes(plan, digits, None)
+    results = train(plan, digits, [good, bad], probes)
     opened = store.open_store(tmp_path, plan, {}, {})
     for cell, (record, logits) in zip((good, bad), results, strict=True):
-        record = record | {"environment": runs.environment()}
+        record = record | {"environment": environment()}
         opened.append(cell, record, logits)
     found = networks(tmp_path)
     assert found[good] == networks(finished.out)[good]
@@ -423,8 +437,11 @@ def test_without_robustness_there_are_no_such_scores(plan_file, digits, tmp_path
     path.write_text(text)
     config = study.StudyConfig(plan=str(path), out=tmp_path / "out")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study, "train", train)
-        patch.setattr(study, "measure_noise", lambda arm, dataset: {"layers": []})
+        patch.setattr("experiments.studies.networks.train", train)
+        patch.setattr(
+            "experiments.studies.noise.measure_noise",
+            lambda arm, dataset: {"layers": []},
+        )
         with pytest.raises(KeyboardInterrupt):
             study.run(config)
     assert asked == [(2, None)]
@@ -562,10 +579,10 @@ def test_parts_make_one_study(finished, plan_file, tmp_path, monkeypatch, capsys
 
 def test_parts_do_not_depend_on_a_machine_s_devices(plan_file):
     plan = plans.load(str(plan_file))
-    cells = store.all_cells(plan)
+    cells = all_cells(plan)
     for num_shares in (1, 2, 3, 5):
         shares = [
-            study._take_share(plan, cells, share, num_shares)
+            runner._take_share(plan, cells, share, num_shares)
             for share in range(num_shares)
         ]
         assert sorted(sum(shares, [])) == sorted(cells)
@@ -601,11 +618,11 @@ def no_training(monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("it began")
 
-    monkeypatch.setattr(study, "measure_noise", refuse)
-    monkeypatch.setattr(study, "train", refuse)
+    monkeypatch.setattr("experiments.studies.noise.measure_noise", refuse)
+    monkeypatch.setattr("experiments.studies.networks.train", refuse)
 
 
-MEASURE_NOISE = study.measure_noise
+MEASURE_NOISE = measure_noise
 SONG = '\n[arms.song]\nreg = "aphex"\naudio = "song.wav"\n'
 SONG_FIRST = PLAN.replace("\n[arms.none]", SONG + "\n[arms.none]")
 BAD = [
@@ -673,7 +690,7 @@ def test_bad_input_ends_with_one_line_and_code_2_and_leaves_no_folder(
     recipe = Recipe("intensity", 0.1, prepare)
     monkeypatch.setitem(REGULARIZERS, "fixed", recipe)
     if start.startswith("arms.song"):
-        monkeypatch.setattr(study, "measure_noise", MEASURE_NOISE)
+        monkeypatch.setattr("experiments.studies.noise.measure_noise", MEASURE_NOISE)
     files = {"my.toml": text, "song.wav": "la la la\n" * 99, "idle.py": "x = 1\n"}
     for name, content in files.items():
         (tmp_path / name).write_text(content)
@@ -687,7 +704,7 @@ def test_bad_input_ends_with_one_line_and_code_2_and_leaves_no_folder(
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith(f"error: {start.replace('TMP', str(tmp_path))}")
     assert remedy in line
-    assert {path.name for path in tmp_path.iterdir()} == set(files)
+    assert {path.name for path in tmp_path.glob("[!.]*")} == set(files)
 
 
 def test_the_store_of_another_plan_is_refused_and_kept(
@@ -719,8 +736,12 @@ def test_a_store_that_another_process_fills_is_left_to_it(finished, plan_file, c
 def test_a_folder_that_cannot_be_written_ends_the_same(
     below, plan_file, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(study, "measure_noise", lambda arm, dataset: {})
-    monkeypatch.setattr(study, "_make_functions", lambda *args: None)
+    monkeypatch.setattr(
+        "experiments.studies.noise.measure_noise", lambda arm, dataset: {}
+    )
+    monkeypatch.setattr(
+        "experiments.studies.networks.make_arm_functions", lambda *args: None
+    )
     (tmp_path / "file").write_text("mine")
     with pytest.raises(SystemExit) as exit:
         call_main(f"--plan={plan_file}", f"--out={tmp_path / below}")
@@ -764,7 +785,7 @@ def test_the_page_s_command_compares_a_regularizer_of_one_s_own(tmp_path):
     assert layers[0]["std"] == pytest.approx(0.1, rel=0.05)
     sentence, where = process.stdout.splitlines()[-2:]
     assert "8 paired seeds" in sentence and "brown" in sentence
-    assert where == f"Report: {tmp_path / report.PAGE}"
+    assert where == f"Report: {tmp_path / tables.PAGE}"
 
 
 def test_the_page_lists_every_entry_of_a_plan():

@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import augment, datasets, torch_peer, workers
+from experiments.benchmarks import torch_peer, workers
+from experiments.data import augment, datasets
 
 torch = pytest.importorskip("torch")
 
@@ -191,7 +192,7 @@ def test_adamw_takes_the_steps_of_ours():
 def test_a_worker_counts_its_images(tmp_path):
     workers.save_dataset(DIGITS, str(tmp_path))
     settings = {"folder": str(tmp_path), "reg": "water", "strength": 0.05}
-    path = "experiments.torch_peer:prepare"
+    path = "experiments.benchmarks.torch_peer:prepare"
     with workers.start_team(path, settings | {"num_threads": 1}) as team:
         (turn,) = team.take_turn(3)
     assert turn.amount == 3 * 64

@@ -1,5 +1,7 @@
 """Seeds side by side equal seeds alone; arms share draws; a step is NumPy's AdamW."""
 
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,20 +9,20 @@ import optax
 import pytest
 from flax import nnx
 
-from experiments import training
-from experiments.augment import augment, normalize
-from experiments.datasets import Dataset
-from experiments.models import Network
-from experiments.regularizers import REGULARIZERS
-from experiments.training import (
+from experiments.data.augment import augment, normalize
+from experiments.data.dataset import Dataset
+from experiments.training import steps
+from experiments.training.models import Network
+from experiments.training.regularizers import REGULARIZERS
+from experiments.training.steps import (
     Constants,
     Functions,
-    Trainer,
     make_functions,
     stream,
     takes_strengths,
 )
-from sounddrop_jax.ensembles import make_mesh
+from experiments.training.trainer import Trainer
+from sounddrop_jax.sweeps.ensembles import make_mesh
 
 SEEDS = [58, 59, 60]
 BATCH_SIZE = 16
@@ -282,7 +284,7 @@ def test_trainer_reports_every_epoch_to_its_end(trained):
 
 def test_seconds_leave_out_what_the_reader_does(arms, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(training.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
 
     def lasting(seconds, result):
         def call(*args):
@@ -296,7 +298,7 @@ def test_seconds_leave_out_what_the_reader_does(arms, monkeypatch):
     trainer._mesh = None
     trainer._constants = None
     trainer._zeros = None
-    trainer._state = training.TrainState(None, None, None, jax.random.key(0), None)
+    trainer._state = steps.TrainState(None, None, None, jax.random.key(0), None)
     trainer._shuffle = lasting(0, None)
     trainer._train_steps = lasting(1, (trainer._state, jnp.ones(1)))
     seconds = []
@@ -646,7 +648,7 @@ def test_evaluation_in_batches_is_one_forward_pass(
 ):
     # 30 images: batches with a remainder, without one, and larger than the set.
     sizes = dict.fromkeys([True, False], evaluation_batch)
-    monkeypatch.setattr(training, "EVALUATION_BATCH", sizes)
+    monkeypatch.setattr(steps, "EVALUATION_BATCH", sizes)
     functions = arms["water"].functions
     _, state, _ = first_steps["water", 58]
     # A function of its own: JAX would find the program of another size.

@@ -6,8 +6,10 @@ import re
 import numpy as np
 import pytest
 
-from experiments import plans, store, verdict
-from experiments.store import Cell
+from experiments.analysis import comparisons, verdict
+from experiments.analysis import departures as departing
+from experiments.studies import plans, store
+from experiments.studies.cells import TUNING, Cell
 from sounddrop_jax import statistics
 from tests.stores import DOCUMENT, ENVIRONMENT, make_store
 
@@ -40,11 +42,11 @@ TWO_REGIMES = {
 
 
 def sentence(study: store.Study) -> str:
-    return verdict.sentence(verdict.Analysis(study))
+    return verdict.sentence(comparisons.Analysis(study))
 
 
 def departures(study: store.Study, registered: plans.Plan | None) -> list[str]:
-    return verdict.departures(verdict.Analysis(study), registered)
+    return departing.departures(comparisons.Analysis(study), registered)
 
 
 def make_study(folder, document=PLANTED, *, scores=None, **settings) -> store.Study:
@@ -69,7 +71,7 @@ def cells(arm, seeds, strength=0.05, regime="short") -> list[Cell]:
 
 def test_what_was_planted_is_decided(tmp_path):
     study = make_study(tmp_path, scores=SCORES)
-    family = verdict.compare(study)
+    family = comparisons.compare(study)
     assert [(c.arm, c.baseline, c.decision) for c in family] == [
         ("water", "dropout", "wins"),
         ("none", "dropout", "loses"),
@@ -96,7 +98,7 @@ def test_lower_is_better_where_it_is(tmp_path, outcome):
     scores = {name: score / 100 for name, score in SCORES.items()}
     document = {**PLANTED, "outcome": outcome}
     study = make_study(tmp_path, document, scores=scores)
-    water, none, gaussian = verdict.compare(study)
+    water, none, gaussian = comparisons.compare(study)
     assert (water.decision, none.decision) == ("loses", "wins")
     assert gaussian.decision == "undecided"
     assert water.result.mean_difference == pytest.approx(0.02)
@@ -121,7 +123,7 @@ def test_missing_arms_stay_in_the_family(tmp_path, is_missing):
     study = make_study(
         tmp_path, document, scores=scores, missing=absent if is_missing else ()
     )
-    water, *others = verdict.compare(study)
+    water, *others = comparisons.compare(study)
     assert water.result.p_value == 4 / 256
     assert (water.p_adjusted, water.decision) == (4 * 4 / 256, "undecided")
     for other in others:
@@ -140,7 +142,7 @@ def test_a_missing_or_diverged_seed_is_named_and_the_rest_shown(tmp_path):
         missing=cells("water", [2, 5]),
         diverged=[*cells("water", [7]), *cells("none", [1], 0.0)],
     )
-    water, none, gaussian = verdict.compare(study)
+    water, none, gaussian = comparisons.compare(study)
     for comparison, planted, kept, note in (
         (water, UP, [0, 1, 3, 4, 6], "seeds 2, 5 of water missing; seed 7 of water"),
         (none, -UP, [0, 2, 3, 4, 5, 6, 7], "seed 1 of none"),
@@ -157,7 +159,7 @@ def test_a_missing_or_diverged_seed_is_named_and_the_rest_shown(tmp_path):
 
 def test_a_diverged_baseline_leaves_every_arm_untested(tmp_path):
     study = make_study(tmp_path, scores=SCORES, diverged=cells("dropout", [3], 0.2))
-    for comparison in verdict.compare(study):
+    for comparison in comparisons.compare(study):
         assert comparison.decision == "untested"
         assert comparison.note == "seed 3 of dropout diverged"
 
@@ -166,19 +168,19 @@ def test_a_seed_without_the_score_is_named(tmp_path):
     scores = {name: score / 100 for name, score in SCORES.items()}
     scores["water"] = [*scores["water"][:-1], np.nan]
     study = make_study(tmp_path, {**PLANTED, "outcome": "nll"}, scores=scores)
-    water, none, _ = verdict.compare(study)
+    water, none, _ = comparisons.compare(study)
     assert (water.decision, water.note) == ("untested", "seed 7 of water without nll")
     assert none.decision == "wins"
-    row = next(row for row in verdict.summarize(study) if row["arm"] == "water")
+    row = next(row for row in comparisons.summarize(study) if row["arm"] == "water")
     assert row["n"] == 8 and row["nll_mean"] is None and row["brier_mean"] > 0
 
 
 def test_a_store_without_records_is_all_untested(tmp_path):
     study = dataclasses.replace(make_study(tmp_path), records=[])
-    for comparison in verdict.compare(study):
+    for comparison in comparisons.compare(study):
         assert comparison.decision == "untested" and comparison.result is None
-    assert verdict.secondary(study) == []
-    for row in verdict.summarize(study):
+    assert comparisons.secondary(study) == []
+    for row in comparisons.summarize(study):
         assert row["n"] == 0 and row["missing"] == list(range(8))
         assert row["accuracy_mean"] is None
     assert "no comparison could be tested" in sentence(study)
@@ -187,7 +189,7 @@ def test_a_store_without_records_is_all_untested(tmp_path):
 def test_equal_differences_have_an_interval_without_width(tmp_path):
     scores = SCORES | {"water": BASE, "none": BASE - 1}
     study = make_study(tmp_path, scores=scores)
-    water, none, _ = verdict.compare(study)
+    water, none, _ = comparisons.compare(study)
     note = "all differences are equal, so the interval has no width"
     for comparison, difference in ((water, 0), (none, -1)):
         assert comparison.note == note and comparison.detectable is None
@@ -214,7 +216,7 @@ def test_too_few_seeds_decide_nothing(tmp_path, num_seeds, alpha, decision):
         "comparisons": [["water", "dropout"]],
     }
     study = make_study(tmp_path, document, scores=SCORES)
-    (water,) = verdict.compare(study)
+    (water,) = comparisons.compare(study)
     assert water.decision == decision
     assert water.result.mean_difference == pytest.approx(UP[:num_seeds].mean())
     said = sentence(study)
@@ -237,7 +239,7 @@ def test_the_seeds_of_every_plan_suffice_for_its_family():
 
 def test_the_family_is_of_all_regimes_and_strengths(tmp_path):
     document = {**SWEEP, "regimes": TWO_REGIMES, "seeds": 10}
-    family = verdict.compare(make_study(tmp_path, document))
+    family = comparisons.compare(make_study(tmp_path, document))
     pairs = [
         *(("water", strength, "dropout") for strength in (0.02, 0.05, 0.1)),
         *(("water", strength, "none") for strength in (0.02, 0.05, 0.1)),
@@ -261,11 +263,11 @@ def test_every_regime_and_strength_has_its_own_scores(tmp_path):
 
     document = {**SWEEP, "regimes": TWO_REGIMES}
     study = make_study(tmp_path, document, edit=edit)
-    differences = [c.result.mean_difference for c in verdict.compare(study)]
+    differences = [c.result.mean_difference for c in comparisons.compare(study)]
     short = [2, 5, 10, 2, 5, 10, 0]
     long = [12, 15, 20, 12, 15, 20, 0]
     np.testing.assert_allclose(differences, short + long, atol=1e-9)
-    means = [row["accuracy_mean"] - 53.5 for row in verdict.summarize(study)]
+    means = [row["accuracy_mean"] - 53.5 for row in comparisons.summarize(study)]
     np.testing.assert_allclose(means, [0, 0, 2, 5, 10, 0, 0, 12, 15, 20], atol=1e-9)
 
 
@@ -289,11 +291,11 @@ def test_regions_say_where_along_its_strengths_an_arm_wins_and_loses(tmp_path, o
     document["arms"] = {**document["arms"], "water": water}
     study = make_study(tmp_path, document, edit=edit)
     # There is none of dropout, which has one strength.
-    short, long = verdict.regions(verdict.compare(study))
+    short, long = comparisons.regions(comparisons.compare(study))
     assert short[:5] == ("short", "water", "none", (0.02, 0.05), (0.1,))
     assert long[:5] == ("long", "water", "none", (), (0.1,))
     assert (short.best.strength, long.best.strength) == (0.05, 0.02)
-    assert short.best in verdict.compare(study)
+    assert short.best in comparisons.compare(study)
     assert str(short) == "wins at 0.02, 0.05; loses at 0.1"
     assert str(long) == "loses at 0.1"
     assert str(long._replace(loses=())) == "undecided"
@@ -301,8 +303,11 @@ def test_regions_say_where_along_its_strengths_an_arm_wins_and_loses(tmp_path, o
 
 def test_what_is_untested_has_no_region(tmp_path):
     study = make_study(tmp_path, {**SWEEP, "seeds": 2})
-    assert verdict.regions(verdict.compare(study)) == []
-    assert verdict.regions(verdict.compare(make_study(tmp_path / "tuned", TUNED))) == []
+    assert comparisons.regions(comparisons.compare(study)) == []
+    assert (
+        comparisons.regions(comparisons.compare(make_study(tmp_path / "tuned", TUNED)))
+        == []
+    )
 
 
 # Tuned arms
@@ -323,26 +328,26 @@ def test_tuned_arms_appear_at_the_strengths_that_were_chosen(tmp_path):
         ("water", 0.02, "none", 0.0),
         ("none", 0.0, "dropout", 0.3),
     ]
-    for family in (verdict.compare(study), verdict.secondary(study)[:3]):
+    for family in (comparisons.compare(study), comparisons.secondary(study)[:3]):
         assert [c[1:5] for c in family] == pairs
-    assert [(row["arm"], row["strength"]) for row in verdict.summarize(study)] == [
+    assert [(row["arm"], row["strength"]) for row in comparisons.summarize(study)] == [
         ("none", 0.0),
         ("dropout", 0.3),
         ("water", 0.02),
     ]
-    assert all(row["n"] == 8 for row in verdict.summarize(study))
+    assert all(row["n"] == 8 for row in comparisons.summarize(study))
     assert "water at 0.02 beats dropout at 0.3 by" in sentence(study)
     assert not any("missing" in said for said in departures(study, study.plan))
 
 
 def test_an_arm_whose_strength_is_not_chosen_is_untested(tmp_path):
-    absent = [Cell(store.TUNING, "water", 0.05, 101)]
+    absent = [Cell(TUNING, "water", 0.05, 101)]
     study = make_study(tmp_path, TUNED, missing=absent)
-    water, _, none = verdict.compare(study)
+    water, _, none = comparisons.compare(study)
     assert (water.strength, water.decision) == (None, "untested")
     assert water.note == "the strength of water is not chosen yet"
     assert none.decision == "undecided"
-    row = verdict.summarize(study)[-1]
+    row = comparisons.summarize(study)[-1]
     assert (row["arm"], row["strength"], row["n"]) == ("water", None, 0)
     found = departures(study, study.plan)
     assert "The tuning lacks 1 of its 6 networks." in found
@@ -354,7 +359,7 @@ def test_an_arm_whose_strength_is_not_chosen_is_untested(tmp_path):
 
 def test_other_outcomes_get_intervals_and_no_tests(tmp_path):
     study = make_study(tmp_path, with_robustness=True)
-    others = verdict.secondary(study)
+    others = comparisons.secondary(study)
     outcomes = ["nll", "brier", "ece", "corruption_error", "peak_accuracy", "gap"]
     assert [c.outcome for c in others] == [o for o in outcomes for _ in range(3)]
     for comparison in others:
@@ -374,13 +379,13 @@ def test_other_outcomes_get_intervals_and_no_tests(tmp_path):
 def test_outcomes_that_were_not_measured_are_left_out(tmp_path):
     document = {**PLANTED, "outcome": "nll"}
     study = make_study(tmp_path, document, with_robustness=False)
-    found = list(dict.fromkeys(c.outcome for c in verdict.secondary(study)))
+    found = list(dict.fromkeys(c.outcome for c in comparisons.secondary(study)))
     assert found == ["accuracy", "brier", "ece", "peak_accuracy", "gap"]
 
 
 def test_diverged_seeds_are_left_out_of_other_outcomes_too(tmp_path):
     study = make_study(tmp_path, diverged=cells("water", [3]))
-    found = [c for c in verdict.secondary(study) if c.arm == "water"]
+    found = [c for c in comparisons.secondary(study) if c.arm == "water"]
     assert {c.outcome for c in found} >= {"nll", "peak_accuracy"}
     for comparison in found:
         assert comparison.seeds == (0, 1, 2, 4, 5, 6, 7)
@@ -398,7 +403,7 @@ def test_means_are_of_the_networks_that_count(tmp_path):
         missing=cells("water", [2]),
         diverged=cells("water", [0, 7]),
     )
-    rows = {row["arm"]: row for row in verdict.summarize(study)}
+    rows = {row["arm"]: row for row in comparisons.summarize(study)}
     assert list(rows) == list(study.plan.arms)
     water = rows["water"]
     assert (water["n"], water["diverged"], water["missing"]) == (5, [0, 7], [2])
@@ -416,7 +421,7 @@ def test_means_are_of_the_networks_that_count(tmp_path):
 
 def test_one_network_has_no_spread(tmp_path):
     study = make_study(tmp_path, scores=SCORES, missing=cells("water", range(1, 8)))
-    water = verdict.summarize(study)[2]
+    water = comparisons.summarize(study)[2]
     assert (water["n"], water["accuracy_mean"]) == (1, BASE[0] + UP[0])
     assert water["accuracy_std"] is None
     assert water["corruption_error_mean"] is None
@@ -501,7 +506,7 @@ def test_networks_that_are_missing_or_diverged_are_departures(tmp_path):
 
 
 def test_a_network_that_diverged_in_tuning_is_a_departure(tmp_path):
-    spoilt = [Cell(store.TUNING, "water", 0.05, 101)]
+    spoilt = [Cell(TUNING, "water", 0.05, 101)]
     study = make_study(tmp_path, TUNED, dataset=official(), diverged=spoilt)
     assert departures(study, study.plan) == [
         "water at 0.05 in the tuning: seed 101 diverged."
@@ -637,7 +642,7 @@ def test_verbs_of_one_arm_are_joined(tmp_path):
 def test_where_nothing_is_decided_it_says_what_would_have_been_found(tmp_path):
     scores = SCORES | {"water": BASE + MIXED[::-1], "none": BASE - 3 * MIXED}
     study = make_study(tmp_path, scores=scores)
-    family = verdict.compare(study)
+    family = comparisons.compare(study)
     assert {comparison.decision for comparison in family} == {"undecided"}
     # That of none, whose differences spread most.
     most = statistics.smallest_detectable_effect(
@@ -658,7 +663,7 @@ def test_an_interval_without_0_where_nothing_is_decided_is_explained(tmp_path):
     difference = [-0.5, 1.5, 2.5, 1.0, 3.0, 2.0, 1.5, 2.5]
     scores = SCORES | {"none": BASE + MIXED, "gaussian": BASE + difference}
     study = make_study(tmp_path, {**PLANTED, "alpha": 0.03}, scores=scores)
-    gaussian = verdict.compare(study)[2]
+    gaussian = comparisons.compare(study)[2]
     assert gaussian.decision == "undecided" and gaussian.result.low > 0
     assert sentence(study).endswith(
         ". An interval may leave out 0 where nothing is decided, as decisions are "

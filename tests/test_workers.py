@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import datasets, workers
-from experiments.workers import Prepared, WorkerError, start_team
+from experiments.benchmarks import workers
+from experiments.benchmarks.workers import Prepared, WorkerError, start_team
+from experiments.data import datasets
 
 HERE = "tests.test_workers"
 
@@ -39,7 +40,7 @@ def prepare_nothing():
 
 
 def prepare_bad_input():
-    from experiments.configs import UsageError  # which loads JAX
+    from experiments.cli import UsageError  # which loads JAX
 
     raise UsageError("JAX_PLATFORMS=x: set another.")
 
@@ -94,7 +95,7 @@ def test_a_worker_that_cannot_start_says_why(name, message):
 
 
 def test_what_a_user_can_help_is_said_as_it_is():
-    from experiments.configs import UsageError
+    from experiments.cli import UsageError
 
     with (
         pytest.raises(UsageError, match="^JAX_PLATFORMS=x: set another.$"),
@@ -124,12 +125,12 @@ def test_workers_end_when_an_error_ends_the_turns():
 def test_a_worker_ends_with_whoever_started_it():
     code = f"""
 import os
-from experiments.workers import start_team
+from experiments.benchmarks.workers import start_team
 with start_team("{HERE}:prepare_counter", {{}}) as team:
     print(team.about["pid"], flush=True)
     os._exit(0)
 """
-    root = Path(workers.__file__).parent.parent
+    root = Path(workers.__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True
     )

@@ -18,8 +18,10 @@ from unittest import mock
 
 import jax
 
-from experiments import caches, checkpoints, cifar, processes, training
-from experiments.configs import Config
+from experiments.runs import checkpoints, runner
+from experiments.runs.configs import Config
+from experiments.training import devices
+from experiments.training.trainer import Trainer
 
 
 class NoCheckpoints:
@@ -39,13 +41,13 @@ def time_run(config: Config, *, are_kept: bool) -> tuple[float, float]:
     """Returns the seconds that a run took, and those of work of all cores."""
     with contextlib.ExitStack() as stack:
         if not are_kept:
-            stack.enter_context(mock.patch.object(cifar, "Checkpoints", NoCheckpoints))
+            stack.enter_context(mock.patch.object(runner, "Checkpoints", NoCheckpoints))
             stack.enter_context(
-                mock.patch.object(training.Trainer, "save_state", lambda self: {})
+                mock.patch.object(Trainer, "save_state", lambda self: {})
             )
         stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
         start, work = time.perf_counter(), time.process_time()
-        result = cifar.run(config)
+        result = runner.run(config)
         seconds = time.perf_counter() - start - result["seconds"]["compile"]
         return seconds, time.process_time() - work
 
@@ -57,8 +59,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=5)
     options = parser.parse_args()
-    caches.keep_programs()
-    processes.share_cores(options.seeds)
+    devices.keep_programs()
+    devices.share_cores(options.seeds)
     ratios: list[tuple[float, ...]] = []
     with tempfile.TemporaryDirectory() as folder:
 

@@ -1,6 +1,6 @@
 """Brown noise, power 1/f^2, along the rows of the maps."""
 
-from experiments.regularizers import REGULARIZERS, Recipe
+from experiments.training.regularizers import REGULARIZERS, Recipe
 from sounddrop_jax import NoiseInjection
 
 REGULARIZERS["brown"] = Recipe(

@@ -10,7 +10,7 @@ import optax
 from flax import nnx
 
 from sounddrop_jax import AphexNoiseLayer, make_recording_bank
-from sounddrop_jax.audio import TRACKS, make_track
+from sounddrop_jax.tracks import TRACKS, make_track
 
 # One bank for all layers: 24 s of another glitch track than the excerpts are of.
 BANK = make_recording_bank(make_track("glitch", seed=0))

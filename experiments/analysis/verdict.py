@@ -1,0 +1,191 @@
+"""What a study found, in one to three sentences."""
+
+import math
+from collections.abc import Callable, Sequence
+
+from experiments.analysis.comparisons import POWER, Analysis, Comparison, too_few
+from experiments.analysis.names import name_arm, name_dataset
+from experiments.studies.plans import Plan, Regime
+from experiments.studies.store import Study
+from experiments.words import join
+
+# What `sentence` spells out; more, it counts.
+_MOST_SPELT_OUT = 8
+_MOST_REASONS = 3
+_VERBS = {"wins": "beats", "loses": "loses to", "undecided": "cannot be told from"}
+_UNITS = {
+    "accuracy": "points of accuracy",
+    "nll": "nats of negative log-likelihood",
+    "brier": "of Brier score",
+    "ece": "of calibration error",
+    "corruption_error": "points of error on corrupted images",
+}
+
+
+def sentence(analysis: Analysis) -> str:
+    """Writes in one to three sentences what the study found."""
+    study, family = analysis.study, analysis.family
+    plan = study.plan
+    tested = [each for each in family if each.decision != "untested"]
+    regimes = list(plan.regimes.values())
+    trained = f"{_training(regimes[0])} and " if len(regimes) == 1 else ""
+    opening = (
+        f"On {name_dataset(study)}, {trained}over {len(plan.seeds)} paired seeds, "
+    )
+    if why := too_few(plan, len(family)):
+        return f"{opening}nothing can be decided, whatever the differences: {why}."
+    if not tested:
+        found = "no comparison could be tested"
+    elif len(family) > _MOST_SPELT_OUT:
+        found = _count(study, tested)
+    else:
+        found = _spell_out(study, tested)
+    sentences = (
+        f"{opening}{found}.",
+        _say_untested(study, family),
+        _say_limits(plan, tested, len(family)),
+    )
+    return " ".join(filter(None, sentences))
+
+
+# Words
+
+
+def _spell_out(study: Study, tested: Sequence[Comparison]) -> str:
+    """Writes what came of each comparison: "a beats b by 2.1 (1.6 to 2.6); c ..."."""
+    units = iter([True])  # with the first number only
+    clauses = []
+    for regime in study.plan.regimes.values():
+        where = ""
+        if len(study.plan.regimes) > 1:
+            where = f"in regime {regime.name} ({_training(regime)}) "
+        arms: dict[tuple[str, float | None], list[Comparison]] = {}
+        for each in tested:
+            if each.regime == regime.name:
+                arms.setdefault((each.arm, each.strength), []).append(each)
+        for (arm, strength), own in arms.items():
+            found = []
+            for decision, verb in _VERBS.items():
+                baselines = [
+                    f"{name_arm(study, each.baseline, each.baseline_strength)} "
+                    f"{_numbers(each, with_unit=next(units, False))}"
+                    for each in own
+                    if each.decision == decision
+                ]
+                if baselines:
+                    word = " or" if decision == "undecided" else " and"
+                    found.append(f"{verb} {join(baselines, word)}")
+            word = " and" if len(found) == len(own) else ", and"
+            clauses.append(
+                f"{where}{name_arm(study, arm, strength)} {join(found, word)}"
+            )
+            where = ""
+    return "; ".join(clauses)
+
+
+def _count(study: Study, tested: Sequence[Comparison]) -> str:
+    """Counts what came of many comparisons, and names the largest win and loss."""
+    wins, losses, undecided = (
+        [each for each in tested if each.decision == decision] for decision in _VERBS
+    )
+    found = [
+        f"the arm beats its baseline in {len(wins)} of {len(tested)} comparisons, "
+        f"loses in {len(losses)}, and {len(undecided)} "
+        f"{'is' if len(undecided) == 1 else 'are'} undecided"
+    ]
+    for decided, name, over in ((wins, "win", "over"), (losses, "loss", "to")):
+        if decided:
+            largest = max(decided, key=_size)
+            where = f" in regime {largest.regime}"
+            found.append(
+                f"the largest {name} is that of "
+                f"{name_arm(study, largest.arm, largest.strength)} {over} "
+                f"{name_arm(study, largest.baseline, largest.baseline_strength)}"
+                f"{where if len(study.plan.regimes) > 1 else ''}, "
+                f"{_numbers(largest, with_unit=True)}"
+            )
+    return "; ".join(found)
+
+
+def _size(comparison: Comparison) -> float:
+    assert comparison.result is not None
+    return abs(comparison.result.mean_difference)
+
+
+def _numbers(comparison: Comparison, *, with_unit: bool) -> str:
+    """Writes a difference and its interval; of what is decided, as above 0."""
+    result = comparison.result
+    assert result is not None
+    mean, low, high = result.mean_difference, result.low, result.high
+    is_decided = comparison.decision != "undecided"
+    if is_decided and mean < 0:
+        mean, low, high = -mean, -high, -low
+    write = _writer(high - low)
+    difference, interval = write(mean), f"{write(low)} to {write(high)}"
+    if with_unit:
+        difference += f" {_UNITS[comparison.outcome]}"
+        interval = f"95 % interval {interval}"
+    if is_decided:
+        return f"by {difference} ({interval})"
+    return f"(difference {difference}, {interval})"
+
+
+def _writer(size: float) -> Callable[[float], str]:
+    """Returns how to write numbers of that size, or with an interval of that width."""
+    # To a fifth of it or finer.
+    digits = max(1, 1 + math.ceil(-math.log10(2 * size))) if size > 0 else 1
+
+    def write(value: float) -> str:
+        # Adding 0 takes the sign from -0.
+        return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
+
+    return write
+
+
+def _say_untested(study: Study, family: Sequence[Comparison]) -> str:
+    untested = [each for each in family if each.decision == "untested"]
+    if len(untested) > _MOST_REASONS:
+        return (
+            f"Of {len(family)} comparisons {len(untested)} are untested, as networks "
+            "are missing or diverged."
+        )
+    several = len(study.plan.regimes) > 1
+    reasons = [
+        f"{name_arm(study, each.arm, each.strength)} against "
+        f"{name_arm(study, each.baseline, each.baseline_strength)}"
+        f"{f' in regime {each.regime}' if several else ''} ({each.note})"
+        for each in untested
+    ]
+    return f"Not tested: {'; '.join(reasons)}." if reasons else ""
+
+
+def _say_limits(plan: Plan, tested: Sequence[Comparison], num_comparisons: int) -> str:
+    """Writes what would have been found where nothing was, and why intervals differ."""
+    undecided = [each for each in tested if each.decision == "undecided"]
+    parts = []
+    detectable = [each.detectable for each in undecided if each.detectable is not None]
+    if detectable and len(undecided) == len(tested):
+        largest = max(detectable)
+        parts.append(
+            f"differences of {_writer(largest)(largest)} {_UNITS[plan.outcome]} would "
+            f"have been found with a probability of 65 to {100 * POWER:.0f} %"
+        )
+    if any(
+        each.result and each.result.low * each.result.high > 0 for each in undecided
+    ):
+        parts.append(
+            "an interval may leave out 0 where nothing is decided, as decisions are "
+            f"corrected for the {num_comparisons} comparisons and intervals are not"
+        )
+    said = "; ".join(parts)
+    return f"{said[0].upper()}{said[1:]}." if said else ""
+
+
+def _training(regime: Regime) -> str:
+    """Describes a regime: "after 10 epochs of 5,000 images without augmentation"."""
+    words = [f"after {regime.epochs} epoch{'s' if regime.epochs > 1 else ''}"]
+    if regime.train_images is not None:
+        words.append(f"of {regime.train_images:,} images")
+    if not regime.augment:
+        words.append("without augmentation")
+    return " ".join(words)

@@ -1,0 +1,491 @@
+"""How fast many networks train: ours, plain JAX and PyTorch, in turn.
+
+python -m experiments.benchmark ensemble --out=ensemble.json
+
+Every contestant has a process of its own, and only the one whose turn it is works.
+"""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import importlib.util
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from experiments import terminal
+from experiments.benchmarks import workers
+from experiments.benchmarks.layers import check_writable, save
+from experiments.benchmarks.workers import Team, WorkerError
+from experiments.cli import DataDir, UsageError, check_choice, choices, flag
+from experiments.data import datasets
+from experiments.data.dataset import Dataset, fingerprint
+from experiments.runs import outputs
+from experiments.training.regularizers import REGULARIZERS
+
+REGS = ("none", "dropout", "gaussian", "water")  # which PyTorch has as well
+BATCH_SIZE = 64
+NUM_EPOCHS = 10  # of a complete run
+MAX_SEEDS = {"cpu": 16, "gpu": 256}
+# On a CPU one step of more networks under plain vmap takes longer than a turn.
+MAX_PLAIN_VMAP_ON_CPU = 4
+OURS = "ours"
+TABLE_WIDTH = 110  # where nobody knows how wide the screen is
+JAX = "experiments.benchmarks.jax_contestants"
+TORCH = "experiments.benchmarks.torch_peer"
+
+
+@dataclasses.dataclass(frozen=True)
+class EnsembleConfig:
+    """Times whole training steps of one network and of many: ours, JAX, PyTorch."""
+
+    out: Annotated[Path | None, flag("File for the results, JSON.", "FILE")] = None
+    reg: Annotated[
+        str,
+        flag(
+            "Regularizer; PyTorch is timed without one as well. Default: water.",
+            choices(REGS),
+        ),
+    ] = "water"
+    dataset: Annotated[
+        str,
+        flag(
+            "As in experiments.cifar. Default: auto.",
+            choices(datasets.CHOICES),
+        ),
+    ] = "auto"
+    data_dir: DataDir = None
+    max_seeds: Annotated[
+        int | None,
+        flag(
+            "Networks at most, from 1 in powers of 2. Default: 16 on a CPU, 256 on a "
+            "GPU.",
+            "INT",
+        ),
+    ] = None
+    rounds: Annotated[int, flag("Turns of every contestant; the median counts.")] = 5
+    seconds: Annotated[float, flag("That a turn lasts, about.")] = 3.0
+
+
+class Contestant(NamedTuple):
+    """Who takes part, and how its workers are started, see `workers.start_team`."""
+
+    name: str
+    prepare: str
+    settings: dict
+    cores: tuple[tuple[int, ...] | None, ...] = (None,)
+
+
+def run_ensemble(config: EnsembleConfig) -> dict:
+    """Times every contestant, prints the tables and writes the file.
+
+    Returns:
+        The results, as in the file.
+
+    Raises:
+        UsageError: if a flag is at fault, or ours does not run; nothing was written
+            then.
+    """
+    check(config)
+    dataset = datasets.load(config.dataset, config.data_dir)
+    console = terminal.make_console()
+    if not console.is_terminal:
+        console.width = TABLE_WIDTH
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        workers.save_dataset(dataset, folder)
+        try:
+            ceilings = {
+                name: stack.enter_context(
+                    workers.start_team(f"{JAX}:prepare_{name}", {})
+                )
+                for name in ("matmul", "copy")
+            }
+            about = ceilings["matmul"].about
+            result = describe(config, dataset, about["environment"])
+            console.print(
+                f"Training steps with --reg={config.reg} on {dataset.title}, "
+                f"{result['environment']['device']}, {result['environment']['cpu']}"
+            )
+            if result["environment"]["torch"] is None:
+                console.print(
+                    "PyTorch is not installed, and left out: pip install -e '.[bench]'"
+                )
+            flops = result["flops_per_image"]
+            steps = result["dataset"]["train_size"] // BATCH_SIZE
+            for num_seeds, contestants in plan(config, about["platform"], folder):
+                case = run_case(config, num_seeds, contestants, ceilings, console)
+                summarize(case, flops_per_image=flops, steps_per_epoch=steps)
+                result["cases"].append(case)
+                console.print(make_table(case))
+            console.print("Starting experiments.cifar twice, for its first step")
+            result["first_step"] = time_first_step(config)
+        except WorkerError as error:
+            raise UsageError(f"--reg={config.reg}: {error}.") from None
+    seconds = {name: each["seconds"] for name, each in result["first_step"].items()}
+    console.print(
+        f"One step of experiments.cifar, from start to end: {seconds['cold']:.1f} s, "
+        f"{seconds['warm']:.1f} s with what that has kept"
+    )
+    if config.out is not None:
+        save(config.out, result)
+        console.print(f"Results: {config.out}")
+    return result
+
+
+def check(config: EnsembleConfig) -> None:
+    """Validates the settings, see `run_ensemble`."""
+    check_choice("--reg", config.reg, REGS)
+    for name, count in ("--rounds", config.rounds), ("--max-seeds", config.max_seeds):
+        if count is not None and count < 1:
+            raise UsageError(f"{name}={count}: give a whole number of 1 or more.")
+    if not 0 < config.seconds < math.inf:
+        raise UsageError(f"--seconds={config.seconds}: give a finite number above 0.")
+    if config.out is not None:
+        check_writable(config.out)
+
+
+def describe(
+    config: EnsembleConfig, dataset: Dataset, environment: dict
+) -> dict[str, Any]:
+    """Describes a run, as yet without a result."""
+    has_torch = importlib.util.find_spec("torch") is not None
+    return {
+        "environment": environment
+        | {
+            "cpu": cpu_model(),
+            "cores": len(workers.available_cores()),
+            "numpy": np.__version__,
+            "torch": importlib.metadata.version("torch") if has_torch else None,
+        },
+        "date": time.strftime("%Y-%m-%d"),
+        "reg": config.reg,
+        "batch_size": BATCH_SIZE,
+        "epochs": NUM_EPOCHS,
+        "rounds": config.rounds,
+        "seconds_per_turn": config.seconds,
+        "dtype": "float32",
+        "flops_per_image": count_flops(
+            dataset.train_images.shape[1:], len(dataset.class_names)
+        ),
+        "dataset": {
+            "name": dataset.name,
+            "title": dataset.title,
+            "fingerprint": fingerprint,
+            "train_size": len(dataset.train_labels),
+        },
+        "cases": [],
+    }
+
+
+def cpu_model() -> str:
+    """Returns the processor's name, as the system has it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def count_flops(image_shape: tuple[int, ...], num_classes: int) -> int:
+    """Counts the floating-point operations of the products of a step, for one image.
+
+    A product of M x K and K x N counts 2 M N K. Backward there are two such, for the
+    inputs and for the weights; only the first layer's inputs need no gradient.
+    """
+    height, width, channels = image_shape
+    total = 0
+    for index, features in enumerate((16, 32, 64)):
+        forward = 2 * height * width * (9 * channels) * features
+        total += forward * (2 if index == 0 else 3)
+        height, width, channels = height // 2, width // 2, features
+    return total + 3 * 2 * height * width * channels * num_classes
+
+
+# Who takes part
+
+
+def plan(
+    config: EnsembleConfig, platform: str, folder: str
+) -> list[tuple[int, list[Contestant]]]:
+    """Lists the numbers of seeds, and for each the contestants, ours first.
+
+    PyTorch trains one network in a process. So it takes part with one network, on all
+    cores, and with one on each core, side by side; on a GPU with one, beside our one
+    and beside our most.
+    """
+    on_cpu = platform == "cpu"
+    most = config.max_seeds or MAX_SEEDS["cpu" if on_cpu else "gpu"]
+    cores = workers.available_cores()
+    counts = {2**power for power in range(most.bit_length())}
+    side_by_side = min(len(cores), most) if on_cpu else 1
+    counts.add(side_by_side)
+    with_torch = {1, side_by_side if on_cpu else max(counts)}
+    cases = []
+    for num_seeds in sorted(counts):
+        settings = {"folder": folder, "reg": config.reg}
+        contestants = [
+            Contestant(
+                OURS, f"{JAX}:prepare_ours", settings | {"num_seeds": num_seeds}
+            ),
+            Contestant("JAX, one after another", f"{JAX}:prepare_plain", settings),
+        ]
+        if not on_cpu or num_seeds <= MAX_PLAIN_VMAP_ON_CPU:
+            contestants.append(
+                Contestant(
+                    "JAX, vmap",
+                    f"{JAX}:prepare_plain",
+                    settings | {"num_seeds": num_seeds},
+                )
+            )
+        if num_seeds in with_torch and importlib.util.find_spec("torch"):
+            num_workers = num_seeds if on_cpu else 1
+            shares = np.array_split(np.array(cores), num_workers)
+            contestants += torch_contestants(
+                config.reg, folder, [share.tolist() for share in shares], on_cpu
+            )
+        cases.append((num_seeds, contestants))
+    return cases
+
+
+def torch_contestants(
+    reg: str, folder: str, shares: list[list[int]], on_cpu: bool
+) -> list[Contestant]:
+    """Lists those of PyTorch, each with a worker for every share of the cores."""
+    variants: dict[str, tuple[str, dict]] = {
+        "PyTorch": (reg, {}),
+        "PyTorch, compiled": (reg, {"variant": "compiled"}),
+    }
+    if not on_cpu:
+        variants["PyTorch, CUDA graph"] = reg, {"variant": "graph"}
+    if reg == "water":
+        variants["PyTorch, our bank"] = reg, {"noise": "bank"}
+    if reg != "none":
+        variants["PyTorch, none"] = "none", {}
+        if not on_cpu:
+            variants["PyTorch, CUDA graph, none"] = "none", {"variant": "graph"}
+    # As the original has it.
+    host = {"pipeline": "loader", "noise": "host"}
+    variants["PyTorch, DataLoader"] = reg, host
+    return [
+        Contestant(
+            name,
+            f"{TORCH}:prepare",
+            {
+                "folder": folder,
+                "reg": arm,
+                "strength": REGULARIZERS[arm].default,
+                "num_threads": len(shares[0]),
+                **settings,
+            },
+            tuple(tuple(share) for share in shares) if on_cpu else (None,),
+        )
+        for name, (arm, settings) in variants.items()
+    ]
+
+
+# The turns
+
+
+def run_case(
+    config: EnsembleConfig,
+    num_seeds: int,
+    contestants: list[Contestant],
+    ceilings: dict[str, Team],
+    console: Console,
+) -> dict[str, Any]:
+    """Times all contestants at one number of seeds, and the ceilings among them.
+
+    Returns:
+        The case, with what each worker did in each round; see `summarize`.
+
+    Raises:
+        WorkerError: if ours fails. Another that does is left out, and says why.
+    """
+    case: dict[str, Any] = {"num_seeds": num_seeds, "ceilings": {}, "contestants": []}
+    case["failures"] = {}
+    total = len(contestants) + config.rounds
+    with contextlib.ExitStack() as stack, terminal.progress_bar(total, console) as show:
+        teams, num_steps, rows = dict(ceilings), {}, {}
+        for index, contestant in enumerate(contestants):
+            show(index, f"{_seeds(num_seeds)}, preparing {contestant.name}")
+            name, prepare, settings, cores = contestant
+            try:
+                teams[name] = stack.enter_context(
+                    workers.start_team(prepare, settings, cores)
+                )
+                num_steps[name] = choose_steps(teams[name], config.seconds)
+            except WorkerError as error:
+                if name == OURS:
+                    raise
+                teams.pop(name, None)
+                case["failures"][name] = str(error)
+                continue
+            rows[name] = {
+                "contestant": name,
+                "num_processes": len(contestant.cores),
+                "compile_seconds": teams[name].compile_seconds,
+                **teams[name].about,
+                "turns": [],
+            }
+        for name, ceiling in ceilings.items():
+            num_steps[name] = choose_steps(ceiling, config.seconds)
+            rows[name] = {"turns": []}
+        for index in range(config.rounds):
+            for name, team in teams.items():
+                show(len(contestants) + index, f"{_seeds(num_seeds)}, {name}")
+                turns = team.take_turn(num_steps[name])
+                rows[name]["turns"].append([turn._asdict() for turn in turns])
+    case["ceilings"] = {name: rows.pop(name) for name in ceilings}
+    case["contestants"] = list(rows.values())
+    return case
+
+
+def choose_steps(team: Team, seconds: float) -> int:
+    """Warms a team up, and finds how many steps take about so many seconds."""
+
+    def seconds_per_step(num_steps: int) -> float:
+        return max(turn.seconds for turn in team.take_turn(num_steps)) / num_steps
+
+    seconds_per_step(1)
+    each = seconds_per_step(1)
+    if each < seconds / 10:
+        # The first steps may have been slow for reasons of their own.
+        each = seconds_per_step(max(1, round(seconds / 5 / each)))
+    return max(1, round(seconds / each))
+
+
+def summarize(
+    case: dict[str, Any], *, flops_per_image: int, steps_per_epoch: int
+) -> None:
+    """Adds to a case what follows from its turns.
+
+    To the ceilings `per_second`, in FLOP and bytes, and to the contestants
+    `images_per_second`, of all workers, and `to_ours`, the ratio round by round: each
+    the three quartiles. Also `seconds_per_run`, what a network's complete run costs
+    where so many share the compilation and the machine; `peak_bytes`, of all workers;
+    and `of_matmul`, the network's products as a share of the ceiling.
+    """
+
+    def rates(row: dict) -> np.ndarray:
+        return np.array(
+            [
+                sum(turn["amount"] / turn["seconds"] for turn in turns)
+                for turns in row["turns"]
+            ]
+        )
+
+    for ceiling in case["ceilings"].values():
+        ceiling["per_second"] = _quartiles(rates(ceiling))
+    ours = rates(case["contestants"][0])
+    for row in case["contestants"]:
+        own = rates(row)
+        num_images = NUM_EPOCHS * steps_per_epoch * BATCH_SIZE
+        flops = rates(row) * flops_per_image
+        row["images_per_second"] = _quartiles(own)
+        row["to_ours"] = _quartiles(own / ours)
+        row["seconds_per_run"] = float(
+            num_images / np.median(own) + row["compile_seconds"] / case["num_seeds"]
+        )
+        row["peak_bytes"] = max(
+            sum(turn["peak_bytes"] for turn in turns) for turns in row["turns"]
+        )
+        row["of_matmul"] = float(np.median(flops / rates(case["ceilings"]["matmul"])))
+
+
+def _quartiles(values: np.ndarray) -> list[float]:
+    return np.percentile(values, [25, 50, 75]).tolist()
+
+
+def _seeds(number: int) -> str:
+    return "1 seed" if number == 1 else f"{number} seeds"
+
+
+def make_table(case: dict[str, Any]) -> Table:
+    """Makes the table of one number of seeds."""
+    matmul, copy = (
+        case["ceilings"][name]["per_second"][1] for name in ("matmul", "copy")
+    )
+    table = Table(
+        title=f"{_seeds(case['num_seeds'])}; products {matmul / 1e9:,.0f} GFLOP/s, "
+        f"copies {copy / 1e9:,.1f} GB/s",
+        caption="\n".join(f"{n}: failed, {e}" for n, e in case["failures"].items())
+        or None,
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("", no_wrap=True)
+    for heading in (
+        "images/s",
+        "quartiles",
+        "of ours",
+        "s a run",
+        "compiling",
+        "MiB",
+        "of products",
+    ):
+        table.add_column(heading, justify="right")
+    for row in case["contestants"]:
+        low, median, high = row["images_per_second"]
+        table.add_row(
+            row["contestant"],
+            f"{median:,.0f}",
+            f"{low:,.0f}-{high:,.0f}",
+            f"{row['to_ours'][1]:.2f}",
+            f"{row['seconds_per_run']:,.1f}",
+            f"{row['compile_seconds']:.1f} s",
+            f"{row['peak_bytes'] / 2**20:,.0f}",
+            f"{row['of_matmul']:.1%}",
+        )
+    return table
+
+
+# The first step
+
+
+def time_first_step(config: EnsembleConfig) -> dict[str, dict]:
+    """Starts `experiments.cifar` for one step, and again with what that has kept.
+
+    Returns:
+        For "cold" and "warm" the seconds from its start to its end, which include the
+        data set and one evaluation, and those that it says it compiled for.
+
+    Raises:
+        WorkerError: if it fails.
+    """
+    times = {}
+    environment = os.environ.copy()
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # it would be used instead
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("cold", "warm"):
+            out = Path(folder, name)
+            command = [sys.executable, "-m", "experiments.cifar", f"--reg={config.reg}"]
+            command += ["--epochs=1", "--steps-per-epoch=1", f"--out={out}"]
+            command.append(f"--dataset={config.dataset}")
+            if config.data_dir is not None:
+                command.append(f"--data-dir={Path(config.data_dir).resolve()}")
+            begin = time.perf_counter()
+            done = subprocess.run(
+                command,
+                cwd=Path(__file__).parents[2],
+                env=environment | {"XDG_CACHE_HOME": str(Path(folder, "caches"))},
+                capture_output=True,
+                text=True,
+            )
+            seconds = time.perf_counter() - begin
+            if done.returncode != 0:
+                lines = done.stderr.splitlines() or [f"exit code {done.returncode}"]
+                raise WorkerError(f"experiments.cifar failed, {lines[-1]}")
+            says = json.loads((out / outputs.RESULT).read_text("utf-8"))["seconds"]
+            times[name] = {"seconds": seconds, "compile_seconds": says["compile"]}
+    return times

@@ -1,0 +1,443 @@
+"""The same training in PyTorch, to be timed beside ours: see benchmark_ensembles.py.
+
+The network, the loss, AdamW and the augmentation of the other modules, in two ways:
+all of it on whole batches, which is the fastest plain PyTorch, and as the original does
+it, image by image and with noise from NumPy. Maps are NCHW in channels-last memory.
+"""
+
+import functools
+import itertools
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from experiments.benchmarks.workers import (
+    Prepared,
+    load_dataset,
+    peak_memory,
+    time_steps,
+)
+from experiments.data.dataset import Dataset
+
+try:
+    import torch
+except ImportError:  # it is an extra, and only a worker that needs it runs any of this
+    pass
+
+Regularize = Callable[[Any], Any]
+
+BATCH_SIZE = 64
+FEATURES = (16, 32, 64)
+PADDING = 4
+MAX_JITTER = 0.2
+GREY = (0.299, 0.587, 0.114)
+# Every order of brightness (0), contrast (1) and saturation (2).
+ORDERS = tuple(itertools.permutations(range(3)))
+BANK_VALUES = 2**22
+
+
+# The network
+
+
+def make_network(
+    image_shape: tuple[int, int, int] = (32, 32, 3), num_classes: int = 10
+) -> Any:
+    """Makes the layers of `models.Network`: three blocks, and the linear layer.
+
+    Args:
+        image_shape: `(H, W, C)`, H and W multiples of 8.
+        num_classes: number of logits.
+
+    Returns:
+        A `torch.nn.ModuleList`, in channels-last memory; see `predict`.
+    """
+    height, width, channels = image_shape
+    layers: list[Any] = []
+    for features in FEATURES:
+        layers.append(
+            torch.nn.Sequential(
+                torch.nn.Conv2d(channels, features, 3, padding=1),
+                torch.nn.ReLU(),
+                torch.nn.BatchNorm2d(features),
+                torch.nn.MaxPool2d(2),
+            )
+        )
+        channels = features
+    layers.append(torch.nn.Linear(height // 8 * (width // 8) * channels, num_classes))
+    return torch.nn.ModuleList(layers).to(memory_format=torch.channels_last)
+
+
+def predict(network: Any, images: Any, regularize: Regularize) -> Any:
+    """Classifies images `[N, C, H, W]`, with the regularizer after every block."""
+    *blocks, linear = network
+    maps = images
+    for block in blocks:
+        maps = regularize(block(maps))
+    return linear(maps.flatten(1))
+
+
+def make_optimizer(network: Any, **settings: Any) -> Any:
+    """Makes AdamW with the experiment's settings, as one fused kernel."""
+    return torch.optim.AdamW(
+        network.parameters(), lr=1e-3, weight_decay=0.01, fused=True, **settings
+    )
+
+
+# Regularizers, all for training only
+
+
+def make_regularizer(
+    reg: str,
+    strength: float,
+    *,
+    noise: str = "fresh",
+    width: int = 32,
+    device: str = "cpu",
+) -> Regularize:
+    """Makes a function from maps to maps.
+
+    Args:
+        reg: "none", "dropout", "gaussian" or "water".
+        strength: rate or intensity.
+        noise: how water comes by its noise: "fresh", from a "bank" or on the "host".
+        width: of the network's inputs.
+        device: of the maps.
+    """
+    if reg == "none":
+        return lambda maps: maps
+    if reg == "dropout":
+        return lambda maps: torch.nn.functional.dropout(maps, strength)
+    if reg == "gaussian":
+        return lambda maps: maps + strength * torch.randn_like(maps)
+    if noise == "host":
+        return lambda maps: maps + strength * host_noise(maps)
+    # By their width one knows the maps of each block.
+    widths = [width // 2, width // 4, width // 8]
+    filters = {width: pink_filter(width).to(device) for width in widths}
+    if noise == "fresh":
+        return lambda maps: maps + strength * pink_noise(maps, filters[maps.shape[-1]])
+    banks = {
+        width: make_bank(width, features, filters[width])
+        for width, features in zip(widths, FEATURES, strict=True)
+    }
+    return lambda maps: maps + strength * window(banks[maps.shape[-1]], maps)
+
+
+def pink_filter(width: int) -> Any:
+    """Makes the matrix that gives white noise along rows a power of 1/f.
+
+    It does what a Fourier transform, a gain for each frequency (none for the mean) and
+    the way back do, in a product that is cheaper than either at widths like these.
+
+    Returns:
+        float32 `[width, width]`; from unit variance to unit variance.
+    """
+    frequencies = np.fft.rfftfreq(width)
+    gains = np.zeros_like(frequencies)
+    gains[1:] = frequencies[1:] ** -0.5
+    matrix = np.fft.irfft(np.fft.rfft(np.eye(width)) * gains, n=width)
+    matrix /= np.sqrt((matrix[0] ** 2).sum())
+    return torch.tensor(matrix, dtype=torch.float32)
+
+
+def pink_noise(maps: Any, matrix: Any) -> Any:
+    """Draws noise in the shape of maps `[N, C, H, W]`, pink along the width."""
+    num, channels, height, width = maps.shape
+    white = torch.randn(num * height, width, channels, device=maps.device)
+    return (matrix @ white).view(num, height, width, channels).permute(0, 3, 1, 2)
+
+
+def host_noise(maps: Any) -> Any:
+    """Draws the same with NumPy, whatever the device, and scales it by what was drawn.
+
+    As the original does at every call.
+    """
+    frequencies = np.fft.rfftfreq(maps.shape[-1])
+    gains = np.zeros_like(frequencies)
+    gains[1:] = frequencies[1:] ** -0.5
+    spectra = np.fft.rfft(np.random.randn(*maps.shape)) * gains
+    noise = np.fft.irfft(spectra, n=maps.shape[-1])
+    noise = (noise - noise.mean()) / noise.std()
+    return torch.tensor(noise, dtype=torch.float32, device=maps.device)
+
+
+def make_bank(width: int, channels: int, matrix: Any) -> Any:
+    """Makes a bank of as many values as ours: `[num_rows, width, channels]`."""
+    num_rows = BANK_VALUES // (width * channels)
+    return matrix @ torch.randn(num_rows, width, channels, device=matrix.device)
+
+
+def window(bank: Any, maps: Any) -> Any:
+    """Takes rows that follow one another in the bank, in the shape of the maps."""
+    num, channels, height, width = maps.shape
+    start = int(torch.randint(len(bank) - num * height + 1, ()))
+    rows = bank[start : start + num * height]
+    return rows.view(num, height, width, channels).permute(0, 3, 1, 2)
+
+
+# Augmentation, on whole batches
+
+
+def pad(images: Any) -> Any:
+    """Puts black around images `[N, H, W, C]`, for `flip_and_crop`."""
+    return torch.nn.functional.pad(images, (0, 0, PADDING, PADDING, PADDING, PADDING))
+
+
+def flip_and_crop(padded: Any, batch: Any) -> Any:
+    """Takes a batch from padded images, each mirrored and shifted in its own way.
+
+    Args:
+        padded: uint8 `[N, H + 8, W + 8, C]`, see `pad`.
+        batch: int64 `[n]`, which images.
+
+    Returns:
+        uint8 `[n, H, W, C]`.
+    """
+    num, device = len(batch), padded.device
+    height, width = (size - 2 * PADDING for size in padded.shape[1:3])
+    starts = torch.randint(0, 2 * PADDING + 1, (2, num, 1), device=device)
+    flips = torch.rand(num, 1, device=device) < 0.5
+    rows = starts[0] + torch.arange(height, device=device)
+    columns = torch.arange(width, device=device)
+    columns = starts[1] + torch.where(flips, width - 1 - columns, columns)
+    return padded[batch[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def random_jitter(images: Any, order: tuple[int, ...]) -> Any:
+    """Changes brightness, contrast and saturation of every image by U(0.8, 1.2).
+
+    Args:
+        images: `[N, H, W, 3]` in [0, 1].
+        order: of the three (0, 1, 2), for the whole batch.
+
+    Returns:
+        The same; see `jitter`.
+    """
+    factors = torch.empty(3, len(images), 1, 1, 1, device=images.device)
+    return jitter(images, factors.uniform_(1 - MAX_JITTER, 1 + MAX_JITTER), order)
+
+
+def jitter(images: Any, factors: Any, order: tuple[int, ...]) -> Any:
+    """Blends images with black, mean grey and grey, clipped to [0, 1] after each.
+
+    Args:
+        images: `[N, H, W, 3]` in [0, 1].
+        factors: `[3, N, 1, 1, 1]` of brightness, contrast and saturation.
+        order: which of the three (0, 1, 2) comes first, second, third.
+    """
+    weights = torch.tensor(GREY, device=images.device)
+    for kind in order:
+        if kind == 0:
+            images = images * factors[0]
+        else:
+            base = (images @ weights)[..., None]
+            if kind == 1:
+                base = base.mean((1, 2, 3), keepdim=True)
+            images = torch.lerp(base, images, factors[kind])
+        images = images.clamp(0, 1)
+    return images
+
+
+def normalize(images: Any) -> Any:
+    """From `[N, H, W, C]` in [0, 1] to `[N, C, H, W]` in [-1, 1], channels last."""
+    return ((images - 0.5) / 0.5).permute(0, 3, 1, 2)
+
+
+# Training
+
+
+def learn(optimizer: Any, model: Callable[[Any], Any], images: Any, labels: Any) -> Any:
+    """Takes one step of the optimiser.
+
+    Args:
+        optimizer: from `make_optimizer`.
+        model: from images `[N, C, H, W]` to logits, see `predict`.
+        images: normalised.
+        labels: int64 `[N]`.
+
+    Returns:
+        The loss before the step.
+    """
+    optimizer.zero_grad()
+    loss = torch.nn.functional.cross_entropy(model(images), labels)
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+def make_tensor_step(
+    dataset: Dataset,
+    network: Any,
+    regularize: Regularize,
+    device: str,
+    variant: str = "plain",
+) -> Callable[[], Any]:
+    """Makes a function that trains for one step on a whole batch, and returns the loss.
+
+    Args:
+        dataset: its training images are put on the device.
+        network: from `make_network`, on the device.
+        regularize: from `make_regularizer`.
+        device: "cpu" or "cuda".
+        variant: "plain", "compiled" by torch.compile, or a "graph" of CUDA for the
+            whole step.
+    """
+    padded = pad(torch.tensor(dataset.train_images, device=device)).contiguous()
+    labels = torch.tensor(dataset.train_labels, dtype=torch.int64, device=device)
+    optimizer = make_optimizer(network, capturable=variant == "graph")
+    model = functools.partial(predict, network, regularize=regularize)
+    colour = random_jitter
+    if variant == "compiled":
+        model, colour = (torch.compile(each, dynamic=False) for each in (model, colour))
+
+    def step(batch: Any, order: tuple[int, ...]) -> Any:
+        images = colour(flip_and_crop(padded, batch).float() / 255, order)
+        return learn(optimizer, model, normalize(images), labels[batch])
+
+    if variant == "compiled":
+        for order in ORDERS:  # a program for each
+            step(torch.arange(BATCH_SIZE, device=device), order)
+    elif variant == "graph":
+        step = graph_step(step, device)
+    batches = shuffled_batches(len(labels), device)
+    orders = np.random.default_rng(0)
+    return lambda: step(next(batches), ORDERS[orders.integers(len(ORDERS))])
+
+
+def shuffled_batches(num_images: int, device: str) -> Iterator[Any]:
+    """Yields indices int64 `[BATCH_SIZE]` for ever, whole batches only."""
+    last = num_images - num_images % BATCH_SIZE
+    while True:
+        order = torch.randperm(num_images, device=device)
+        yield from order[:last].view(-1, BATCH_SIZE)
+
+
+def graph_step(step: Callable[..., Any], device: str) -> Callable[..., Any]:
+    """Records a step as graphs of CUDA, one for each order of the jitter."""
+    own_batch = torch.arange(BATCH_SIZE, device=device)
+    # As torch.cuda.graph asks for: what is set up at first use is not to be recorded.
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for order in ORDERS:
+            step(own_batch, order)
+    torch.cuda.current_stream().wait_stream(stream)
+    graphs, losses = {}, {}
+    for order in ORDERS:
+        graphs[order] = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graphs[order]):
+            losses[order] = step(own_batch, order)
+
+    def replay(batch: Any, order: tuple[int, ...]) -> Any:
+        own_batch.copy_(batch)
+        graphs[order].replay()
+        return losses[order]
+
+    return replay
+
+
+def make_loader_step(
+    dataset: Dataset, network: Any, regularize: Regularize, device: str
+) -> Callable[[], Any]:
+    """Makes the same as the original has it: a DataLoader, and PIL image by image."""
+    optimizer = make_optimizer(network)
+    model = functools.partial(predict, network, regularize=regularize)
+    loader = torch.utils.data.DataLoader(
+        range(len(dataset.train_labels)),
+        batch_size=BATCH_SIZE,
+        shuffle=True,
+        drop_last=True,
+        collate_fn=functools.partial(transform_batch, dataset),
+    )
+    batches = itertools.chain.from_iterable(itertools.repeat(loader))
+
+    def step() -> Any:
+        images, labels = (each.to(device) for each in next(batches))
+        return learn(optimizer, model, images, labels)
+
+    return step
+
+
+def transform_batch(dataset: Dataset, batch: list[int]) -> tuple[Any, Any]:
+    """Returns images float32 `[n, C, H, W]` in [-1, 1] and labels int64 `[n]`."""
+    images = torch.stack([transform(dataset.train_images[index]) for index in batch])
+    return images, torch.tensor(dataset.train_labels[batch], dtype=torch.int64)
+
+
+def transform(image: np.ndarray) -> Any:
+    """Flips, crops and colours one image, uint8 `[H, W, 3]`, with PIL."""
+    from PIL import Image, ImageEnhance, ImageOps
+
+    picture = Image.fromarray(image)
+    if torch.rand(()) < 0.5:
+        picture = ImageOps.mirror(picture)
+    width, height = picture.size
+    left, top = torch.randint(0, 2 * PADDING + 1, (2,)).tolist()
+    picture = ImageOps.expand(picture, PADDING)
+    picture = picture.crop((left, top, left + width, top + height))
+    enhancers = ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color
+    factors = torch.empty(3).uniform_(1 - MAX_JITTER, 1 + MAX_JITTER).tolist()
+    for kind in torch.randperm(3).tolist():
+        picture = enhancers[kind](picture).enhance(factors[kind])
+    pixels = torch.from_numpy(np.asarray(picture, np.float32) / 255)
+    return ((pixels - 0.5) / 0.5).permute(2, 0, 1)
+
+
+# As a worker
+
+
+def prepare(
+    folder: str,
+    reg: str,
+    strength: float,
+    num_threads: int,
+    pipeline: str = "tensors",
+    noise: str = "fresh",
+    variant: str = "plain",
+) -> Prepared:
+    """Prepares training for a worker.
+
+    Args:
+        folder: see `workers.load_dataset`.
+        reg: see `make_regularizer`.
+        strength: see `make_regularizer`.
+        num_threads: of PyTorch on a CPU.
+        pipeline: "tensors" or "loader".
+        noise: see `make_regularizer`.
+        variant: see `make_tensor_step`.
+    """
+    # A compiler that remembers nothing, and leaves no processes behind.
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(dir=folder)
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+    torch.set_num_threads(num_threads)
+    torch.manual_seed(0)
+    np.random.seed(0)
+    # What JAX does on a GPU unless it is told otherwise.
+    torch.set_float32_matmul_precision("high")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dataset = load_dataset(folder)
+    image_shape = dataset.train_images.shape[1:]
+    network = make_network(image_shape, len(dataset.class_names)).to(device)
+    regularize = make_regularizer(
+        reg, strength, noise=noise, width=image_shape[1], device=device
+    )
+    begin = time.perf_counter()
+    if pipeline == "loader":
+        step = make_loader_step(dataset, network, regularize, device)
+    else:
+        step = make_tensor_step(dataset, network, regularize, device, variant)
+    compile_seconds = 0.0 if variant == "plain" else time.perf_counter() - begin
+
+    def run(num_steps: int) -> tuple[float, float]:
+        # Reading the loss waits for the device.
+        seconds = time_steps(step, num_steps, wait=float)
+        return num_steps * BATCH_SIZE, seconds
+
+    def peak_bytes() -> int:
+        return torch.cuda.max_memory_allocated() if device == "cuda" else peak_memory()
+
+    return Prepared(run, compile_seconds, peak_bytes, {"torch": torch.__version__})

@@ -1,0 +1,1 @@
+"""Datasets as arrays, and the augmentation of their images."""

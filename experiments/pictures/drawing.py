@@ -1,0 +1,169 @@
+"""How every picture is drawn, and how one becomes part of a page."""
+
+import contextlib
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+from xml.etree import ElementTree
+
+# Okabe and Ito's colours, which the colour-blind can tell apart, on light and on dark.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+# Inches: no more than a phone can show without making letters too small.
+WIDTH = 4.4
+
+# They stand for what the page chooses: its ink, its lines and its paper.
+INK, LINE, PAPER = "#010203", "#040506", "#070809"
+_PAGE_COLOURS = {INK: "currentColor", LINE: "var(--line)", PAPER: "var(--paper)"}
+STYLE: Any = {
+    "axes.edgecolor": INK,
+    "axes.facecolor": "none",
+    "axes.labelcolor": INK,
+    "axes.labelsize": 9,
+    "axes.linewidth": 0.8,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 9,
+    "figure.facecolor": "none",
+    "font.family": "DejaVu Sans",  # the widest: no other font is cut off
+    "font.size": 9,
+    "grid.color": LINE,
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "savefig.facecolor": "none",
+    "svg.fonttype": "none",  # text remains text, and glyphs are the reader's own
+    "text.color": INK,
+    "text.parse_math": False,  # a $ in a name is a $
+    "xtick.color": INK,
+    "xtick.labelsize": 8,
+    "ytick.color": INK,
+    "ytick.labelsize": 8,
+}
+
+
+def svg(name: str, label: str, draw: Callable[..., Any], *args: Any, **kw: Any) -> str:
+    """Draws a picture for a page.
+
+    Args:
+        name: tells its parts from those of the page's other pictures.
+        label: what it shows, for those who cannot see it.
+        draw: a function of this module that returns a figure.
+        *args: its arguments.
+        **kw: its keywords.
+
+    Returns:
+        An `<svg>` element; the same arguments give the same text.
+    """
+    file = io.StringIO()
+    with drawing(STYLE | {"svg.hashsalt": name}), _no_glyph_warnings():
+        figure = draw(*args, **kw)
+        width = figure.get_figwidth() * 96
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    root = ElementTree.fromstring(file.getvalue())
+    _simplify(root, name)
+    # Narrow screens shrink it, but no further than it can be read.
+    usual = 1.15 * width if figure.get_figwidth() == WIDTH else width
+    style = f"width:{usual:.0f}px;min-width:{0.75 * width:.0f}px"
+    root.attrib = {
+        "viewBox": root.attrib["viewBox"],
+        "style": style,
+        "role": "img",
+        "aria-label": clean(label),
+    }
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+@contextlib.contextmanager
+def drawing(settings: dict[str, Any]) -> Iterator[None]:
+    """Draws by Matplotlib's defaults and these settings, whatever a user's own are."""
+    import matplotlib.style
+
+    with matplotlib.style.context(["default", settings]):
+        yield
+
+
+@contextlib.contextmanager
+def _no_glyph_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # The reader's fonts have what DejaVu lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
+
+
+def _simplify(root: ElementTree.Element, name: str) -> None:
+    """Makes SVG fit into a page: no namespaces, no styles, no ids that clash."""
+    for parent in root.iter():
+        for child in list(parent):
+            if child.tag.rpartition("}")[2] in ("metadata", "style"):
+                parent.remove(child)
+    text = ElementTree.tostring(root, encoding="unicode")
+    used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', text))
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+        element.tail = None
+        attributes = {}
+        for key, value in element.attrib.items():
+            key = key.rpartition("}")[2]
+            if key == "id":
+                if value not in used:
+                    continue
+                value = f"{name}-{value}"
+            elif key == "href" and value.startswith("#"):
+                value = f"#{name}-{value[1:]}"
+            elif key in ("d", "x", "y"):
+                value = re.sub(r"\d+\.\d{3,}", lambda n: f"{float(n[0]):.2f}", value)
+                value = " ".join(value.split())
+            elif key in ("style", "clip-path", "fill", "stroke"):
+                value = value.replace("url(#", f"url(#{name}-")
+                for ours, theirs in _PAGE_COLOURS.items():
+                    value = value.replace(ours, theirs)
+                value = re.sub(r"font: ([\d.]+)px [^;]*", r"font-size: \1px", value)
+            attributes[key] = value
+        element.attrib = attributes
+        if element.tag != "text":
+            element.text = (element.text or "").strip() or None
+
+
+def number(value: float, digits: int, signed: bool = False) -> str:
+    """Writes a number, with a minus rather than a hyphen."""
+    text = f"{value:{'+' if signed else ''}.{digits}f}"
+    if float(text) == 0:
+        text = text.lstrip("+-")
+    return text.replace("-", "−")
+
+
+def shorten(text: str, length: int = 30) -> str:
+    """Cuts what would not fit, and marks what no font shows and XML refuses."""
+    text = clean(text)
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def clean(text: str) -> str:
+    """Marks what no font shows and XML refuses."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
+def make_figure(width: float, height: float, layout: Any = None) -> Any:
+    """Makes a figure of a width and a height in inches."""
+    import matplotlib.figure
+
+    # Not pyplot, whose figures are global state that must be closed.
+    return matplotlib.figure.Figure(figsize=(width, height), layout=layout)
+
+
+def hide_frame(axes: Any) -> None:
+    """Hides the frame and the ticks of axes."""
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def spread(axes: Any, values: Sequence[float | None]) -> None:
+    """Gives equal values an axis on which they are in the middle, and seen as equal."""
+    known = [value for value in values if value is not None]
+    if not known or max(known) - min(known) < 1e-9:
+        middle = known[0] if known else 0.0
+        axes.set_xlim(middle - 1, middle + 1)

@@ -1,0 +1,1 @@
+"""Corrupted images, and how networks answer to them."""

@@ -1,0 +1,1 @@
+"""One run: its configuration, its checkpoints, and what it leaves behind."""

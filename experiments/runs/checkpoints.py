@@ -1,0 +1,221 @@
+"""Checkpoints of a run in OUT/checkpoints, the lock of OUT, and signals to stop.
+
+A run that was cut off anywhere, SIGKILL in the middle of a save included, goes on from
+the newest checkpoint that is sound and ends in the numbers of one that was not.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments import terminal
+from experiments.cli import UsageError
+
+FOLDER = "checkpoints"
+DAMAGED = "damaged"
+# Raised with every change of the code that gives other numbers, for which an unfinished
+# run must not go on. What another release of JAX changes, nobody knows: a warning.
+VERSION = 1
+KEPT = 2
+
+
+class Checkpoint(NamedTuple):
+    """What a run goes on from.
+
+    Attributes:
+        about: plain Python, ready for JSON, NaN and infinity included.
+        arrays: by name.
+    """
+
+    about: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+
+class Checkpoints:
+    """The checkpoints of one run, written by Orbax in the background.
+
+    Orbax writes each under another name, renames it when it is whole and then removes
+    all but the last two.
+
+    Args:
+        out: the run's folder.
+    """
+
+    def __init__(self, out: Path):
+        import orbax.checkpoint as ocp  # which takes a second
+
+        self._args = ocp.args
+        self._folder = (out / FOLDER).absolute()
+        self._aliases = contextlib.ExitStack()
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=KEPT, cleanup_tmp_directories=True
+        )
+        self._manager = ocp.CheckpointManager(self._alias(), options=options)
+
+    def _alias(self) -> Path:
+        """Gives the folder a name that Orbax takes for no pattern and no URL."""
+        if re.fullmatch(r"[\w./-]+", str(self._folder)):
+            return self._folder
+        aliases = self._aliases.enter_context(tempfile.TemporaryDirectory())
+        alias = Path(aliases, "out")
+        alias.symlink_to(self._folder.parent)
+        return alias / FOLDER
+
+    def save(self, number: int, checkpoint: Checkpoint) -> None:
+        """Begins to save a checkpoint, once the one before is saved.
+
+        Args:
+            number: larger than any before; the newest one's again does nothing.
+            checkpoint: whose arrays nobody changes.
+
+        Raises:
+            OSError: if it cannot be written, or the one before could not.
+        """
+        if number == self._manager.latest_step():
+            return
+        about = checkpoint.about | {"digest": _digest(checkpoint)}
+        try:
+            self._manager.save(
+                number,
+                args=self._args.Composite(
+                    about=self._args.JsonSave(about),
+                    arrays=self._args.StandardSave(checkpoint.arrays),
+                ),
+            )
+        except Exception as error:
+            raise _as_os_error(error) from error
+
+    def wait(self) -> None:
+        """Waits until all is saved.
+
+        Raises:
+            OSError: if it could not be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise _as_os_error(error) from error
+
+    def load(self) -> Checkpoint | None:
+        """Reads the newest sound checkpoint; names and sets aside those that are not.
+
+        Returns:
+            None if there is none.
+        """
+        for number in sorted(self._manager.all_steps(), reverse=True):
+            reason = "its digest is another"
+            # A damaged file may raise anything at all.
+            try:
+                found = self._manager.restore(
+                    number,
+                    args=self._args.Composite(
+                        about=self._args.JsonRestore(),
+                        arrays=self._args.StandardRestore(),
+                    ),
+                )
+                digest = found.about.pop("digest")
+                checkpoint = Checkpoint(found.about, found.arrays)
+                if digest == _digest(checkpoint):
+                    return checkpoint
+            except MemoryError:
+                raise
+            except Exception as error:
+                reason = str(error).partition("\n")[0] or type(error).__name__
+            path = self._folder / str(number)
+            aside = self._folder.with_name(DAMAGED) / str(number)
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.parent.mkdir(exist_ok=True)
+            os.replace(path, aside)
+            self._manager.reload()
+            next_one = "the one before" if self._manager.all_steps() else "the start"
+            terminal.warn(
+                f"{path} is damaged ({reason}), and was moved to {aside}; going on "
+                f"from {next_one}."
+            )
+        return None
+
+    def close(self) -> None:
+        """Waits, and ends what runs in the background; what fails now is of no use."""
+        with self._aliases, contextlib.suppress(Exception):
+            self._manager.close()
+
+
+def exist(out: Path) -> bool:
+    """Returns whether a folder holds checkpoints, or what is left of them."""
+    folder = out / FOLDER
+    return folder.is_dir() and any(folder.glob("[!.]*"))
+
+
+def remove(out: Path) -> None:
+    """Removes the checkpoints of a run, damaged ones too, if there are any."""
+    for folder in (FOLDER, DAMAGED):
+        shutil.rmtree(out / folder, ignore_errors=True)
+
+
+def check_same(there: dict[str, Any], here: dict[str, Any]) -> None:
+    """Raises if the run to go on with was another.
+
+    Args:
+        there: what the numbers of the run depend on, by the name of flag or thing.
+        here: the same of this command.
+
+    Raises:
+        UsageError: names what differs, there and here.
+    """
+    names = dict.fromkeys([*there, *here])
+    differences = [
+        f"{name}: {there.get(name)} there, {here.get(name)} here"
+        for name in names
+        if there.get(name) != here.get(name)
+    ]
+    if differences:
+        raise UsageError(
+            f"--resume: the run in --out was another ({'; '.join(differences)}); give "
+            "the flags, files and code that it was started with, or another folder."
+        )
+
+
+def warn_if_elsewhere(there: dict[str, Any], here: dict[str, Any]) -> None:
+    """Warns if JAX or the device changed since the checkpoint."""
+    differences = [
+        f"{name} {there[name]} there, {here[name]} here"
+        for name in there
+        if there[name] != here[name]
+    ]
+    if differences:
+        terminal.warn(
+            f"--resume: {'; '.join(differences)}; the numbers may differ from those of "
+            "a run that was not interrupted."
+        )
+
+
+def digest_arrays(arrays: dict[str, np.ndarray]) -> str:
+    """Returns a fingerprint of arrays and their names."""
+    sha = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        sha.update(repr((name, str(array.dtype), array.shape)).encode())
+        sha.update(np.ascontiguousarray(array).data)
+    return sha.hexdigest()
+
+
+def _digest(checkpoint: Checkpoint) -> str:
+    text = json.dumps(checkpoint.about, sort_keys=True)
+    text += digest_arrays(checkpoint.arrays)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _as_os_error(error: Exception) -> OSError:
+    """Gives an error of Orbax, or of TensorStore beneath it, one type and one line."""
+    if isinstance(error, OSError):
+        return error
+    line = str(error).partition("\n")[0]
+    return OSError(0, line[:200] or type(error).__name__)

@@ -1,0 +1,203 @@
+"""What a run leaves behind: a folder of five files, and the words on the terminal."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import files
+from experiments.cli import UsageError
+from experiments.data.dataset import Dataset, describe_dataset
+from experiments.files import dumps, write_json
+from experiments.runs import checkpoints
+from experiments.runs.configs import Config
+from experiments.runs.environment import environment
+from experiments.words import name_seeds
+
+RESULT = "result.json"
+METRICS = "metrics.jsonl"
+
+
+@contextlib.contextmanager
+def claim_folder(out: Path, *, resume: bool = False) -> Iterator[None]:
+    """Makes the folder of a run and keeps other processes out of it.
+
+    Args:
+        out: the folder.
+        resume: whether it may hold a run, finished or not, which stays as it is.
+
+    Raises:
+        UsageError: if it holds another run, is in use, is a file, or cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            # Before anything is made, and again when nobody else can write there.
+            _check_folder(out, resume)
+            out.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(files.lock(out))
+            _check_folder(out, resume)
+            if not resume:
+                write_metrics(out, [])
+        except OSError as error:
+            raise UsageError(
+                f"--out={out}: cannot be written ({error.strerror}); name another "
+                "folder."
+            ) from None
+        yield
+
+
+def _check_folder(out: Path, resume: bool) -> None:
+    if resume:
+        if checkpoints.exist(out) and not (out / METRICS).exists():
+            raise UsageError(
+                f"--out={out}: the checkpoints in it are of no run of this command; "
+                "name another folder."
+            )
+    elif (out / RESULT).exists():
+        raise UsageError(
+            f"--out={out}: it already holds a result; name another folder, or remove "
+            "this one."
+        )
+    elif checkpoints.exist(out):
+        raise UsageError(
+            f"--out={out}: it holds an unfinished run; go on with it by --resume, name "
+            "another folder, or remove this one."
+        )
+
+
+def write_metrics(out: Path, records: list[dict]) -> None:
+    """Writes metrics.jsonl anew."""
+    lines = (dumps(record) + "\n" for record in records)
+    (out / METRICS).write_text("".join(lines), encoding="utf-8")
+
+
+def append_metrics(out: Path, record: dict) -> None:
+    """Adds one line to metrics.jsonl."""
+    files.append_lines(out / METRICS, [dumps(record)])
+
+
+def save_predictions(
+    out: Path, logits: np.ndarray, labels: np.ndarray, seeds: list[int]
+) -> None:
+    """Writes predictions.npz.
+
+    Args:
+        out: the run's folder.
+        logits: float32 `[S, M, num_classes]`.
+        labels: int32 `[M]`.
+        seeds: of length S.
+    """
+    np.savez_compressed(
+        out / "predictions.npz", logits=logits, labels=labels, seeds=np.asarray(seeds)
+    )
+
+
+def save_result(out: Path, result: dict) -> None:
+    """Writes result.json, whole or not at all."""
+    write_json(out / RESULT, result)
+
+
+def describe(config: Config, dataset: Dataset) -> dict:
+    """Describes a run: config, dataset, environment."""
+    settings = dataclasses.asdict(config) | {"strength": config.strength}
+    # Folders are this machine's own business, and not needed to tell runs apart.
+    settings["out"] = None if config.out is None else config.out.name
+    settings["audio"] = None if config.audio is None else Path(config.audio).name
+    for name in ("data_dir", "resume"):
+        del settings[name]
+    return {
+        "config": settings,
+        "dataset": describe_dataset(dataset),
+        "environment": environment(),
+    }
+
+
+def describe_numbers(result: dict) -> dict[str, Any]:
+    """Describes what a run's numbers depend on, of what its result says.
+
+    Args:
+        result: as `describe` returns it.
+
+    Returns:
+        Plain Python, by flag. A recording is not among it: its name says too little.
+    """
+    config, dataset = result["config"], result["dataset"]
+    others = ("seeds_at_once", "out", "distributed", "audio", "intensity", "rate")
+    settings = {name: value for name, value in config.items() if name not in others}
+    strength = settings.pop("strength")
+    if name := Config(reg=config["reg"]).recipe.strength:
+        settings[name] = strength
+    num_batches = dataset["train_size"] // config["batch_size"]
+    settings["steps_per_epoch"] = min(
+        config["steps_per_epoch"] or num_batches, num_batches
+    )
+    settings["dataset"] = f"{dataset['title']} ({dataset['fingerprint'][:12]})"
+    return {f"--{name.replace('_', '-')}": value for name, value in settings.items()}
+
+
+def summarize(runs: list[dict]) -> dict:
+    """Summarises the accuracies of several seeds, those that diverged left out.
+
+    Returns:
+        n, and the mean, sample standard deviation (None for one seed), lowest and
+        highest accuracy in percent, all None if n is 0; and the seeds that diverged.
+    """
+    accuracies = np.array([run["accuracy"] for run in _converged(runs)])
+    n = len(accuracies)
+    return {
+        "n": n,
+        "accuracy_mean": float(accuracies.mean()) if n else None,
+        "accuracy_std": float(accuracies.std(ddof=1)) if n > 1 else None,
+        "accuracy_min": float(accuracies.min()) if n else None,
+        "accuracy_max": float(accuracies.max()) if n else None,
+        "diverged": [run["seed"] for run in runs if run["diverged"]],
+    }
+
+
+def _converged(runs: list[dict]) -> list[dict]:
+    return [run for run in runs if not run["diverged"]]
+
+
+def seed_table(result: dict) -> list[str]:
+    """Returns a table of the seeds: last training loss, last and peak accuracy."""
+    rows = [
+        f"{run['seed']:>10}  {run['train_loss'][-1]:.4f}  "
+        f"{run['accuracy']:8.2f}%  {run['peak_accuracy']:6.2f}%"
+        f"{'  diverged' if run['diverged'] else ''}"
+        for run in result["runs"]
+    ]
+    return [f"{'seed':>10}  {'loss':>6}  {'accuracy':>9}  {'peak':>7}", *rows]
+
+
+def closing_lines(result: dict) -> list[str]:
+    """Returns the lines that a run ends with, those of the original for one seed."""
+    runs, summary = _converged(result["runs"]), result["summary"]
+    lines = []
+    if summary["diverged"]:
+        who = name_seeds(summary["diverged"])
+        lines = [f"Diverged, and left out: {who} of {len(result['runs'])}."]
+    if summary["n"] == 0:
+        return [*lines, "No network is left to score."]
+    if summary["n"] == 1:
+        run = runs[0]
+        return [
+            *lines,
+            f"Accuracy: {run['accuracy']:.2f}%",
+            f"Precision: {run['precision']:.4f}, Recall: {run['recall']:.4f}, "
+            f"F1: {run['f1']:.4f}",
+        ]
+
+    def spread(name: str, digits: int) -> str:
+        values = np.array([run[name] for run in runs])
+        return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
+
+    return [
+        *lines,
+        f"Accuracy: {spread('accuracy', 2)}% over {summary['n']} seeds "
+        f"(worst {summary['accuracy_min']:.2f}%, best {summary['accuracy_max']:.2f}%)",
+        f"Precision: {spread('precision', 4)}, Recall: {spread('recall', 4)}, "
+        f"F1: {spread('f1', 4)}",
+    ]

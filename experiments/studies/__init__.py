@@ -1,0 +1,1 @@
+"""Plans, the networks that they ask for, and the store of what came of them."""

@@ -1,0 +1,78 @@
+"""The noise of an arm, measured where it stands in the network."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from experiments.cli import UsageError
+from experiments.data.dataset import Dataset
+from experiments.studies.plans import Arm
+from experiments.training.models import FEATURES
+from experiments.training.regularizers import REGULARIZERS, Maker
+from sounddrop_jax import spectra
+from sounddrop_jax.audio import AudioError
+
+NOISE_IMAGES = 64
+
+
+def measure_noise(arm: Arm, dataset: Dataset) -> dict:
+    """Measures what an arm adds to maps of zeros, where it stands in the network.
+
+    Returns:
+        strength, and for each layer that adds anything its shape `[H, W, C]`, the
+        standard deviation, and for rows and columns the fitted exponent (None on maps
+        too small for one) and the pairs of frequency, in cycles per sample, and power.
+    """
+    height, width, channels = dataset.train_images.shape[1:]
+    shapes = [(height, width, channels)]
+    if arm.where == "features":
+        shapes = [
+            (height >> depth, width >> depth, features)
+            for depth, features in enumerate(FEATURES, 1)
+        ]
+    make = prepare_regularizer(arm, arm.strengths[0])
+    layers = []
+    for shape in shapes:
+        layer: Any = make(shape)
+        maps = jnp.zeros((NOISE_IMAGES, *shape))
+        noise = np.asarray(layer(maps, rngs=nnx.Rngs(dropout=0)))
+        if not noise.any():
+            continue
+        axes = {"rows": -2, "columns": -3}
+        spectra_ = {
+            name: spectra.periodogram(noise, axes=a) for name, a in axes.items()
+        }
+        layers.append(
+            {
+                "shape": list(shape),
+                "std": float(noise.std()),
+                "exponents": {
+                    name: _fit_exponent(noise, axis) for name, axis in axes.items()
+                },
+                "power": {
+                    name: np.transpose(pair).tolist() for name, pair in spectra_.items()
+                },
+            }
+        )
+    return {"strength": arm.strengths[0], "layers": layers}
+
+
+def _fit_exponent(noise: np.ndarray, axis: int) -> float | None:
+    try:
+        return spectra.fit_exponent(noise, axes=axis)
+    except ValueError:
+        return None
+
+
+def prepare_regularizer(arm: Arm, strength: Any) -> Maker:
+    """Prepares the layers of an arm at a strength, see `regularizers.Recipe`.
+
+    Raises:
+        UsageError: if its recording cannot be used.
+    """
+    try:
+        return REGULARIZERS[arm.reg].prepare(strength, **arm.settings)
+    except AudioError as error:
+        raise UsageError(f"arms.{arm.name}.audio={error}") from None

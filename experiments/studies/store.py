@@ -1,0 +1,359 @@
+"""The store of a study: two files, and the test logits beside them.
+
+    DIR/study.json        the plan, what its numbers hang on, and each arm's noise
+    DIR/networks.jsonl    a line for each network: its cell, scores and curves
+    DIR/logits/REGIME/ARM/STRENGTH/SEED.npz    float32 [M, num_classes]
+
+Lines are only ever appended, so a study goes on wherever it was stopped: a last line
+without an end is one that was being written, and counts for nothing. What networks
+share, such as the environment, has a line of its own above the first of them, and they
+refer to it. So stores of several machines merge by reading them together, or by
+appending the lines of one to those of another. The networks that chose the strengths
+of a plan have the regime "tuning".
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import files, words
+from experiments.cli import UsageError
+from experiments.studies import plans
+from experiments.studies.cells import Cell, all_cells, cell_of, tuning_cells
+from experiments.studies.plans import Plan
+
+# Of the numbers: raised with every change of the code that gives other ones.
+VERSION = 1
+STUDY, NETWORKS, LOGITS = "study.json", "networks.jsonl", "logits"
+SHARED = ("environment", "corruption_source")
+"""What of a record many networks have in common."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """All that stores hold.
+
+    Attributes:
+        plan: what was planned. With more seeds or arms than the file of that name has
+            if the study has grown.
+        dataset: name, title, fingerprint, sizes and class names, as in result.json.
+        records: of the networks that are done, in the order of the plan.
+        tuning: the same of the networks that chose strengths.
+        noise: by arm, see `noise.measure_noise`.
+        folders: that were read.
+    """
+
+    plan: Plan
+    dataset: Mapping[str, Any]
+    records: Sequence[Mapping[str, Any]]
+    tuning: Sequence[Mapping[str, Any]]
+    noise: Mapping[str, Any]
+    folders: tuple[Path, ...]
+
+
+@contextlib.contextmanager
+def claim(folder: Path) -> Iterator[None]:
+    """Makes the folder of a store and keeps other processes from writing to it.
+
+    Raises:
+        UsageError: if another process writes to it, or it cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        with _writing(folder, remedy="name another folder"):
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(files.lock(folder))
+        yield
+
+
+class Store:
+    """A store that is open for writing; see `open_store`."""
+
+    def __init__(self, folder: Path, records: list[dict], shared: Collection[str]):
+        self.folder = folder
+        self._records = {cell_of(record): record for record in reversed(records)}
+        self._shared = set(shared)
+
+    def missing(self, cells: Iterable[Cell]) -> list[Cell]:
+        """Returns the cells that have no record yet, in the same order."""
+        return [cell for cell in cells if cell not in self._records]
+
+    def records(self, cells: Iterable[Cell]) -> list[dict]:
+        """Returns the records that are there, in the order of the cells."""
+        return [self._records[cell] for cell in cells if cell in self._records]
+
+    def append(self, cell: Cell, record: Mapping, logits: np.ndarray) -> None:
+        """Writes the record of a network, its logits first.
+
+        Args:
+            cell: the network.
+            record: what JSON can hold; NaN becomes null.
+            logits: float32 `[M, num_classes]`, of the clean test images.
+
+        Raises:
+            UsageError: if it cannot be written; the records before it are whole.
+        """
+        record = json.loads(files.dumps(cell._asdict() | dict(record)))  # as read
+        line, shared = dict(record), {}
+        for name in SHARED:
+            if name in record:
+                line[name] = _digest(record[name])
+                shared[line[name]] = record[name]
+        texts = [
+            files.dumps({"shared": digest, "value": value})
+            for digest, value in shared.items()
+            if digest not in self._shared
+        ]
+        path = logits_path(self.folder, cell)
+        with _writing(self.folder):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with files.replacing(path) as temporary, open(temporary, "wb") as file:
+                np.savez_compressed(file, logits=logits)
+            files.append_lines(self.folder / NETWORKS, [*texts, files.dumps(line)])
+        self._shared |= shared.keys()
+        self._records.setdefault(cell, record)
+
+
+def open_store(
+    folder: Path,
+    plan: Plan,
+    dataset: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    noise: Mapping[str, Any] | None = None,
+) -> Store:
+    """Makes a store, or goes on with one: with more seeds and arms, but no others.
+
+    Args:
+        folder: of the store.
+        plan: of the study.
+        dataset: as in `Study`.
+        inputs: digests of the other files that numbers hang on, by name.
+        noise: by arm, of those whose noise the store does not hold yet.
+
+    Raises:
+        UsageError: if the folder holds the store of another study, and which difference
+            it is; if it is damaged; or if it cannot be written.
+    """
+    ours: dict = {
+        "version": VERSION,
+        "name": plan.name,
+        "plan": dict(plan.document),
+        "dataset": dict(dataset),
+        "inputs": dict(inputs),
+        "noise": dict(noise or {}),
+    }
+    ours = json.loads(files.dumps(ours))  # as it will be read
+    path = folder / STUDY
+    with _writing(folder, remedy="name another folder"):
+        if path.exists():
+            ours = _merge(_read_study(folder), ours, f"--out={folder}")
+            # Arms may not go together.
+            plans.parse(ours["plan"], plan.name, is_done=True)
+        records, shared = _read_networks(folder)
+        (folder / LOGITS).mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob(f"{LOGITS}/*/*/*/*.npz.tmp"):
+            leftover.unlink()  # of one that was killed
+        _mend(folder / NETWORKS)
+        with files.replacing(path) as temporary:
+            temporary.write_text(_write_study(ours), encoding="utf-8")
+    return Store(folder, records, shared)
+
+
+def read_noise(folder: Path) -> Mapping[str, Any]:
+    """Returns the noise that a store holds, by arm; nothing if there is no store."""
+    # Not there, too, where looking is not permitted.
+    return _read_study(folder)["noise"] if os.path.exists(folder / STUDY) else {}
+
+
+def logits_path(folder: Path, cell: Cell) -> Path:
+    """Returns where the test logits of a network lie."""
+    # 17 digits would tell all floats apart, and repr gives as few as do.
+    strength = repr(float(cell.strength))
+    return Path(folder, LOGITS, cell.regime, cell.arm, strength, f"{cell.seed}.npz")
+
+
+def read(folders: Sequence[Path]) -> Study:
+    """Reads the stores of one study, together.
+
+    Where two have the record of the same network, the first one's counts.
+
+    Raises:
+        UsageError: if a folder holds no store or a damaged one, or the stores are of
+            different studies, and which difference it is.
+    """
+    merged = _read_study(folders[0])
+    for folder in folders[1:]:
+        merged = _merge(_read_study(folder), merged, str(folder))
+    plan = plans.parse(merged["plan"], merged["name"], is_done=True)
+    records: dict[Cell, dict] = {}
+    for folder in folders:
+        for record in _read_networks(folder)[0]:
+            records.setdefault(cell_of(record), record)
+    return Study(
+        plan,
+        merged["dataset"],
+        [records[cell] for cell in all_cells(plan) if cell in records],
+        [records[cell] for cell in tuning_cells(plan) if cell in records],
+        merged["noise"],
+        tuple(folders),
+    )
+
+
+@contextlib.contextmanager
+def _writing(
+    folder: Path,
+    remedy: str = "see to that and run the study again, which goes on from here",
+) -> Iterator[None]:
+    """Raises a one-line error for what cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"--out={folder}: cannot be written ({error.strerror}); {remedy}."
+        ) from None
+
+
+def _read_study(folder: Path) -> dict:
+    path = folder / STUDY
+    if not os.path.exists(path):  # False where looking is not permitted
+        raise UsageError(
+            f"{folder}: there is no study in it; python -m experiments.study makes one."
+        )
+    fields = {"version", "name", "plan", "dataset", "inputs", "noise"}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(value, dict) or not value.keys() >= fields:
+            raise ValueError(f"not a table of {', '.join(sorted(fields))}")
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{path}: damaged ({words.reason(error)}); restore it, or name another "
+            "folder."
+        ) from None
+    return value
+
+
+def _write_study(study: Mapping[str, Any]) -> str:
+    """Writes JSON of a line for each entry, and for each entry of a table."""
+    entries = []
+    for key, value in study.items():
+        text = files.dumps(value)
+        if isinstance(value, dict) and value:
+            lines = (f"  {json.dumps(k)}: {files.dumps(v)}" for k, v in value.items())
+            text = "{\n" + ",\n".join(lines) + "\n }"
+        entries.append(f" {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(entries) + "\n}\n"
+
+
+def _read_networks(folder: Path) -> tuple[list[dict], dict[str, Any]]:
+    """Reads the records of a store, in the order of its lines, and what they share."""
+    path = folder / NETWORKS
+    records: list[dict] = []
+    shared: dict[str, Any] = {}
+    number = 0
+    try:
+        data = path.read_bytes() if os.path.exists(path) else b""
+        for text in _split(data):
+            number += 1
+            line = json.loads(text)
+            if not isinstance(line, dict):
+                raise ValueError("not a table")
+            if line.keys() == {"shared", "value"}:
+                shared[line["shared"]] = line["value"]
+                continue
+            for name in Cell._fields:
+                if name not in line:
+                    raise ValueError(f"without {name}")
+            for name in SHARED:
+                if name in line and line[name] not in shared:
+                    raise ValueError(f"no line above has its {name}, {line[name]}")
+            own = {name: shared[line[name]] for name in SHARED if name in line}
+            records.append(line | own)
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(
+            f"{path}: line {number} is damaged ({words.reason(error)}); remove it, "
+            "and run the study again."
+        ) from None
+    return records, shared
+
+
+def _split(data: bytes) -> list[bytes]:
+    """Returns the lines of a file, without a last one that is torn."""
+    *lines, last = data.split(b"\n")
+    with contextlib.suppress(ValueError):
+        json.loads(last)  # whole, although an editor took its end
+        lines.append(last)
+    return lines
+
+
+def _mend(path: Path) -> None:
+    """Removes a torn last line, or ends one that is whole."""
+    data = path.read_bytes() if path.exists() else b""
+    whole = b"".join(line + b"\n" for line in _split(data))
+    if whole != data:
+        with files.replacing(path) as temporary:
+            temporary.write_bytes(whole)
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _merge(first: dict, second: dict, where: str) -> dict:
+    """Merges the arms and the seeds of two studies; raises for any other difference.
+
+    Args:
+        first: what the folder in question holds: "there".
+        second: what it shall go with, "here", whose order of arms comes first.
+        where: the folder, as messages call it.
+    """
+    grows = {"arms", "seeds", "comparisons"}
+    for key in ("version", "name", "dataset"):
+        if first[key] != second[key]:
+            raise UsageError(
+                f"{where}: holds a study with another {key}: "
+                f"{_difference(first[key], second[key])}; name another folder."
+            )
+    old, new = first["plan"], second["plan"]
+    for key in sorted(old.keys() | new.keys()):
+        if key not in grows and old.get(key) != new.get(key):
+            raise UsageError(
+                f"{where}: holds a study with another plan: {key} is "
+                f"{_difference(old.get(key), new.get(key))}; name another folder."
+            )
+    for kind, ours, theirs in (
+        ("arm", old["arms"], new["arms"]),
+        ("file", first["inputs"], second["inputs"]),
+    ):
+        for name in sorted(ours.keys() & theirs.keys()):
+            if ours[name] != theirs[name]:
+                raise UsageError(
+                    f"{where}: holds a study with another {kind} {name}: "
+                    f"{_difference(ours[name], theirs[name])}; name another folder."
+                )
+    comparisons = [c for c in old["comparisons"] if c not in new["comparisons"]]
+    return second | {
+        "plan": new
+        | {
+            "arms": new["arms"] | old["arms"],
+            "seeds": max(old["seeds"], new["seeds"]),
+            "comparisons": new["comparisons"] + comparisons,
+        },
+        "inputs": first["inputs"] | second["inputs"],
+        "noise": first["noise"] | second["noise"],
+    }
+
+
+def _difference(old: Any, new: Any) -> str:
+    """Describes how two values differ, of two tables only the first entry that does."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            if old.get(key) != new.get(key):
+                return f"{key} {_difference(old.get(key), new.get(key))}"
+    return f"{old!r} there, {new!r} here"

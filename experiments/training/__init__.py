@@ -1,0 +1,1 @@
+"""The network, its regularizers, and the compiled steps that train many seeds."""

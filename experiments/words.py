@@ -1,0 +1,38 @@
+"""How messages write names, lists and the reasons of errors."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Asks for the nearest of some names, where one is near; else it is silent.
+
+    Example:
+        >>> nearest("watr", ["none", "dropout", "water"])
+        ' (did you mean water?)'
+        >>> nearest("x", ["none", "dropout", "water"])
+        ''
+    """
+    found = difflib.get_close_matches(name, list(names), n=1)
+    return f" (did you mean {found[0]}?)" if found else ""
+
+
+def reason(error: Exception) -> str:
+    """Returns the first line of an error's message: ours are one line long."""
+    message = str(error).removeprefix("<urlopen error ").removesuffix(">").strip()
+    return message.partition("\n")[0].strip() or type(error).__name__
+
+
+def name_seeds(seeds: Sequence[int]) -> str:
+    """Lists seeds: "seed 3", "seeds 3, 5", "seeds 3 to 9"."""
+    if len(seeds) == 1:
+        return f"seed {seeds[0]}"
+    if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
+        return f"seeds {seeds[0]} to {seeds[-1]}"
+    return f"seeds {', '.join(map(str, seeds))}"
+
+
+def join(parts: Sequence[str], word: str) -> str:
+    """Joins parts by commas, and the last one by a word."""
+    *first, last = parts
+    return f"{', '.join(first)}{word} {last}" if first else last
