@@ -13,6 +13,7 @@ from experiments.analysis.comparisons import Analysis, Comparison, Region
 from experiments.pictures import differences, drawing
 from experiments.reporting import page
 from experiments.studies import store
+from experiments.studies.outcomes import OUTCOMES
 from experiments.studies.store import Study
 
 DOCS = Path(__file__).parent
@@ -47,11 +48,11 @@ def draw(analysis: Analysis) -> dict[str, str]:
         Pictures by name: one, or one for each regime of a study of several strengths.
     """
     study, family = analysis.study, analysis.family
-    name, outcome = study.plan.name, page.OUTCOMES[study.plan.outcome]
+    name, outcome = study.plan.name, OUTCOMES[study.plan.outcome]
     if not comparisons.regions(family):
         label = f"Differences in {outcome.title} of the study {name}"
         rows = [_interval(each, _name(each)) for each in family]
-        xlabel = f"arm − baseline, {outcome.title}{outcome.points}"
+        xlabel = f"arm − baseline, {outcome.differences}"
         picture = _draw(label, differences.forest, rows, xlabel, outcome.digits)
         return {f"study_{name}": picture}
     pictures = {}
@@ -70,7 +71,7 @@ def draw(analysis: Analysis) -> dict[str, str]:
             sorted(strengths, key=float),
             "strength (evenly spaced)",
             f"{regime}: difference from {family[0].baseline}"
-            + outcome.points.replace(", ", ",\n"),
+            + (f",\n{outcome.points}" if outcome.points else ""),
         )
     return pictures
 

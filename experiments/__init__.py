@@ -4,8 +4,9 @@ import importlib.util
 import sys
 
 NEEDED = (
-    *("librosa", "matplotlib", "optax", "orbax", "PIL", "rich", "scipy", "sklearn"),
-    *("soundfile", "tensorflow_datasets", "tyro"),
+    *("filelock", "jinja2", "librosa", "matplotlib", "optax", "orbax", "PIL"),
+    *("platformdirs", "pydantic", "rich", "scipy", "sklearn", "soundfile"),
+    *("tensorflow_datasets", "tyro"),
 )
 
 # What python -m puts there while it looks for a command. Some of these are imported at

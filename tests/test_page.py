@@ -354,7 +354,7 @@ def test_a_tuned_strength_is_shown_with_its_trials(tmp_path, drawn):
     assert all(len(scores) == 2 for scores in drawn[curves.trials][0].args[1])
     (strips,) = drawn[differences.strips]
     labels = [label for label, _ in strips.args[0]]
-    assert labels == ["dropout", "water 0.05", "gaussian 0.1"]
+    assert labels == ["dropout", "water at 0.05", "gaussian at 0.1"]
     assert not drawn[differences.sweep]
 
 
@@ -460,7 +460,7 @@ def test_of_many_strengths_only_the_middle_has_pictures_of_its_own(tmp_path, dra
     study = make(tmp_path, plan_document=document, with_robustness=False)
     reader = Reader(build(study))
     titles = [d.args[2] for d in drawn[maps.confusion] if not d.keywords]
-    assert titles == ["dropout", "water 0.13"]
+    assert titles == ["dropout", "water at 0.13"]
     assert "Of several strengths only the middle one is shown." in reader.text
 
 

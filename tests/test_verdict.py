@@ -351,7 +351,7 @@ def test_an_arm_whose_strength_is_not_chosen_is_untested(tmp_path):
     assert (row["arm"], row["strength"], row["n"]) == ("water", None, 0)
     found = departures(study, study.plan)
     assert "The tuning lacks 1 of its 6 networks." in found
-    assert "water in regime short: seeds 0 to 7 missing." in found
+    assert "water at ? in regime short: seeds 0 to 7 missing." in found
 
 
 # Other outcomes

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.studies.cells import cell_of, choose_strengths
-from experiments.studies.plans import OUTCOMES, Plan
+from experiments.studies.outcomes import OUTCOMES, PRIMARY, SECONDARY
+from experiments.studies.plans import Plan
 from experiments.studies.store import Study
 from experiments.words import name_seeds
 from sounddrop_jax import statistics
 
-HIGHER_IS_BETTER = ("accuracy", "peak_accuracy")
 POWER = 0.8
 """How probably `Comparison.detectable` would have been found."""
 
@@ -177,12 +177,12 @@ def secondary(study: Study) -> list[Comparison]:
     """Compares the same pairs on the other outcomes: intervals, and no tests.
 
     Returns:
-        Those of one outcome after the other, of `plans.OUTCOMES`, peak_accuracy and
-        gap, as far as there are records of it.
+        Those of one outcome after the other, first those that a plan may decide by, as
+        far as there are records of it.
     """
     return [
         comparison
-        for outcome in (*OUTCOMES, "peak_accuracy", "gap")
+        for outcome in (*PRIMARY, *SECONDARY)
         if outcome != study.plan.outcome
         and any(record.get(outcome) is not None for record in study.records)
         for comparison in _compare(study, outcome)
@@ -220,10 +220,7 @@ def summarize(study: Study) -> list[dict]:
             "diverged": diverged,
             "missing": absent,
         }
-        for outcome in (
-            *("accuracy", "peak_accuracy", "train_loss", "gap"),
-            *("nll", "brier", "ece", "ece_mass", "corruption_error"),
-        ):
+        for outcome in OUTCOMES:
             # A score that is missing comes out as NaN, and the mean with it.
             scores = np.array([record.get(outcome) for record in counted], float)
             known = len(scores) > 0 and np.isfinite(scores).all()
@@ -313,7 +310,7 @@ def _decide(
 def _advantage(comparison: Comparison) -> float:
     """Returns the mean difference of an arm, positive where it is the better one."""
     assert comparison.result is not None
-    sign = 1 if comparison.outcome in HIGHER_IS_BETTER else -1
+    sign = 1 if OUTCOMES[comparison.outcome].better == "higher" else -1
     return sign * comparison.result.mean_difference
 
 

@@ -33,9 +33,8 @@ def departures(analysis: Analysis, registered: Plan | None) -> list[str]:
     else:
         found += _changes(plan, registered)
     for row in analysis.rows:
-        name = (
-            f"{name_arm(study, row['arm'], row['strength'])} in regime {row['regime']}"
-        )
+        arm = name_arm(study.plan, row["arm"], row["strength"])
+        name = f"{arm} in regime {row['regime']}"
         if row["missing"]:
             found.append(f"{name}: {name_seeds(row['missing'])} missing.")
         if row["diverged"]:
@@ -46,7 +45,7 @@ def departures(analysis: Analysis, registered: Plan | None) -> list[str]:
         found.append(f"The tuning lacks {lacking} of its {len(planned)} networks.")
     for record in study.tuning:
         if record["diverged"]:
-            name = name_arm(study, record["arm"], record["strength"])
+            name = name_arm(study.plan, record["arm"], record["strength"])
             found.append(f"{name} in the tuning: seed {record['seed']} diverged.")
 
     environments = [r["environment"] for r in (*study.records, *study.tuning)]

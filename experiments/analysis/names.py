@@ -1,13 +1,14 @@
 """What sentences and pictures call arms, seeds and datasets."""
 
+from experiments.studies.plans import Plan
 from experiments.studies.store import Study
 
 
-def name_arm(study: Study, name: str, strength: float | None) -> str:
-    """Names an arm, with its strength if it has several."""
-    if len(study.plan.arms[name].strengths) == 1 or strength is None:
-        return name
-    return f"{name} at {strength:g}"
+def name_arm(plan: Plan, arm: str, strength: float | None) -> str:
+    """Names an arm, with its strength if it has several: "water at 0.05"."""
+    if len(plan.arms[arm].strengths) == 1:
+        return arm
+    return f"{arm} at {'?' if strength is None else f'{strength:g}'}"
 
 
 def name_dataset(study: Study) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from experiments.analysis.comparisons import POWER, Analysis, Comparison, too_few
 from experiments.analysis.names import name_arm, name_dataset
+from experiments.studies.outcomes import OUTCOMES
 from experiments.studies.plans import Plan, Regime
 from experiments.studies.store import Study
 from experiments.words import join
@@ -13,13 +14,6 @@ from experiments.words import join
 _MOST_SPELT_OUT = 8
 _MOST_REASONS = 3
 _VERBS = {"wins": "beats", "loses": "loses to", "undecided": "cannot be told from"}
-_UNITS = {
-    "accuracy": "points of accuracy",
-    "nll": "nats of negative log-likelihood",
-    "brier": "of Brier score",
-    "ece": "of calibration error",
-    "corruption_error": "points of error on corrupted images",
-}
 
 
 def sentence(analysis: Analysis) -> str:
@@ -67,7 +61,7 @@ def _spell_out(study: Study, tested: Sequence[Comparison]) -> str:
             found = []
             for decision, verb in _VERBS.items():
                 baselines = [
-                    f"{name_arm(study, each.baseline, each.baseline_strength)} "
+                    f"{name_arm(study.plan, each.baseline, each.baseline_strength)} "
                     f"{_numbers(each, with_unit=next(units, False))}"
                     for each in own
                     if each.decision == decision
@@ -77,7 +71,7 @@ def _spell_out(study: Study, tested: Sequence[Comparison]) -> str:
                     found.append(f"{verb} {join(baselines, word)}")
             word = " and" if len(found) == len(own) else ", and"
             clauses.append(
-                f"{where}{name_arm(study, arm, strength)} {join(found, word)}"
+                f"{where}{name_arm(study.plan, arm, strength)} {join(found, word)}"
             )
             where = ""
     return "; ".join(clauses)
@@ -99,8 +93,8 @@ def _count(study: Study, tested: Sequence[Comparison]) -> str:
             where = f" in regime {largest.regime}"
             found.append(
                 f"the largest {name} is that of "
-                f"{name_arm(study, largest.arm, largest.strength)} {over} "
-                f"{name_arm(study, largest.baseline, largest.baseline_strength)}"
+                f"{name_arm(study.plan, largest.arm, largest.strength)} {over} "
+                f"{name_arm(study.plan, largest.baseline, largest.baseline_strength)}"
                 f"{where if len(study.plan.regimes) > 1 else ''}, "
                 f"{_numbers(largest, with_unit=True)}"
             )
@@ -123,7 +117,7 @@ def _numbers(comparison: Comparison, *, with_unit: bool) -> str:
     write = _writer(high - low)
     difference, interval = write(mean), f"{write(low)} to {write(high)}"
     if with_unit:
-        difference += f" {_UNITS[comparison.outcome]}"
+        difference += f" {OUTCOMES[comparison.outcome].phrase}"
         interval = f"95 % interval {interval}"
     if is_decided:
         return f"by {difference} ({interval})"
@@ -151,8 +145,8 @@ def _say_untested(study: Study, family: Sequence[Comparison]) -> str:
         )
     several = len(study.plan.regimes) > 1
     reasons = [
-        f"{name_arm(study, each.arm, each.strength)} against "
-        f"{name_arm(study, each.baseline, each.baseline_strength)}"
+        f"{name_arm(study.plan, each.arm, each.strength)} against "
+        f"{name_arm(study.plan, each.baseline, each.baseline_strength)}"
         f"{f' in regime {each.regime}' if several else ''} ({each.note})"
         for each in untested
     ]
@@ -167,8 +161,9 @@ def _say_limits(plan: Plan, tested: Sequence[Comparison], num_comparisons: int) 
     if detectable and len(undecided) == len(tested):
         largest = max(detectable)
         parts.append(
-            f"differences of {_writer(largest)(largest)} {_UNITS[plan.outcome]} would "
-            f"have been found with a probability of 65 to {100 * POWER:.0f} %"
+            f"differences of {_writer(largest)(largest)} "
+            f"{OUTCOMES[plan.outcome].phrase} would have been found with a probability "
+            f"of 65 to {100 * POWER:.0f} %"
         )
     if any(
         each.result and each.result.low * each.result.high > 0 for each in undecided

@@ -11,6 +11,7 @@ import numpy as np
 from experiments.analysis import comparisons, verdict
 from experiments.analysis.comparisons import Analysis, Comparison
 from experiments.analysis.departures import departures
+from experiments.analysis.names import name_arm
 from experiments.pictures import curves, differences, drawing, maps
 from experiments.pictures.curves import Series
 from experiments.pictures.differences import Interval
@@ -19,40 +20,13 @@ from experiments.reporting import markup
 from experiments.robustness import corruptions
 from experiments.studies import plans
 from experiments.studies.cells import choose_strengths, tuning_cells
+from experiments.studies.outcomes import OUTCOMES
+from experiments.words import name_seeds
 
 # As many curves as there are colours, and the baseline's.
 _MOST_TOGETHER = 1 + len(drawing.COLOURS)
 # Of pictures of one arm each; where there would be more, not every strength has one.
 _MOST_PANELS = 24
-
-
-class Outcome(NamedTuple):
-    """How a score is written.
-
-    Attributes:
-        title: its name.
-        unit: of the score, with the space before it.
-        points: what differences are counted in, with the comma before it.
-        digits: behind the point.
-    """
-
-    title: str
-    unit: str
-    points: str
-    digits: int
-
-
-OUTCOMES = {
-    "accuracy": Outcome("final accuracy", " %", ", percentage points", 2),
-    "peak_accuracy": Outcome("peak accuracy", " %", ", percentage points", 2),
-    "train_loss": Outcome("train loss", "", "", 3),
-    "gap": Outcome("gap", " nats", ", nats", 3),
-    "nll": Outcome("NLL", " nats", ", nats", 3),
-    "brier": Outcome("Brier score", "", "", 4),
-    "ece": Outcome("ECE", "", "", 4),
-    "ece_mass": Outcome("ECE, equal mass", "", "", 4),
-    "corruption_error": Outcome("corruption error", " %", ", percentage points", 2),
-}
 
 
 class _Group(NamedTuple):
@@ -107,10 +81,8 @@ class _Page:
         return _Group(*key, self.name(*key[1:]), records, row["arm"] == self.baseline)
 
     def name(self, arm: str, strength: float | None) -> str:
-        """Names an arm, with its strength if it has several or was tuned."""
-        if len(self.plan.arms[arm].strengths) == 1:
-            return arm
-        return f"{arm} {'?' if strength is None else f'{strength:g}'}"
+        """Names an arm, with its strength if it has several."""
+        return name_arm(self.plan, arm, strength)
 
     def in_regime(self, label: str, regime: str) -> str:
         """Adds the regime to a name, if there are several."""
@@ -237,7 +209,7 @@ def _departures(page: _Page) -> str:
 
 def _primary(page: _Page) -> str:
     outcome = OUTCOMES[page.plan.outcome]
-    is_higher = page.plan.outcome in comparisons.HIGHER_IS_BETTER
+    is_higher = outcome.better == "higher"
     parts = []
     for regime in page.plan.regimes:
         family = [each for each in page.family if each.regime == regime]
@@ -250,7 +222,7 @@ def _primary(page: _Page) -> str:
                 Interval(_versus(page, each), each.decision, *each.bounds)
                 for each in family
             ],
-            f"arm − baseline, {outcome.title}{outcome.points}",
+            f"arm − baseline, {outcome.differences}",
             outcome.digits,
         )
         caption = (
@@ -292,7 +264,7 @@ def _primary(page: _Page) -> str:
         + markup.table(
             head,
             body,
-            f"Differences in {outcome.title}{outcome.points}, arm − baseline. "
+            f"Differences in {outcome.differences}, arm − baseline. "
             "P(better): how often the arm is the better one on the same seed, ties "
             "counting half. "
             "Detectable: the difference that these seeds would have found with a "
@@ -348,7 +320,7 @@ def _table(page: _Page) -> str:
         cells = [markup.text(row["arm"])]
         cells += [markup.text(row["regime"])] if page.several_regimes else []
         left_out = "; ".join(
-            f"seed{'s' if row[kind][1:] else ''} {_list(row[kind])} {kind}"
+            f"{name_seeds(row[kind])} {kind}"
             for kind in ("diverged", "missing")
             if row[kind]
         )
@@ -466,7 +438,8 @@ def _sweep(page: _Page) -> str:
             [(arm, intervals) for arm, intervals in arms.items()],
             ordered,
             what,
-            f"difference from {baseline}{outcome.points}".replace(", ", "\n"),
+            f"difference from {baseline}"
+            + (f"\n{outcome.points}" if outcome.points else ""),
         )
         caption = (
             f"{_heading(page, panel) if panel else ''}Above, {outcome.title} less "
@@ -500,7 +473,7 @@ def _map(page: _Page) -> str:
     ]
     caption = (
         f"The strengths at which each arm wins and loses, and the best difference in "
-        f"{outcome.title}{outcome.points}, which is somewhat too good, having been "
+        f"{outcome.differences}, which is somewhat too good, having been "
         "chosen for that. Decisions are corrected for all strengths and regimes."
     )
     return markup.table(["comparison", *regimes], rows, caption)
@@ -901,9 +874,8 @@ def _secondary(page: _Page) -> str:
         )
         body.append(cells)
     head = ["comparison"]
-    head += [f"{OUTCOMES[name].title}{OUTCOMES[name].points}" for name in outcomes]
-    higher = (*comparisons.HIGHER_IS_BETTER, "gap")
-    lower = [name for name in outcomes if name not in higher]
+    head += [OUTCOMES[name].differences for name in outcomes]
+    lower = [name for name in outcomes if OUTCOMES[name].better == "lower"]
     return (
         markup.table(
             head,
@@ -1029,20 +1001,16 @@ def _heading(page: _Page, regime: str) -> str:
 def _left_out(page: _Page, regime: str) -> str:
     """Names what a picture lacks."""
     found = [
-        f"{_list(row[kind])} of {page.name(row['arm'], row['strength'])} ({kind})"
+        f"{name_seeds(row[kind])} of {page.name(row['arm'], row['strength'])} ({kind})"
         for row in page.rows
         for kind in ("diverged", "missing")
         if row["regime"] == regime and row[kind]
     ]
-    return f" Without seeds: {'; '.join(found)}." if found else ""
+    return f" Without {'; '.join(found)}." if found else ""
 
 
 def _count(things: Sequence[Any], name: str) -> str:
     return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
-
-
-def _list(seeds: Iterable[int]) -> str:
-    return ", ".join(map(str, seeds))
 
 
 def _range(counts: Iterable[int]) -> str:
