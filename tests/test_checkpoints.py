@@ -62,7 +62,6 @@ def numbers(out: Path) -> tuple:
     result = json.loads((out / "result.json").read_text())
     for name in ("seconds", "images_per_second"):
         del result[name]
-    result["config"]["out"] = None
     del result["environment"]["commit"]  # someone may work on the checkout
     rows = (out / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(row) for row in rows]

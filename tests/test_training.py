@@ -91,11 +91,10 @@ class Arm:
     def at_intensity(self, intensity: float) -> Constants:
         """The constants that make the noise this strong."""
         constants = self.functions.constants
-        layers = jax.tree.map(
-            lambda leaf: jnp.float32(intensity) if leaf.ndim == 0 else leaf,
-            constants.layers,
+        strengths = jax.tree.map(
+            lambda default: jnp.float32(intensity), constants.strengths
         )
-        return constants._replace(layers=layers)
+        return constants._replace(strengths=strengths)
 
 
 @pytest.fixture(scope="session")

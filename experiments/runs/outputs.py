@@ -104,9 +104,8 @@ def describe(config: Config, dataset: Dataset) -> dict:
     """Describes a run: config, dataset, environment."""
     settings = dataclasses.asdict(config) | {"strength": config.strength}
     # Folders are this machine's own business, and not needed to tell runs apart.
-    settings["out"] = None if config.out is None else config.out.name
     settings["audio"] = None if config.audio is None else Path(config.audio).name
-    for name in ("data_dir", "resume"):
+    for name in ("data_dir", "out", "resume"):
         del settings[name]
     return {
         "config": settings,
@@ -125,7 +124,7 @@ def describe_numbers(result: dict) -> dict[str, Any]:
         Plain Python, by flag. A recording is not among it: its name says too little.
     """
     config, dataset = result["config"], result["dataset"]
-    others = ("seeds_at_once", "out", "distributed", "audio", "intensity", "rate")
+    others = ("seeds_at_once", "distributed", "audio", "intensity", "rate")
     settings = {name: value for name, value in config.items() if name not in others}
     strength = settings.pop("strength")
     if name := Config(reg=config["reg"]).recipe.strength:

@@ -1,7 +1,6 @@
 """A run: trains the networks of some seeds, and writes what is known of them."""
 
 import contextlib
-import dataclasses
 import datetime
 import io
 import json
@@ -44,13 +43,15 @@ class Setup(NamedTuple):
     """Validated config, dataset and regularizer factory.
 
     Attributes:
-        config: with a folder.
+        config: as flags gave it.
+        out: folder of the run.
         dataset: of type `Dataset`.
         make_regularizer: see `models.Network`.
         steps_per_epoch: as many as there are to do.
     """
 
     config: Config
+    out: Path
     dataset: Dataset
     make_regularizer: Callable[..., Any]
     steps_per_epoch: int
@@ -76,11 +77,12 @@ class Training(NamedTuple):
 
 def _prepare(config: Config, is_first: bool) -> Setup:
     check(config)
-    if config.out is None:
+    out = config.out
+    if out is None:
         # Runs that start in the same second, on any machine, have folders of their own.
         code = secrets.token_hex(3)
         name = f"{config.reg}-{time.strftime('%Y%m%d-%H%M%S')}-{code}"
-        config = dataclasses.replace(config, out=Path("runs", name))
+        out = Path("runs", name)
     try:
         settings = {"audio": config.audio} if config.reg == "aphex" else {}
         make_regularizer = config.recipe.prepare(config.strength, **settings)
@@ -95,7 +97,7 @@ def _prepare(config: Config, is_first: bool) -> Setup:
             f"{len(dataset.train_labels)} images; give at most that many."
         )
     steps_per_epoch = min(config.steps_per_epoch or num_batches, num_batches)
-    return Setup(config, dataset, make_regularizer, steps_per_epoch)
+    return Setup(config, out, dataset, make_regularizer, steps_per_epoch)
 
 
 def run(config: Config) -> dict:
@@ -118,12 +120,9 @@ def run(config: Config) -> dict:
         if not config.distributed:
             stack.enter_context(signals)
         setup = processes.together(lambda: _prepare(config, is_first), config.seeds)
-        config, out = setup.config, setup.config.out
-        assert out is not None
+        config, out = setup.config, setup.out
         result = outputs.describe(config, setup.dataset)
-        processes.check_alike(
-            [result["config"] | {"out": None}, result["dataset"]], config.seeds
-        )
+        processes.check_alike([result["config"], result["dataset"]], config.seeds)
 
         def claim():
             if is_first:
@@ -180,8 +179,7 @@ def _close_finished(out: Path, result: dict, console: Console) -> dict:
 
 def _run(setup: Setup, result: dict, console: Console, signals: Signals) -> dict:
     config, dataset = setup.config, setup.dataset
-    out = config.out
-    assert out is not None
+    out = setup.out
     console.print(
         f"{config.reg} on {dataset.title} ({len(dataset.train_labels):,} images), "
         f"{config.seeds} seed{'s' if config.seeds > 1 else ''} from {config.seed}, "
@@ -275,8 +273,7 @@ def _train(
     signals: Signals,
 ) -> Training:
     config, dataset = setup.config, setup.dataset
-    out, steps_per_epoch = config.out, setup.steps_per_epoch
-    assert out is not None
+    out, steps_per_epoch = setup.out, setup.steps_per_epoch
     seeds = list(range(config.seed, config.seed + config.seeds))
     total_steps = config.epochs * steps_per_epoch
     begin = time.perf_counter()

@@ -123,8 +123,8 @@ def make_arm_functions(
     )
     if several and not takes_strengths(functions):
         raise UsageError(
-            f"arms.{arm.name}: {arm.reg} cannot take several strengths, as none of its "
-            "arrays is called intensity or rate; give it one strength."
+            f"arms.{arm.name}: {arm.reg} cannot take several strengths, as it has no "
+            "intensity or rate that is an array; give it one strength."
         )
     return functions
 

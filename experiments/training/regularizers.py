@@ -16,6 +16,7 @@ from experiments.words import nearest
 from sounddrop_jax import (
     AphexNoiseLayer,
     GaussianNoiseLayer,
+    IntensityVariable,
     NoiseInjection,
     WaterNoiseLayer,
     make_power_law_bank,
@@ -47,10 +48,11 @@ class Recipe:
         default: the strength unless a flag says otherwise.
         prepare: `prepare(strength, **settings)` gives a function that makes the layer
             for maps of shape `(H, W, C)`. The strength is a number or, for a sweep that
-            compiles once, a float32 scalar array, which may be traced and is state of
-            the layer. The settings are the keyword-only parameters, see
-            `check_settings`. Called once: what all layers share is made here. Raises
-            `audio.AudioError` if the recording cannot be used.
+            compiles once, a float32 scalar array, which may be traced and which the
+            layer keeps in a variable of a type in `STRENGTHS`. The settings are the
+            keyword-only parameters, see `check_settings`. Called once: what all layers
+            share is made here. Raises `audio.AudioError` if the recording cannot be
+            used.
     """
 
     strength: str | None
@@ -122,6 +124,14 @@ _VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
+class RateVariable(nnx.Variable):
+    """Holds a rate that is an array, as `IntensityVariable` holds an intensity."""
+
+
+STRENGTHS = (IntensityVariable, RateVariable)
+"""The types of state that a network's own strength takes the place of."""
+
+
 class Dropout(nnx.Module):
     """An `nnx.Dropout` whose rate is an array: state, which a program can take.
 
@@ -141,7 +151,7 @@ class Dropout(nnx.Module):
         broadcast_dims: Sequence[int] = (),
         deterministic: bool = False,
     ):
-        self.rate = rate
+        self.rate = RateVariable(rate)
         self.broadcast_dims = tuple(broadcast_dims)
         self.deterministic = deterministic
 
@@ -167,7 +177,7 @@ class Dropout(nnx.Module):
         shape = list(inputs.shape)
         for dim in self.broadcast_dims:
             shape[dim] = 1
-        keep = 1 - self.rate
+        keep = 1 - self.rate[...]
         mask = jax.random.bernoulli(rngs.dropout(), keep, shape)
         # Times the inverse, in float32: so XLA divides by a rate that is a constant.
         scale = 1 / keep.astype(inputs.dtype).astype(jnp.float32)

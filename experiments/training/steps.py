@@ -17,6 +17,7 @@ from jax import lax
 from experiments.data.augment import augment, normalize
 from experiments.data.dataset import Dataset
 from experiments.training.models import Network
+from experiments.training.regularizers import STRENGTHS
 from sounddrop_jax import BankVariable, NoiseBank, NoiseInjection
 
 # On a CPU (True) what stays in a core's cache.
@@ -45,12 +46,14 @@ class Constants(NamedTuple):
     """What all networks share, on the device.
 
     Attributes:
-        layers: the state that training leaves alone, the noise banks above all.
+        strengths: the state of type `STRENGTHS`: empty if all strengths are numbers.
+        layers: the rest of what training leaves alone, the noise banks above all.
         train_images: uint8 `[N, H, W, C]`.
         train_labels: int32 `[N]`.
         test_images: uint8 `[M, H, W, C]`.
     """
 
+    strengths: nnx.State
     layers: nnx.State
     train_images: jax.Array
     train_labels: jax.Array
@@ -101,9 +104,9 @@ def make_functions(
     parameter. An epoch takes each training image at most once, in whole batches: the
     remainder, fewer images than a batch, is another one in every epoch.
 
-    Networks may differ in strength and still share one compiled program: where a
-    regularizer's `intensity` or `rate` is an array, each network's own `strength`
-    takes its place, if it has one (`takes_strengths` says if any is an array).
+    Networks may differ in strength and still share one compiled program: each network's
+    own `strength`, if it has one, takes the place of whatever is of type `STRENGTHS`,
+    as an intensity or rate that is an array (see `takes_strengths`).
 
     Args:
         dataset: images and labels.
@@ -137,7 +140,9 @@ def make_functions(
     for _, layer in nnx.iter_modules(network):
         if isinstance(layer, NoiseInjection) and isinstance(layer.bank, NoiseBank):
             layer.bank = BankVariable(layer.bank.values)
-    _, _, layers = nnx.state(network, nnx.Param, nnx.BatchStat, ...)
+    _, _, strengths, layers = nnx.state(
+        network, nnx.Param, nnx.BatchStat, STRENGTHS, ...
+    )
     train_graph, eval_graph = (
         nnx.graphdef(nnx.view(network, deterministic=mode, use_running_average=mode))
         for mode in (False, True)
@@ -147,9 +152,9 @@ def make_functions(
         params, batch_stats = nnx.state(make_network(key), nnx.Param, nnx.BatchStat)
         return TrainState(params, batch_stats, tx.init(params), key, strength)
 
-    def loss_fn(params, batch_stats, layers, images, labels, key):
+    def loss_fn(params, batch_stats, *rest, images, labels, key):
         # A copy, because BatchNorm assigns to its variables.
-        model = nnx.merge(train_graph, params, batch_stats, layers, copy=True)
+        model = nnx.merge(train_graph, params, batch_stats, *rest, copy=True)
         logits = model(images, rngs=nnx.Rngs(dropout=key))
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return losses.mean(), nnx.state(model, nnx.BatchStat)
@@ -163,7 +168,9 @@ def make_functions(
             jax.random.fold_in(stream(state.key, name), epoch)
             for name in ("augment", "noise")
         )
-        layers = _set_strength(constants.layers, state.strength)
+        strengths = constants.strengths
+        if state.strength is not None:
+            strengths = jax.tree.map(lambda default: state.strength, strengths)
 
         def train_step(step, carry):
             (params, batch_stats, opt_state, key, strength), total = carry
@@ -174,10 +181,11 @@ def make_functions(
             (loss, batch_stats), grads = jax.value_and_grad(loss_fn, has_aux=True)(
                 params,
                 batch_stats,
-                layers,
-                normalize(images),
-                constants.train_labels[batch],
-                jax.random.fold_in(noise_key, step),
+                strengths,
+                constants.layers,
+                images=normalize(images),
+                labels=constants.train_labels[batch],
+                key=jax.random.fold_in(noise_key, step),
             )
             updates, opt_state = tx.update(grads, opt_state, params)
             params = optax.apply_updates(params, updates)
@@ -187,7 +195,13 @@ def make_functions(
         return lax.fori_loop(start, stop, train_step, (state, total))
 
     def evaluate(state, constants):
-        model = nnx.merge(eval_graph, state.params, state.batch_stats, constants.layers)
+        model = nnx.merge(
+            eval_graph,
+            state.params,
+            state.batch_stats,
+            constants.strengths,
+            constants.layers,
+        )
         images = constants.test_images
         size = EVALUATION_BATCH[jax.default_backend() == "cpu"]
         padding = [(0, -len(images) % size), (0, 0), (0, 0), (0, 0)]
@@ -196,6 +210,7 @@ def make_functions(
         return logits.reshape(-1, logits.shape[-1])[: len(images)]
 
     constants = Constants(
+        strengths,
         layers,
         jnp.asarray(dataset.train_images),
         jnp.asarray(dataset.train_labels),
@@ -206,17 +221,4 @@ def make_functions(
 
 def takes_strengths(functions: Functions) -> bool:
     """Returns whether networks can differ in strength, see `make_functions`."""
-    leaves = jax.tree_util.tree_leaves_with_path(functions.constants.layers)
-    return any(_is_strength(path) for path, _ in leaves)
-
-
-def _is_strength(path: tuple) -> bool:
-    return any(getattr(key, "key", None) in ("intensity", "rate") for key in path)
-
-
-def _set_strength(layers: nnx.State, strength: jax.Array | None) -> nnx.State:
-    if strength is None:
-        return layers
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: strength if _is_strength(path) else leaf, layers
-    )
+    return bool(jax.tree.leaves(functions.constants.strengths))
