@@ -29,12 +29,14 @@ from experiments.data.dataset import Dataset
 from experiments.files import dumps
 from experiments.reporting import tables
 from experiments.robustness.corruptions import BENCHMARK, CORRUPTIONS
-from experiments.robustness.probes import make_probes, score_answers
+from experiments.robustness.probes import Probes, make_probes, score_answers
 from experiments.runs.environment import environment
+from experiments.studies import networks as networks_module
 from experiments.studies import plans, runner, store
 from experiments.studies.cells import TUNING, Cell, all_cells, cell_of
 from experiments.studies.networks import train
 from experiments.studies.noise import measure_noise
+from experiments.studies.plans import Plan
 from experiments.training import metrics
 from experiments.training.regularizers import REGULARIZERS, Recipe
 from experiments.training.trainer import Progress
@@ -89,11 +91,8 @@ FIELDS = {
 }
 # What runs in other processes: a batch, and so a record, for each network.
 ONE_BY_ONE = """
-from experiments.robustness import probes
-from experiments.studies import networks
-from experiments.studies import noise
-from experiments.studies import runner
 from experiments import study
+from experiments.studies import runner
 runner.IMAGES_PER_CORE = 1
 study.main()
 """
@@ -143,8 +142,16 @@ def networks(folder: Path) -> dict[Cell, tuple[dict, bytes]]:
     return found
 
 
+def probes_of(plan: Plan, dataset: Dataset) -> Probes:
+    return make_probes(
+        dataset,
+        corruption_images=plan.corruption_images,
+        fourier_images=plan.fourier_images,
+    )
+
+
 def files(folder: Path) -> dict[Path, tuple[int, int]]:
-    stats = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
+    stats = {path: path.stat() for path in folder.rglob("[!.]*") if path.is_file()}
     return {
         path.relative_to(folder): (stat.st_mtime_ns, stat.st_size)
         for path, stat in stats.items()
@@ -225,7 +232,7 @@ def test_corruptions_and_waves_are_scored(finished):
 
 def test_a_wrong_answer_counts_for_its_corruption_or_its_wave(plan_file, digits):
     plan = plans.load(str(plan_file))
-    probes = make_probes(plan, digits, None)
+    probes = probes_of(plan, digits)
     right = [labels for _, _, labels in probes.corruptions]
     right += [probes.labels] * len(probes.frequencies)
     logits = np.eye(10)[np.concatenate(right)]
@@ -341,7 +348,7 @@ def test_tuning_sees_neither_held_out_nor_test_images(train_images, first, monke
             seen.append(labels.tolist())
         raise InterruptedError
 
-    monkeypatch.setattr(study, "make_functions", make_functions)
+    monkeypatch.setattr(networks_module, "make_functions", make_functions)
     for regime in (TUNING, "short"):
         with pytest.raises(InterruptedError):
             train(plan, dataset, [Cell(regime, "water", 0.1, 0)], None)
@@ -374,7 +381,7 @@ def test_networks_are_evaluated_every_so_often_and_at_the_end(
             images = digits.test_images if images is None else images
             return np.eye(10)[np.zeros((1, len(images)), int)]
 
-    monkeypatch.setattr(study, "Trainer", Evaluated)
+    monkeypatch.setattr(networks_module, "Trainer", Evaluated)
     document = tomllib.loads(PLAN)
     document["regimes"]["short"] |= {"epochs": 3, "evaluate_every": every}
     plan = plans.parse(document, "small")
@@ -391,7 +398,7 @@ def test_networks_are_evaluated_every_so_often_and_at_the_end(
 @same_bits
 def test_a_network_is_the_same_alone_and_beside_others(finished, plan_file, digits):
     plan = plans.load(str(plan_file))
-    probes = make_probes(plan, digits, None)
+    probes = probes_of(plan, digits)
     cells = [Cell("short", "water", finished.chosen, seed) for seed in plan.seeds]
     together = train(plan, digits, cells, probes)
     alone = networks(finished.out)
@@ -409,7 +416,7 @@ def test_a_network_that_diverges_is_told_and_spoils_no_other(
     plan = plans.parse(document, "small")
     good = Cell("short", "water", finished.chosen, 0)
     bad = Cell("short", "water", TOO_STRONG, 1)
-    probes = make_probes(plan, digits, None)
+    probes = probes_of(plan, digits)
     results = train(plan, digits, [good, bad], probes)
     opened = store.open_store(tmp_path, plan, {}, {})
     for cell, (record, logits) in zip((good, bad), results, strict=True):
@@ -437,9 +444,10 @@ def test_without_robustness_there_are_no_such_scores(plan_file, digits, tmp_path
     path.write_text(text)
     config = study.StudyConfig(plan=str(path), out=tmp_path / "out")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("experiments.studies.networks.train", train)
+        patch.setattr(runner, "train", train)
         patch.setattr(
-            "experiments.studies.noise.measure_noise",
+            study,
+            "measure_noise",
             lambda arm, dataset: {"layers": []},
         )
         with pytest.raises(KeyboardInterrupt):
@@ -618,8 +626,8 @@ def no_training(monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("it began")
 
-    monkeypatch.setattr("experiments.studies.noise.measure_noise", refuse)
-    monkeypatch.setattr("experiments.studies.networks.train", refuse)
+    monkeypatch.setattr(study, "measure_noise", refuse)
+    monkeypatch.setattr(runner, "train", refuse)
 
 
 MEASURE_NOISE = measure_noise
@@ -690,7 +698,7 @@ def test_bad_input_ends_with_one_line_and_code_2_and_leaves_no_folder(
     recipe = Recipe("intensity", 0.1, prepare)
     monkeypatch.setitem(REGULARIZERS, "fixed", recipe)
     if start.startswith("arms.song"):
-        monkeypatch.setattr("experiments.studies.noise.measure_noise", MEASURE_NOISE)
+        monkeypatch.setattr(study, "measure_noise", MEASURE_NOISE)
     files = {"my.toml": text, "song.wav": "la la la\n" * 99, "idle.py": "x = 1\n"}
     for name, content in files.items():
         (tmp_path / name).write_text(content)
@@ -736,12 +744,8 @@ def test_a_store_that_another_process_fills_is_left_to_it(finished, plan_file, c
 def test_a_folder_that_cannot_be_written_ends_the_same(
     below, plan_file, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(
-        "experiments.studies.noise.measure_noise", lambda arm, dataset: {}
-    )
-    monkeypatch.setattr(
-        "experiments.studies.networks.make_arm_functions", lambda *args: None
-    )
+    monkeypatch.setattr(study, "measure_noise", lambda arm, dataset: {})
+    monkeypatch.setattr(study, "make_arm_functions", lambda *args: None)
     (tmp_path / "file").write_text("mine")
     with pytest.raises(SystemExit) as exit:
         call_main(f"--plan={plan_file}", f"--out={tmp_path / below}")

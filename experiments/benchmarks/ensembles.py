@@ -30,7 +30,7 @@ from experiments.benchmarks.layers import check_writable, save
 from experiments.benchmarks.workers import Team, WorkerError
 from experiments.cli import DataDir, UsageError, check_choice, choices, flag
 from experiments.data import datasets
-from experiments.data.dataset import Dataset, fingerprint
+from experiments.data.dataset import Dataset
 from experiments.runs import outputs
 from experiments.training.regularizers import REGULARIZERS
 
@@ -181,7 +181,7 @@ def describe(
         "dataset": {
             "name": dataset.name,
             "title": dataset.title,
-            "fingerprint": fingerprint,
+            "fingerprint": dataset.fingerprint,
             "train_size": len(dataset.train_labels),
         },
         "cases": [],
