@@ -11,7 +11,7 @@ from typing import Any
 from experiments.analysis import comparisons, verdict
 from experiments.analysis.comparisons import Analysis, Comparison, Region
 from experiments.pictures import differences, drawing
-from experiments.reporting import page
+from experiments.reporting.formats import p_value
 from experiments.studies import store
 from experiments.studies.outcomes import OUTCOMES
 from experiments.studies.store import Study
@@ -132,7 +132,7 @@ def _write_family(family: Sequence[Comparison]) -> str:
                 f"{drawing.number(mean, 2, signed=True)} ({drawing.number(low, 2)} to "
                 f"{drawing.number(high, 2)})"
             )
-            cells[2:4] = map(page.p_value, (each.result.p_value, each.p_adjusted))
+            cells[2:4] = map(p_value, (each.result.p_value, each.p_adjusted))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -163,7 +163,6 @@ def test_modules_are_read_in_one_sitting():
         "sounddrop_jax/audio.py",  # the faults of files in four formats
         "sounddrop_jax/modules.py",  # docstrings of four layers
         "sounddrop_jax/sweeps/statistics.py",  # docstrings with sources
-        "experiments/reporting/page.py",  # until it is cut
         "experiments/studies/plans.py",  # until it is cut
         "experiments/benchmarks/ensembles.py",  # until it is cut
         "experiments/benchmarks/torch_peer.py",  # a whole peer

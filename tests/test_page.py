@@ -19,7 +19,7 @@ from experiments.analysis import comparisons, verdict
 from experiments.analysis.comparisons import Analysis
 from experiments.analysis.departures import departures
 from experiments.pictures import curves, differences, drawing, maps
-from experiments.reporting import page
+from experiments.reporting import formats, page
 from experiments.studies import plans, store
 from experiments.studies.cells import TUNING, Cell
 from experiments.studies.store import Study
@@ -140,6 +140,23 @@ def test_every_figure_has_a_caption_and_words_for_its_pictures(text):
     for tag, attributes in reader.tags:
         if tag == "svg":
             assert attributes["role"] == "img" and attributes["aria-label"]
+
+
+def test_every_table_that_scrolls_has_a_name_of_its_own(text):
+    regions = [tag for _, tag in Reader(text).tags if tag.get("role") == "region"]
+    labels = [tag["aria-label"] for tag in regions]
+    assert labels == [
+        "Primary comparisons",
+        "Arms",
+        "Secondary outcomes",
+        "Environments",
+    ]
+
+
+def test_there_is_a_template_for_each_section_and_no_other():
+    own = {f"{gather.__name__}.html" for gather in page._SECTIONS.values()}
+    shared = {"page.html", "macros.html", "style.css"}
+    assert {path.name for path in page._TEMPLATES.iterdir()} == own | shared
 
 
 def test_the_verdict_comes_first_and_sections_in_order(text, study):
@@ -467,10 +484,10 @@ def test_of_many_strengths_only_the_middle_has_pictures_of_its_own(tmp_path, dra
 @pytest.mark.usefixtures("drawn")
 def test_the_plan_is_shown_as_toml(study):
     for document in (DOCUMENT, TUNED, {"a": {"b": {"c": 'x"\n'}}, "d": [1.5, True]}):
-        assert tomllib.loads(page._write_toml(document)) == document
+        assert tomllib.loads(formats.toml(document)) == document
     for path in plans.FOLDER.glob("*.toml"):
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-        assert tomllib.loads(page._write_toml(document)) == document
+        assert tomllib.loads(formats.toml(document)) == document
     assert '[arms.water] reg = "water" intensity = 0.05' in Reader(
         build(study)
     ).text.replace("\n", " ")

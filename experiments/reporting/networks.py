@@ -1,0 +1,108 @@
+"""The sections of what the networks of each arm do: scores, training, confusion."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from experiments.pictures import maps
+from experiments.reporting.context import Context
+from experiments.reporting.formats import score, span, upper
+from experiments.robustness.corruptions import BENCHMARK
+from experiments.studies import plans
+from experiments.studies.outcomes import OUTCOMES
+from experiments.words import name_seeds
+
+
+def arms(context: Context) -> dict[str, Any]:
+    """Gathers every arm's mean scores."""
+    rows = context.analysis.rows
+    shown = {
+        name: outcome
+        for name, outcome in OUTCOMES.items()
+        if any(row[f"{name}_mean"] is not None for row in rows)
+    }
+    regime = ["regime"] if context.several_regimes else []
+    marks = [
+        "; ".join(
+            f"{name_seeds(row[kind])} {kind}"
+            for kind in ("diverged", "missing")
+            if row[kind]
+        )
+        for row in rows
+    ]
+    strengths = [_strength(context, row) for row in rows]
+    return {
+        "head": ["arm", *regime, "strength", "n", *map(score, shown.values())],
+        "outcomes": shown,
+        "rows": list(zip(rows, strengths, marks, strict=True)),
+        "notes": list(dict.fromkeys(filter(None, marks))),
+        "num_corruptions": len(BENCHMARK),
+    }
+
+
+def _strength(context: Context, row: Mapping[str, Any]) -> str:
+    # A regularizer of the user's own need not be registered where a report is made.
+    if not set(plans.STRENGTHS) & context.plan.document["arms"][row["arm"]].keys():
+        return ""
+    return "not chosen" if row["strength"] is None else f"{row['strength']:g}"
+
+
+def training(context: Context) -> dict[str, Any]:
+    """Gathers curves over epochs."""
+    figures = []
+    for key, ylabel in (
+        ("train_loss", "training loss"),
+        ("test_accuracy", "test accuracy, %"),
+    ):
+        kept, words = context.panels(key)
+        for regime, groups in context.by_regime(key, kept):
+            curves = [group.series(group.all_of(key)) for group in groups]
+            # Of a regime that evaluates but once there is a point, and no curve.
+            if all(np.isfinite(each.values).all(0).sum() < 2 for each in curves):
+                continue
+            title = upper(ylabel.partition(",")[0])
+            drawn = context.draw_curves(title, regime, curves, "epoch", ylabel)
+            figures.append(drawn | {"words": words})
+    return {"figures": figures} if figures else {}
+
+
+def confusion(context: Context) -> dict[str, Any]:
+    """Gathers confusion matrices, and how they differ from the baseline's."""
+    groups, words = context.panels("confusion")
+    if not groups:
+        return {}
+    names = context.study.dataset["class_names"]
+    percent = [
+        maps.to_percent(np.sum([np.array(r["confusion"]) for r in g.records], axis=0))
+        for g in groups
+    ]
+    pictures = [
+        context.draw(
+            f"Confusion matrix of {group.title}",
+            maps.confusion,
+            matrix,
+            names,
+            group.title,
+            100.0,
+        )
+        for group, matrix in zip(groups, percent, strict=True)
+    ]
+    differences, most = context.less_baseline(groups, percent)
+    return {
+        "pictures": pictures,
+        "n": span(len(group.records) for group in groups),
+        "words": words,
+        "differences": [
+            context.draw(
+                f"Difference in confusion, {label}",
+                maps.confusion,
+                difference,
+                names,
+                label,
+                most,
+                difference=True,
+            )
+            for label, difference in differences
+        ],
+    }
