@@ -13,9 +13,10 @@ from flax import nnx
 from rich.console import Console
 
 from experiments import benchmark
+from experiments.benchmarks import contestants, jax_contestants
 from experiments.benchmarks import ensembles as benchmark_ensembles
-from experiments.benchmarks import jax_contestants
-from experiments.benchmarks.ensembles import Contestant, EnsembleConfig
+from experiments.benchmarks.contestants import Contestant
+from experiments.benchmarks.ensembles import EnsembleConfig
 from experiments.benchmarks.workers import Team, Turn, WorkerError
 from experiments.training.regularizers import REGULARIZERS
 
@@ -44,8 +45,8 @@ def plan(monkeypatch, platform, num_cores, **flags):
         benchmark_ensembles.workers, "available_cores", lambda: list(range(num_cores))
     )
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
-    config = EnsembleConfig(**flags)
-    return dict(benchmark_ensembles.plan(config, platform, "folder"))
+    reg, max_seeds = flags.get("reg", "water"), flags.get("max_seeds")
+    return dict(contestants.plan(reg, max_seeds, platform, "folder"))
 
 
 def names(contestants):
@@ -55,11 +56,11 @@ def names(contestants):
 def test_on_a_cpu_pytorch_has_a_worker_on_each_core(monkeypatch):
     cases = plan(monkeypatch, "cpu", 6, max_seeds=8)
     assert list(cases) == [1, 2, 4, 6, 8]
-    for num_seeds, contestants in cases.items():
-        assert names(contestants)[:2] == ["ours", "JAX, one after another"]
-        assert ("JAX, vmap" in names(contestants)) == (num_seeds <= 4)
-        assert ("PyTorch" in names(contestants)) == (num_seeds in (1, 6))
-        for contestant in contestants:
+    for num_seeds, taking_part in cases.items():
+        assert names(taking_part)[:2] == ["ours", "JAX, one after another"]
+        assert ("JAX, vmap" in names(taking_part)) == (num_seeds <= 4)
+        assert ("PyTorch" in names(taking_part)) == (num_seeds in (1, 6))
+        for contestant in taking_part:
             if contestant.name.startswith("PyTorch"):
                 cores = [core for share in contestant.cores for core in share]
                 assert cores == list(range(6))
@@ -75,11 +76,11 @@ def test_on_a_gpu_everybody_takes_part_up_to_many_seeds(monkeypatch):
     assert all("JAX, vmap" in names(contestants) for contestants in cases.values())
     with_torch = [n for n, each in cases.items() if "PyTorch" in names(each)]
     assert with_torch == [1, 256]
-    assert "PyTorch, CUDA graph" in names(cases[1])
+    assert "PyTorch, compiled" in names(cases[1])
     assert all(contestant.cores == (None,) for contestant in cases[256])
 
 
-@pytest.mark.parametrize("reg", benchmark_ensembles.REGS)
+@pytest.mark.parametrize("reg", contestants.REGS)
 def test_pytorch_is_timed_with_and_without_the_regularizer(reg, monkeypatch):
     (contestants,) = plan(monkeypatch, "cpu", 1, max_seeds=1, reg=reg).values()
     settings = {
@@ -260,13 +261,13 @@ def small(monkeypatch):
     monkeypatch.setattr(
         benchmark_ensembles, "time_first_step", lambda config: first_step
     )
-    torch_contestants = benchmark_ensembles.torch_contestants
+    torch_contestants = contestants.torch_contestants
 
     def without_compiled(*args):
         every = torch_contestants(*args)
         return [each for each in every if each.name != "PyTorch, compiled"]
 
-    monkeypatch.setattr(benchmark_ensembles, "torch_contestants", without_compiled)
+    monkeypatch.setattr(contestants, "torch_contestants", without_compiled)
 
 
 @pytest.mark.slow

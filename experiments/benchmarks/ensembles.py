@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 from rich.console import Console
@@ -26,24 +26,23 @@ from rich.table import Table
 
 from experiments import terminal
 from experiments.benchmarks import workers
+from experiments.benchmarks.contestants import (
+    BATCH_SIZE,
+    JAX,
+    OURS,
+    REGS,
+    Contestant,
+    plan,
+)
 from experiments.benchmarks.layers import check_writable, save
 from experiments.benchmarks.workers import Team, WorkerError
 from experiments.cli import DataDir, UsageError, check_choice, choices, flag
 from experiments.data import datasets
 from experiments.data.dataset import Dataset
 from experiments.runs import outputs
-from experiments.training.regularizers import REGULARIZERS
 
-REGS = ("none", "dropout", "gaussian", "water")  # which PyTorch has as well
-BATCH_SIZE = 64
 NUM_EPOCHS = 10  # of a complete run
-MAX_SEEDS = {"cpu": 16, "gpu": 256}
-# On a CPU one step of more networks under plain vmap takes longer than a turn.
-MAX_PLAIN_VMAP_ON_CPU = 4
-OURS = "ours"
 TABLE_WIDTH = 110  # where nobody knows how wide the screen is
-JAX = "experiments.benchmarks.jax_contestants"
-TORCH = "experiments.benchmarks.torch_peer"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,15 +75,6 @@ class EnsembleConfig:
     ] = None
     rounds: Annotated[int, flag("Turns of every contestant; the median counts.")] = 5
     seconds: Annotated[float, flag("That a turn lasts, about.")] = 3.0
-
-
-class Contestant(NamedTuple):
-    """Who takes part, and how its workers are started, see `workers.start_team`."""
-
-    name: str
-    prepare: str
-    settings: dict
-    cores: tuple[tuple[int, ...] | None, ...] = (None,)
 
 
 def run_ensemble(config: EnsembleConfig) -> dict:
@@ -123,7 +113,9 @@ def run_ensemble(config: EnsembleConfig) -> dict:
                 )
             flops = result["flops_per_image"]
             steps = result["dataset"]["train_size"] // BATCH_SIZE
-            for num_seeds, contestants in plan(config, about["platform"], folder):
+            for num_seeds, contestants in plan(
+                config.reg, config.max_seeds, about["platform"], folder
+            ):
                 case = run_case(config, num_seeds, contestants, ceilings, console)
                 summarize(case, flops_per_image=flops, steps_per_epoch=steps)
                 result["cases"].append(case)
@@ -210,88 +202,6 @@ def count_flops(image_shape: tuple[int, ...], num_classes: int) -> int:
         total += forward * (2 if index == 0 else 3)
         height, width, channels = height // 2, width // 2, features
     return total + 3 * 2 * height * width * channels * num_classes
-
-
-# Who takes part
-
-
-def plan(
-    config: EnsembleConfig, platform: str, folder: str
-) -> list[tuple[int, list[Contestant]]]:
-    """Lists the numbers of seeds, and for each the contestants, ours first.
-
-    PyTorch trains one network in a process. So it takes part with one network, on all
-    cores, and with one on each core, side by side; on a GPU with one, beside our one
-    and beside our most.
-    """
-    on_cpu = platform == "cpu"
-    most = config.max_seeds or MAX_SEEDS["cpu" if on_cpu else "gpu"]
-    cores = workers.available_cores()
-    counts = {2**power for power in range(most.bit_length())}
-    side_by_side = min(len(cores), most) if on_cpu else 1
-    counts.add(side_by_side)
-    with_torch = {1, side_by_side if on_cpu else max(counts)}
-    cases = []
-    for num_seeds in sorted(counts):
-        settings = {"folder": folder, "reg": config.reg}
-        contestants = [
-            Contestant(
-                OURS, f"{JAX}:prepare_ours", settings | {"num_seeds": num_seeds}
-            ),
-            Contestant("JAX, one after another", f"{JAX}:prepare_plain", settings),
-        ]
-        if not on_cpu or num_seeds <= MAX_PLAIN_VMAP_ON_CPU:
-            contestants.append(
-                Contestant(
-                    "JAX, vmap",
-                    f"{JAX}:prepare_plain",
-                    settings | {"num_seeds": num_seeds},
-                )
-            )
-        if num_seeds in with_torch and importlib.util.find_spec("torch"):
-            num_workers = num_seeds if on_cpu else 1
-            shares = np.array_split(np.array(cores), num_workers)
-            contestants += torch_contestants(
-                config.reg, folder, [share.tolist() for share in shares], on_cpu
-            )
-        cases.append((num_seeds, contestants))
-    return cases
-
-
-def torch_contestants(
-    reg: str, folder: str, shares: list[list[int]], on_cpu: bool
-) -> list[Contestant]:
-    """Lists those of PyTorch, each with a worker for every share of the cores."""
-    variants: dict[str, tuple[str, dict]] = {
-        "PyTorch": (reg, {}),
-        "PyTorch, compiled": (reg, {"variant": "compiled"}),
-    }
-    if not on_cpu:
-        variants["PyTorch, CUDA graph"] = reg, {"variant": "graph"}
-    if reg == "water":
-        variants["PyTorch, our bank"] = reg, {"noise": "bank"}
-    if reg != "none":
-        variants["PyTorch, none"] = "none", {}
-        if not on_cpu:
-            variants["PyTorch, CUDA graph, none"] = "none", {"variant": "graph"}
-    # As the original has it.
-    host = {"pipeline": "loader", "noise": "host"}
-    variants["PyTorch, DataLoader"] = reg, host
-    return [
-        Contestant(
-            name,
-            f"{TORCH}:prepare",
-            {
-                "folder": folder,
-                "reg": arm,
-                "strength": REGULARIZERS[arm].default,
-                "num_threads": len(shares[0]),
-                **settings,
-            },
-            tuple(tuple(share) for share in shares) if on_cpu else (None,),
-        )
-        for name, (arm, settings) in variants.items()
-    ]
 
 
 # The turns

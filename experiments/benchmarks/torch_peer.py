@@ -80,10 +80,10 @@ def predict(network: Any, images: Any, regularize: Regularize) -> Any:
     return linear(maps.flatten(1))
 
 
-def make_optimizer(network: Any, **settings: Any) -> Any:
+def make_optimizer(network: Any) -> Any:
     """Makes AdamW with the experiment's settings, as one fused kernel."""
     return torch.optim.AdamW(
-        network.parameters(), lr=1e-3, weight_decay=0.01, fused=True, **settings
+        network.parameters(), lr=1e-3, weight_decay=0.01, fused=True
     )
 
 
@@ -274,7 +274,7 @@ def make_tensor_step(
     network: Any,
     regularize: Regularize,
     device: str,
-    variant: str = "plain",
+    compiled: bool = False,
 ) -> Callable[[], Any]:
     """Makes a function that trains for one step on a whole batch, and returns the loss.
 
@@ -283,26 +283,23 @@ def make_tensor_step(
         network: from `make_network`, on the device.
         regularize: from `make_regularizer`.
         device: "cpu" or "cuda".
-        variant: "plain", "compiled" by torch.compile, or a "graph" of CUDA for the
-            whole step.
+        compiled: whether torch.compile makes programs of it.
     """
     padded = pad(torch.tensor(dataset.train_images, device=device)).contiguous()
     labels = torch.tensor(dataset.train_labels, dtype=torch.int64, device=device)
-    optimizer = make_optimizer(network, capturable=variant == "graph")
+    optimizer = make_optimizer(network)
     model = functools.partial(predict, network, regularize=regularize)
     colour = random_jitter
-    if variant == "compiled":
+    if compiled:
         model, colour = (torch.compile(each, dynamic=False) for each in (model, colour))
 
     def step(batch: Any, order: tuple[int, ...]) -> Any:
         images = colour(flip_and_crop(padded, batch).float() / 255, order)
         return learn(optimizer, model, normalize(images), labels[batch])
 
-    if variant == "compiled":
+    if compiled:
         for order in ORDERS:  # a program for each
             step(torch.arange(BATCH_SIZE, device=device), order)
-    elif variant == "graph":
-        step = graph_step(step, device)
     batches = shuffled_batches(len(labels), device)
     orders = np.random.default_rng(0)
     return lambda: step(next(batches), ORDERS[orders.integers(len(ORDERS))])
@@ -314,30 +311,6 @@ def shuffled_batches(num_images: int, device: str) -> Iterator[Any]:
     while True:
         order = torch.randperm(num_images, device=device)
         yield from order[:last].view(-1, BATCH_SIZE)
-
-
-def graph_step(step: Callable[..., Any], device: str) -> Callable[..., Any]:
-    """Records a step as graphs of CUDA, one for each order of the jitter."""
-    own_batch = torch.arange(BATCH_SIZE, device=device)
-    # As torch.cuda.graph asks for: what is set up at first use is not to be recorded.
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for order in ORDERS:
-            step(own_batch, order)
-    torch.cuda.current_stream().wait_stream(stream)
-    graphs, losses = {}, {}
-    for order in ORDERS:
-        graphs[order] = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graphs[order]):
-            losses[order] = step(own_batch, order)
-
-    def replay(batch: Any, order: tuple[int, ...]) -> Any:
-        own_batch.copy_(batch)
-        graphs[order].replay()
-        return losses[order]
-
-    return replay
 
 
 def make_loader_step(
@@ -397,7 +370,7 @@ def prepare(
     num_threads: int,
     pipeline: str = "tensors",
     noise: str = "fresh",
-    variant: str = "plain",
+    compiled: bool = False,
 ) -> Prepared:
     """Prepares training for a worker.
 
@@ -408,7 +381,7 @@ def prepare(
         num_threads: of PyTorch on a CPU.
         pipeline: "tensors" or "loader".
         noise: see `make_regularizer`.
-        variant: see `make_tensor_step`.
+        compiled: see `make_tensor_step`.
     """
     # A compiler that remembers nothing, and leaves no processes behind.
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(dir=folder)
@@ -429,8 +402,8 @@ def prepare(
     if pipeline == "loader":
         step = make_loader_step(dataset, network, regularize, device)
     else:
-        step = make_tensor_step(dataset, network, regularize, device, variant)
-    compile_seconds = 0.0 if variant == "plain" else time.perf_counter() - begin
+        step = make_tensor_step(dataset, network, regularize, device, compiled)
+    compile_seconds = time.perf_counter() - begin if compiled else 0.0
 
     def run(num_steps: int) -> tuple[float, float]:
         # Reading the loss waits for the device.
