@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments.analysis import comparisons
 from experiments.studies import plans, store
@@ -333,6 +334,12 @@ def test_noise_pictures_are_small_and_of_one_size(remade):
 def test_make_noises_writes_beside_itself_when_nothing_is_said():
     main = runpy.run_path(str(DOCS / "make_noises.py"))["main"]
     assert inspect.signature(main).parameters["folder"].default == DOCS
+
+
+def test_the_picture_of_the_readme_is_drawn_from_records(tmp_path):
+    runpy.run_path(str(DOCS / "make_readme.py"))["main"](tmp_path)
+    width, height = Image.open(tmp_path / "readme.png").size
+    assert (width, height) == Image.open(DOCS / "images/readme.png").size
 
 
 def test_make_noises_refuses_a_page_without_the_marks(tmp_path):
