@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from experiments.analysis import comparisons
 from experiments.studies import plans, store
@@ -338,8 +337,9 @@ def test_make_noises_writes_beside_itself_when_nothing_is_said():
 
 def test_the_picture_of_the_readme_is_drawn_from_records(tmp_path):
     runpy.run_path(str(DOCS / "make_readme.py"))["main"](tmp_path)
-    width, height = Image.open(tmp_path / "readme.png").size
-    assert (width, height) == Image.open(DOCS / "images/readme.png").size
+    drawn, shown = (f / "readme.png" for f in (tmp_path, DOCS / "images"))
+    # The signature, and the width and height.
+    assert drawn.read_bytes()[:24] == shown.read_bytes()[:24]
 
 
 def test_make_noises_refuses_a_page_without_the_marks(tmp_path):
