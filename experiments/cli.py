@@ -142,7 +142,7 @@ def read_flags(
 
 
 def _find_fault(kind: type, args: Sequence[str]) -> str:
-    """Rewords what `tyro` refused as our other errors are worded."""
+    """Describes in one line what `tyro` refused."""
     hints = typing.get_type_hints(kind)
     flags = {f"--{name.replace('_', '-')}": hint for name, hint in hints.items()}
     strays = []
@@ -167,7 +167,7 @@ def _find_fault(kind: type, args: Sequence[str]) -> str:
 
 
 def _find_wanted(hint: Any, value: str) -> str | None:
-    """Returns what a flag takes, if that is a number and the value is none."""
+    """Returns what kind of number a flag takes, if the value is none."""
     kinds = (hint, *typing.get_args(hint))
     words = [word for kind in kinds[1:] for word in typing.get_args(kind)]
     for number, what in ((int, "a whole number"), (float, "a number")):
@@ -200,7 +200,7 @@ PATIENCE = 10.0
 
 
 class Signals:
-    """Hears SIGINT and SIGTERM, while it is entered: each raises `Interrupted`.
+    """Raises `Interrupted` for SIGINT and SIGTERM, while it is entered.
 
     A signal that is ignored stays so, as Ctrl-C is in what a script runs in the
     background.

@@ -18,7 +18,7 @@ LOCK = ".lock"
 
 @contextlib.contextmanager
 def replacing(path: Path, *, suffix: str = ".tmp") -> Iterator[Path]:
-    """Takes the place of a file with another, once that is written without an error.
+    """Replaces a file by another one, once that is written without an error.
 
     Args:
         path: of the file, which may exist or not.
@@ -46,7 +46,7 @@ def replacing(path: Path, *, suffix: str = ".tmp") -> Iterator[Path]:
 
 
 def append_lines(path: Path, lines: Iterable[str]) -> None:
-    """Appends lines to a file, which is made if need be; none if not all can be.
+    """Appends lines to a file, all of them or none; makes the file if need be.
 
     A process that is killed meanwhile may leave a last line without an end.
 

@@ -1,4 +1,4 @@
-"""What a command is told and what it says, wherever it runs.
+"""The arguments and the output of a command, on any terminal.
 
 What users type is printed as they typed it, and nobody has to take what is said: a full
 disk, a closed terminal or a reader that left costs words, never a run.
@@ -24,7 +24,7 @@ from experiments.cli import UsageError
 
 @contextlib.contextmanager
 def sheltered() -> Iterator[None]:
-    """Shelters a command from what machines differ in: streams, homes, Matplotlib's.
+    """Protects a command from differences between machines: streams, home, settings.
 
     Writing to stdout and stderr never fails in it. Streams that Python did not open
     itself, as in a notebook, stay as they are.
@@ -63,7 +63,7 @@ def _reopen(stream: Any, original: Any, fd: int) -> Any:
 
 
 def _spell(error: UnicodeError) -> tuple[str, int]:
-    """Spells what a stream's encoding lacks: ±, or bytes of a path that are no text."""
+    """Spells out what a stream cannot encode: ±, or bytes that are no text."""
     assert isinstance(error, UnicodeEncodeError)
     lacking = error.object[error.start : error.end]
     for ours, theirs in {"−": "-", "±": "+-", "–": "-", "…": "..."}.items():
@@ -75,7 +75,7 @@ codecs.register_error("spell", _spell)
 
 
 class _Standing(io.FileIO):
-    """A file that drops what it cannot write; of stdout's, stderr hears once."""
+    """A file that drops what it cannot write; warns once if it is stdout."""
 
     _is_open = True
 
@@ -119,7 +119,7 @@ def arguments() -> list[str]:
 
 
 def make_console(*, quiet: bool = False) -> Console:
-    """Makes what a command prints with: text as it is, lines as long as they are."""
+    """Makes a console that prints text as it is, and does not wrap lines."""
     return Console(
         quiet=quiet,
         markup=False,

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Asks for the nearest of some names, where one is near; else it is silent.
+    """Suggests the nearest of some names; "" if none is near.
 
     Example:
         >>> nearest("watr", ["none", "dropout", "water"])

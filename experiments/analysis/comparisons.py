@@ -1,4 +1,4 @@
-"""What a study's records say: its comparisons, their decisions, and a verdict in words.
+"""The comparisons of a study: differences between arms, and what is decided.
 
 A network that diverged, or has no record, is named and never averaged; a comparison
 that lacks one is not tested, and counts as p = 1 among those that are.
@@ -356,7 +356,7 @@ def _networks(study: Study) -> dict[tuple, dict]:
 
 
 def strengths_of(study: Study) -> dict[str, Sequence[float | None]]:
-    """Returns the strengths of every arm that appear: of a tuned one, that chosen."""
+    """Returns the strengths of every arm; of a tuned arm, the chosen one."""
     chosen = choose_strengths(study.plan, study.tuning)
     return {
         name: [chosen[name]] if name in chosen else arm.strengths

@@ -77,7 +77,7 @@ def plan(
 def torch_contestants(
     reg: str, folder: str, shares: list[list[int]], on_cpu: bool
 ) -> list[Contestant]:
-    """Lists those of PyTorch, each with a worker for every share of the cores."""
+    """Lists the PyTorch contestants, each with a worker for each share of cores."""
     variants: dict[str, tuple[str, dict]] = {
         "PyTorch": (reg, {}),
         "PyTorch, compiled": (reg, {"compiled": True}),

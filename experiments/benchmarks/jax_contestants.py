@@ -1,4 +1,4 @@
-"""What benchmark_ensembles.py times in JAX: ours, what most would write, ceilings.
+"""The JAX contestants: our step, a plain one, and what the machine can do at most.
 
 Each function prepares one contestant for a worker, see `workers.Prepared`.
 """

@@ -1,4 +1,4 @@
-"""The same training in PyTorch, to be timed beside ours: see benchmark_ensembles.py.
+"""The PyTorch contestants: the same training, to be timed beside ours.
 
 The network, the loss, AdamW and the augmentation of the other modules, in two ways:
 all of it on whole batches, which is the fastest plain PyTorch, and as the original does

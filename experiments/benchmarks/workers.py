@@ -1,4 +1,4 @@
-"""Worker processes of a benchmark: each prepares one thing, and does it when told to.
+"""Worker processes of a benchmark, which take turns at what they prepared.
 
 Loads neither JAX nor PyTorch: a worker holds no more than what it prepares needs.
 """
@@ -165,7 +165,7 @@ def load_dataset(folder: str) -> Dataset:
 
 
 def serve() -> None:
-    """What a worker does until nobody is left to talk to; see `start_team`."""
+    """Serves a team until it ends; see `start_team`."""
     # What libraries print is not to come between the messages.
     messages = open(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)

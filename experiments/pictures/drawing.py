@@ -78,7 +78,7 @@ def svg(name: str, label: str, draw: Callable[..., Any], *args: Any, **kw: Any) 
 
 @contextlib.contextmanager
 def drawing(settings: dict[str, Any]) -> Iterator[None]:
-    """Draws by Matplotlib's defaults and these settings, whatever a user's own are."""
+    """Sets Matplotlib's defaults and these settings, whatever a user's own are."""
     import matplotlib.style
 
     with matplotlib.style.context(["default", settings]):
@@ -136,7 +136,7 @@ def number(value: float, digits: int, signed: bool = False) -> str:
 
 
 def shorten(text: str, length: int = 30) -> str:
-    """Cuts what would not fit, and marks what no font shows and XML refuses."""
+    """Cuts a text to a length, and marks what no font shows and XML refuses."""
     text = clean(text)
     return text if len(text) <= length else text[: length - 1] + "…"
 
@@ -162,7 +162,7 @@ def hide_frame(axes: Any) -> None:
 
 
 def spread(axes: Any, values: Sequence[float | None]) -> None:
-    """Gives equal values an axis on which they are in the middle, and seen as equal."""
+    """Centres an axis on values that are all equal."""
     known = [value for value in values if value is not None]
     if not known or max(known) - min(known) < 1e-9:
         middle = known[0] if known else 0.0

@@ -1,4 +1,4 @@
-"""The sections of what the networks of each arm do: scores, training, confusion."""
+"""The sections of networks: scores, training, confusion."""
 
 from collections.abc import Mapping
 from typing import Any

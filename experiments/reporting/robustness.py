@@ -1,4 +1,4 @@
-"""The sections of how networks bear corruptions, waves, and their own confidence."""
+"""The sections of robustness: corruptions, single frequencies, calibration."""
 
 from typing import Any
 

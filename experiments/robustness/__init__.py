@@ -1,1 +1,1 @@
-"""Corrupted images, and how networks answer to them."""
+"""Corrupted images, and how networks classify them."""

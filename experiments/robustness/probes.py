@@ -1,4 +1,4 @@
-"""What networks are asked besides the test set, and how they answer."""
+"""Corrupted test images, test images with waves, and how networks classify both."""
 
 import dataclasses
 import itertools
@@ -16,7 +16,7 @@ FOURIER_NORM = 4.0  # of the paper, see `fourier.add_fourier_noise`
 
 
 class Probes(NamedTuple):
-    """What networks are asked besides the test set.
+    """Images that networks classify besides the test set.
 
     Attributes:
         images: uint8 `[Q, H, W, C]`: those of each corruption at each severity, and

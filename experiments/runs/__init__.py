@@ -1,1 +1,1 @@
-"""One run: its configuration, its checkpoints, and what it leaves behind."""
+"""One run: its configuration, its checkpoints, its results."""

@@ -1,7 +1,7 @@
-"""Checkpoints of a run in OUT/checkpoints, the lock of OUT, and signals to stop.
+"""Checkpoints of a run, in OUT/checkpoints.
 
 A run that was cut off anywhere, SIGKILL in the middle of a save included, goes on from
-the newest checkpoint that is sound and ends in the numbers of one that was not.
+the newest intact checkpoint and ends in the numbers of one that was not.
 """
 
 import contextlib
@@ -61,7 +61,7 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self._alias(), options=options)
 
     def _alias(self) -> Path:
-        """Gives the folder a name that Orbax takes for no pattern and no URL."""
+        """Returns a path of the folder that Orbax takes for no pattern and no URL."""
         if re.fullmatch(r"[\w./-]+", str(self._folder)):
             return self._folder
         aliases = self._aliases.enter_context(tempfile.TemporaryDirectory())
@@ -105,7 +105,7 @@ class Checkpoints:
             raise _as_os_error(error) from error
 
     def load(self) -> Checkpoint | None:
-        """Reads the newest sound checkpoint; names and sets aside those that are not.
+        """Reads the newest intact checkpoint; names damaged ones and sets them aside.
 
         Returns:
             None if there is none.
@@ -214,7 +214,7 @@ def _digest(checkpoint: Checkpoint) -> str:
 
 
 def _as_os_error(error: Exception) -> OSError:
-    """Gives an error of Orbax, or of TensorStore beneath it, one type and one line."""
+    """Converts an error of Orbax or TensorStore to an OSError of one line."""
     if isinstance(error, OSError):
         return error
     line = str(error).partition("\n")[0]

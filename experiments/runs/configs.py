@@ -203,7 +203,7 @@ def is_rate(value: float) -> bool:
 
 
 def _check_unused(config: Config) -> None:
-    """Raises for a flag that would change nothing: it was meant to change something."""
+    """Raises for a flag that the regularizer does not use."""
     users = {
         "intensity": [n for n, r in REGULARIZERS.items() if r.strength == "intensity"],
         "rate": [n for n, r in REGULARIZERS.items() if r.strength == "rate"],

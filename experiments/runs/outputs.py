@@ -1,4 +1,4 @@
-"""What a run leaves behind: a folder of five files, and the words on the terminal."""
+"""What a run writes: a folder of five files, and lines on the terminal."""
 
 import contextlib
 import dataclasses
@@ -115,7 +115,7 @@ def describe(config: Config, dataset: Dataset) -> dict:
 
 
 def describe_numbers(result: dict) -> dict[str, Any]:
-    """Describes what a run's numbers depend on, of what its result says.
+    """Selects from a result what its numbers depend on.
 
     Args:
         result: as `describe` returns it.

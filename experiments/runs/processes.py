@@ -97,7 +97,7 @@ def _without_proxies() -> Iterator[None]:
 
 @contextlib.contextmanager
 def leave_the_others() -> Iterator[None]:
-    """Ends a process that fails alone at once, so that the others fail as well.
+    """Exits at once if this process fails alone, so that the others fail as well.
 
     JAX would wait for them at its exit, while they wait for a word from this one.
     """
@@ -121,7 +121,7 @@ def is_first() -> bool:
 
 
 def together(prepare: Callable[[], Result], num_seeds: int) -> Result:
-    """Does what may fail; where it fails in one process, all of them end like it.
+    """Prepares a run; if that fails in one process, all of them end alike.
 
     Args:
         prepare: raises UsageError if it fails.

@@ -1,4 +1,4 @@
-"""A run: trains the networks of some seeds, and writes what is known of them."""
+"""A run: trains the networks of successive seeds, and writes their results."""
 
 import contextlib
 import datetime
@@ -101,7 +101,7 @@ def _prepare(config: Config, is_first: bool) -> Setup:
 
 
 def run(config: Config) -> dict:
-    """Trains and evaluates, and writes the five files that `runs` and `figures` make.
+    """Trains and evaluates, and writes the five files of a run.
 
     Of several processes the first writes and prints. A single one keeps checkpoints
     while it trains; SIGINT and SIGTERM make it save where it is.
@@ -155,7 +155,7 @@ def run(config: Config) -> dict:
 
 
 def _close_finished(out: Path, result: dict, console: Console) -> dict:
-    """Leaves a finished run as it is, if the flags are its own; draws what is missing.
+    """Checks the flags of a finished run, and draws pictures that are missing.
 
     Recordings are told apart by their names alone.
     """
@@ -357,7 +357,7 @@ def _diverged(records: list[dict], logits: np.ndarray) -> np.ndarray:
 
 
 def _score(setup: Setup, training: Training) -> dict:
-    """Makes the part of the result that a training adds."""
+    """Scores the networks of a training, for the result."""
     config = setup.config
     losses, accuracies = (
         np.transpose([record[name] for record in training.records])

@@ -144,7 +144,7 @@ def _score_probabilities(
 
 
 def select(plan: Plan, dataset: Dataset, name: str) -> tuple[plans.Regime, Dataset]:
-    """Returns a regime, or that of the tuning, and what it trains and tests on."""
+    """Selects a regime, or that of the tuning, and what it trains and tests on."""
     if name == TUNING:
         assert plan.tuning is not None
         (regime,) = plan.regimes.values()

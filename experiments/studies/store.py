@@ -38,7 +38,7 @@ SHARED = ("environment", "corruption_source")
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """All that stores hold.
+    """What the stores of a study hold.
 
     Attributes:
         plan: what was planned. With more seeds or arms than the file of that name has
@@ -283,7 +283,7 @@ def _read_networks(folder: Path) -> tuple[list[dict], dict[str, Any]]:
 
 
 def _split(data: bytes) -> list[bytes]:
-    """Returns the lines of a file, without a last one that is torn."""
+    """Splits a file into lines, without a torn last one."""
     *lines, last = data.split(b"\n")
     with contextlib.suppress(ValueError):
         json.loads(last)  # whole, although an editor took its end

@@ -1,4 +1,4 @@
-"""Folders for what can be made again: compiled programs, decoded images."""
+"""The devices of a command: how many, which, and the programs compiled for them."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ from sounddrop_jax import ensembles
 
 
 def keep_programs() -> None:
-    """Keeps compiled programs for the next run, in the user's cache_folder of caches.
+    """Keeps compiled programs for the next run, in the user's folder of caches.
 
     JAX_COMPILATION_CACHE_DIR names another cache_folder; empty, it keeps nothing.
     """
@@ -45,7 +45,7 @@ def be_deterministic() -> None:
 
 
 def share_cores(num_seeds: int) -> None:
-    """Makes devices of a CPU's cores, where nobody chose another number of them.
+    """Makes a device of each core of a CPU, unless another number was chosen.
 
     As many as there are cores that this process may use, unless too many would run in
     vain, where the devices do not divide the seeds.
