@@ -17,6 +17,24 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f" (did you mean {found[0]}?)" if found else ""
 
 
+def show(value: object) -> str:
+    """Returns what Python writes for a value, if it can.
+
+    Example:
+        >>> show("a"), show(10**5000)
+        ("'a'", '(int too large to show)')
+    """
+    try:
+        return repr(value)
+    except (ValueError, RecursionError):
+        return f"({type(value).__name__} too large to show)"
+
+
+def show_name(name: str) -> str:
+    """Returns a name, in quotes if it would break a line or not be seen."""
+    return name if name and name.isprintable() else repr(name)
+
+
 def reason(error: Exception) -> str:
     """Returns the first line of an error's message: ours are one line long."""
     message = str(error).removeprefix("<urlopen error ").removesuffix(">").strip()

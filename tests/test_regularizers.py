@@ -274,6 +274,7 @@ def test_dropout_of_a_traced_rate_is_off_in_evaluation_and_asks_for_a_key():
 def test_a_recipes_own_settings_pass(name):
     parameters = inspect.signature(REGULARIZERS[name].prepare).parameters
     settings = {key: value.default for key, value in list(parameters.items())[1:]}
+    assert list(REGULARIZERS[name].settings) == list(settings)
     assert inspect.Parameter.empty not in settings.values()
     check_settings(name, settings)
 
@@ -335,6 +336,32 @@ def test_a_recipe_that_is_added_may_have_settings_of_its_own(monkeypatch):
     check_settings("cutout", {"depth": 3})
     with pytest.raises(ValueError, match="it has depth"):
         check_settings("cutout", {"mode": "additive"})
+
+
+class Mask:
+    """What pydantic does not know."""
+
+
+@pytest.mark.parametrize("later", ["int", "OnlyForTypeCheckers"])
+def test_a_recipe_that_is_added_has_its_values_checked_where_it_says_its_types(
+    monkeypatch, later
+):
+    def cutout(strength, *, sizes: list[int] | None = None, mask: Mask, free, depth=1):
+        return lambda shape: None
+
+    cutout.__annotations__["depth"] = later
+    recipe = Recipe(None, 0.0, cutout)
+    assert list(recipe.settings) == ["sizes", "mask", "free", "depth"]
+    monkeypatch.setitem(REGULARIZERS, "cutout", recipe)
+    check_settings("cutout", {"sizes": [1, 2], "mask": 3, "free": "x", "depth": 2})
+    if later == "int":
+        for settings, named in (
+            ({"sizes": [1, "a"]}, "sizes='a': cutout takes a whole number."),
+            ({"depth": 1.5}, "depth=1.5: cutout takes a whole number."),
+        ):
+            with pytest.raises(ValueError) as error:
+                check_settings("cutout", settings)
+            assert str(error.value) == named
 
 
 @pytest.mark.parametrize("name", ["gaussian", "plane"])

@@ -1,13 +1,15 @@
 """The datasets by name: CIFAR-10, and digits where it cannot be had."""
 
 import sys
+from typing import Literal, get_args
 
 from experiments.cli import UsageError
 from experiments.data import cifar10, digits
 from experiments.data.dataset import Dataset
 from experiments.words import nearest
 
-CHOICES = ("auto", "cifar10", "digits")
+Choice = Literal["auto", "cifar10", "digits"]
+CHOICES: tuple[Choice, ...] = get_args(Choice)
 
 
 def load(name: str = "auto", data_dir: str | None = None) -> Dataset:

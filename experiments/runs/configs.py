@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 import tyro
@@ -11,7 +11,8 @@ from experiments.cli import DataDir, UsageError, check_choice, choices, flag
 from experiments.data import datasets
 from experiments.training.regularizers import REGULARIZERS, Recipe
 
-DTYPES = ("float32", "bfloat16")
+Dtype = Literal["float32", "bfloat16"]
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 LARGEST = 3.38e38  # that both of them hold, about
 
 DESCRIPTION = """\

@@ -6,20 +6,26 @@ A plan is a TOML file, data and nothing else. docs/study.md says what stands in 
 import dataclasses
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
+
+from annotated_types import Predicate
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter
 
 from experiments.cli import UsageError
 from experiments.data import datasets
-from experiments.runs.configs import DTYPES, LARGEST, is_rate
+from experiments.runs.configs import LARGEST, Dtype, is_rate
+from experiments.studies.outcomes import PRIMARY
 from experiments.training.regularizers import REGULARIZERS, check_settings
+from experiments.values import read
 from experiments.words import nearest
 
 FOLDER = Path(__file__).parents[1] / "plans"
 STRENGTHS = ("intensity", "rate")
-OUTCOMES = ("accuracy", "nll", "brier", "ece", "corruption_error")
 MOST_SEEDS = 10_000
+FEW_SEEDS = "(no spread can be told from one; a test needs 6 or more to reach 5 %)"
+Primary = Literal[PRIMARY]  # type: ignore[valid-type]  # the names in a table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +91,7 @@ class Plan:
         rule: how it decides, in words; see `verdict` for what the words stand for.
         dataset: see `datasets.load`.
         seeds: a network for each in every arm; arms are compared seed by seed.
-        outcome: the primary one, of `OUTCOMES`.
+        outcome: the primary one, see `outcomes.OUTCOMES`.
         alpha: level of the family of comparisons.
         regimes: by name.
         arms: by name.
@@ -163,133 +169,150 @@ def parse(document: Mapping[str, Any], name: str, *, is_done: bool = False) -> P
     Raises:
         UsageError: names the entry at fault, its value and the remedy.
     """
-    top = _Table(document, f"plan {name}: ")
-    num_seeds = top.take_count("seeds", most=MOST_SEEDS)
-    first_seed = top.take_count("first_seed", 0, 0)
-    if num_seeds < 2:
-        raise UsageError(
-            f"plan {name}: seeds={num_seeds}: no spread can be told from one; give 2 "
-            "or more, 6 or more for a test to reach 5 %."
+    try:
+        said = read(_FILE, dict(document))
+        _check_names("regimes", said.regimes)
+        _check_names("arms", said.arms)
+        arms = {each: _make_arm(each, arm, is_done) for each, arm in said.arms.items()}
+        tuning = said.tuning
+        plan = Plan(
+            name=name,
+            question=said.question,
+            rule=said.rule,
+            dataset=said.dataset,
+            seeds=_list_seeds(said),
+            outcome=said.outcome,
+            alpha=said.alpha,
+            regimes={each: Regime(each, **dict(r)) for each, r in said.regimes.items()},
+            arms=arms,
+            comparisons=tuple(map(tuple, said.comparisons)),
+            tuning=tuning and Tuning(tuning.images, _list_seeds(tuning)),
+            **dict(said.training),
+            **dict(said.robustness),
+            document={**document, "arms": _with_strengths(document["arms"], arms)},
         )
-    seeds = tuple(range(first_seed, first_seed + num_seeds))
-    tuning = _parse_tuning(top, seeds)
-    training = top.take_table("training")
-    robustness = top.take_table("robustness")
-    arms = {
-        arm.name: arm
-        for arm in (
-            _parse_arm(arm_name, table, is_done)
-            for arm_name, table in top.take_tables("arms").items()
-        )
-    }
-    plan = Plan(
-        name=name,
-        question=top.take("question", str),
-        rule=top.take("rule", str),
-        dataset=top.take_choice("dataset", datasets.CHOICES, "auto"),
-        seeds=seeds,
-        outcome=top.take_choice("outcome", OUTCOMES, "accuracy"),
-        alpha=top.take_number("alpha", 0.05),
-        regimes={
-            regime_name: _parse_regime(regime_name, table)
-            for regime_name, table in top.take_tables("regimes").items()
-        },
-        arms=arms,
-        comparisons=_parse_comparisons(top, arms),
-        tuning=tuning,
-        batch_size=training.take_count("batch_size", 64),
-        learning_rate=training.take_number("learning_rate", 1e-3),
-        weight_decay=training.take_number("weight_decay", 0.01),
-        dtype=training.take_choice("dtype", DTYPES, "float32"),
-        corruption_images=robustness.take_count("corruption_images", 0, 0),
-        fourier_images=robustness.take_count("fourier_images", 0, 0),
-        document={**document, "arms": _with_strengths(document["arms"], arms)},
-    )
-    for table in (top, training, robustness):
-        table.refuse_the_rest()
-    if not 0 < plan.alpha < 1:
-        raise UsageError(f"plan {name}: alpha={plan.alpha}: give one between 0 and 1.")
-    if plan.outcome == "corruption_error" and not plan.corruption_images:
-        raise UsageError(
-            f"plan {name}: outcome=corruption_error: give "
-            "robustness.corruption_images, 1 or more."
-        )
-    _check_trials(plan)
+        _check_comparisons(plan)
+        _check_tuning(plan)
+        if plan.outcome == "corruption_error" and not plan.corruption_images:
+            raise ValueError(
+                f"outcome={plan.outcome}: give robustness.corruption_images, 1 or more."
+            )
+    except ValueError as error:
+        raise UsageError(f"plan {name}: {error}") from None
     return plan
 
 
-def _parse_tuning(top: "_Table", seeds: tuple[int, ...]) -> Tuning | None:
-    if "tuning" not in top.document:
-        return None
-    table = top.take_table("tuning")
-    first = table.take_count("first_seed", None, 0)
-    count = table.take_count("seeds", most=MOST_SEEDS)
-    tuning = Tuning(table.take_count("images"), tuple(range(first, first + count)))
-    table.refuse_the_rest()
-    if shared := sorted(set(tuning.seeds) & set(seeds)):
-        raise UsageError(
-            f"{table.where}first_seed={first}: seed {shared[0]} is one of the study's "
-            "too; give others, so that no network is both tuned on and tested."
+# What may stand in a file
+
+
+T = TypeVar("T")
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Whole = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Number = Annotated[float, Field(ge=0, le=LARGEST, description="that float32 can hold")]
+Rate = Annotated[float, Field(ge=0, lt=1, description="in float32"), Predicate(is_rate)]
+Strengths = Annotated[
+    list[T],
+    Field(min_length=1, description="of one number or more, each of them once"),
+    Predicate(lambda strengths: len(set(strengths)) == len(strengths)),
+]
+Pair = Annotated[
+    list[Any],
+    Field(description='that is a pair, ["arm", "baseline"]'),
+    Predicate(lambda pair: [type(name) for name in pair] == [str, str]),
+]
+Pairs = Annotated[list[Pair], Field(min_length=1, description="of one pair or more")]
+Tables = Annotated[dict[str, T], Field(min_length=1, description="of one or more")]
+
+
+class _Table(BaseModel, extra="forbid"):
+    pass
+
+
+class _Regime(_Table):
+    epochs: Count
+    train_images: Annotated[Whole | None, AfterValidator(lambda n: n or None)] = None
+    augment: bool = True
+    evaluate_every: Count = 1
+
+
+class _Arm(_Table, extra="allow"):
+    reg: str
+    where: Literal["features", "inputs"] = "features"
+
+
+class _Tuning(_Table):
+    images: Count
+    first_seed: Whole
+    seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)]
+
+
+class _Training(_Table):
+    batch_size: Count = 64
+    learning_rate: Number = 1e-3
+    weight_decay: Number = 0.01
+    dtype: Dtype = "float32"
+
+
+class _Robustness(_Table):
+    corruption_images: Whole = 0
+    fourier_images: Whole = 0
+
+
+class _File(_Table):
+    question: str
+    rule: str
+    dataset: datasets.Choice = "auto"
+    seeds: Annotated[int, Field(ge=2, le=MOST_SEEDS, description=FEW_SEEDS)]
+    first_seed: Whole = 0
+    outcome: Primary = "accuracy"
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    comparisons: Pairs
+    regimes: Tables[_Regime]
+    arms: Tables[_Arm]
+    tuning: _Tuning | None = None
+    training: _Training = _Training()
+    robustness: _Robustness = _Robustness()
+
+
+_FILE = TypeAdapter(_File)
+_RATES = TypeAdapter(Strengths[Rate])
+_NUMBERS = TypeAdapter(Strengths[Number])
+
+
+def _list_seeds(table: _File | _Tuning) -> tuple[int, ...]:
+    return tuple(range(table.first_seed, table.first_seed + table.seeds))
+
+
+def _make_arm(name: str, said: _Arm, is_done: bool) -> Arm:
+    settings = dict(said.model_extra or {})
+    for key in settings:
+        if not key.isprintable():
+            raise ValueError(f"arms.{name}.{key!r}: unknown; leave it out.")
+    recipe = REGULARIZERS.get(said.reg)
+    if recipe is not None:
+        strength, written = recipe.strength, recipe.default
+    elif is_done:
+        strength, written = next((s for s in STRENGTHS if s in settings), None), 0.0
+    else:
+        raise ValueError(
+            f"arms.{name}.reg={said.reg!r}: unknown; choose one of "
+            f"{', '.join(REGULARIZERS)}{nearest(said.reg, REGULARIZERS)}, or register "
+            "it (--module)."
         )
-    return tuning
-
-
-def _parse_regime(name: str, table: "_Table") -> Regime:
-    regime = Regime(
-        name,
-        table.take_count("epochs"),
-        table.take_count("train_images", 0, 0) or None,
-        table.take("augment", bool, True),
-        table.take_count("evaluate_every", 1),
+    if strength in settings:
+        written = settings.pop(strength)
+    strengths = read(
+        _RATES if strength == "rate" else _NUMBERS,
+        written if isinstance(written, list) else [written],
+        f"arms.{name}.{strength}",
     )
-    table.refuse_the_rest()
-    return regime
-
-
-def _parse_arm(name: str, table: "_Table", is_done: bool) -> Arm:
-    reg = table.take("reg", str)
-    if reg not in REGULARIZERS and is_done:
-        written = [table.take(k, int | float | list, 0.0) for k in STRENGTHS]
-        strengths: Any = next(filter(None, written), 0.0)
-        strengths = strengths if isinstance(strengths, list) else [strengths]
-        where = table.take("where", str, "features")
-        return Arm(name, reg, tuple(map(float, strengths)), table.take_rest(), where)
-    if reg not in REGULARIZERS:
-        raise UsageError(
-            f"{table.where}reg={reg!r}: unknown; choose one of "
-            f"{', '.join(REGULARIZERS)}{nearest(reg, REGULARIZERS)}, or register it "
-            "(--module)."
-        )
-    recipe = REGULARIZERS[reg]
-    strengths = recipe.default
-    if recipe.strength is not None:
-        strengths = table.take(recipe.strength, int | float | list, recipe.default)
-    strengths = strengths if isinstance(strengths, list) else [strengths]
-    for strength in strengths:
-        below_1 = recipe.strength == "rate"
-        if (
-            isinstance(strength, bool)
-            or not isinstance(strength, int | float)
-            or not 0 <= strength <= LARGEST
-            or (below_1 and not is_rate(strength))
-        ):
-            raise UsageError(
-                f"{table.where}{recipe.strength}={strength!r}: give a finite number of "
-                f"0 or more, {'below 1' if below_1 else 'which float32 can hold'}."
-            )
-    if not strengths or len(set(strengths)) < len(strengths):
-        raise UsageError(
-            f"{table.where}{recipe.strength}={strengths}: give one number or more, "
-            "each of them once."
-        )
-    where = table.take_choice("where", ("features", "inputs"), "features")
-    settings = table.take_rest()
-    try:
-        check_settings(reg, settings)
-    except ValueError as error:
-        raise UsageError(f"{table.where}{error}") from None
-    strengths = tuple(abs(float(each)) for each in strengths)  # of -0.0 makes 0.0
-    return Arm(name, reg, strengths, settings, where)
+    if recipe is not None:
+        try:
+            check_settings(said.reg, settings)
+        except ValueError as error:
+            raise ValueError(f"arms.{name}.{error}") from None
+    strengths = tuple(map(abs, strengths))  # of -0.0 makes 0.0
+    return Arm(name, said.reg, strengths, settings, said.where)
 
 
 def _with_strengths(tables: Mapping[str, Any], arms: Mapping[str, Arm]) -> dict:
@@ -303,152 +326,66 @@ def _with_strengths(tables: Mapping[str, Any], arms: Mapping[str, Arm]) -> dict:
     return full
 
 
-def _parse_comparisons(
-    top: "_Table", arms: Mapping[str, Arm]
-) -> tuple[tuple[str, str], ...]:
-    pairs = top.take("comparisons", list)
-    for pair in pairs:
-        is_pair = isinstance(pair, list) and len(pair) == 2
-        if not is_pair or not all(isinstance(name, str) for name in pair):
-            raise UsageError(
-                f"{top.where}comparisons: {pair!r} is not a pair of arms; write "
-                '["arm", "baseline"].'
+# What entries have to do with each other
+
+
+def _check_names(key: str, names: Iterable[str]) -> None:
+    """Raises for arms or regimes that cannot have folders of their own in a store."""
+    folded: dict[str, str] = {}
+    for name in names:
+        # "tuning" is a folder that the store has already.
+        if not re.fullmatch("[A-Za-z0-9_-]{1,64}", name) or name == "tuning":
+            raise ValueError(
+                f"{key}.{name!r}: give a name of up to 64 letters, digits, _ and -, "
+                "other than tuning."
             )
+        if (same := folded.setdefault(name.lower(), name)) != name:
+            raise ValueError(
+                f"{key}.{name}: the same folder as {same} to some computers; give "
+                "another name."
+            )
+
+
+def _check_comparisons(plan: Plan) -> None:
+    for pair in plan.comparisons:
         for name in pair:
-            if name not in arms:
-                raise UsageError(
-                    f"{top.where}comparisons: there is no arm {name!r}; the arms are "
-                    f"{', '.join(arms)}{nearest(name, arms)}."
+            if name not in plan.arms:
+                raise ValueError(
+                    f"comparisons: there is no arm {name!r}; the arms are "
+                    f"{', '.join(plan.arms)}{nearest(name, plan.arms)}."
                 )
-        if pair[0] == pair[1] or pairs.count(pair) > 1:
-            raise UsageError(
-                f"{top.where}comparisons: {pair!r} stands there twice, or compares an "
-                "arm with itself; leave it out."
+        arm, baseline = pair
+        if arm == baseline or plan.comparisons.count(pair) > 1:
+            raise ValueError(
+                f"comparisons: {list(pair)} stands there twice, or compares an arm "
+                "with itself; leave it out."
             )
-        baseline = arms[pair[1]]
-        if len(baseline.strengths) > 1 and "tuning" not in top.document:
-            raise UsageError(
-                f"{top.where}comparisons: {baseline.name!r} is a baseline with several "
-                "strengths, and nothing chooses one; give it one, or a [tuning]."
+        if len(plan.arms[baseline].strengths) > 1 and plan.tuning is None:
+            raise ValueError(
+                f"comparisons: {baseline!r} is a baseline with several strengths, and "
+                "nothing chooses one; give it one, or a [tuning]."
             )
-    if not pairs:
-        raise UsageError(f"{top.where}comparisons=[]: name a pair or more.")
-    return tuple((arm, baseline) for arm, baseline in pairs)
 
 
-def _check_trials(plan: Plan) -> None:
-    """Raises for a tuning in which one arm has more trials than another."""
+def _check_tuning(plan: Plan) -> None:
+    """Raises for seeds tuned on and tested, and arms tuned by unequal numbers."""
     if plan.tuning is None:
         return
+    if shared := sorted(set(plan.tuning.seeds) & set(plan.seeds)):
+        raise ValueError(
+            f"tuning.first_seed={plan.tuning.seeds[0]}: seed {shared[0]} is one of the "
+            "study's too; give others, so that no network is both tuned on and tested."
+        )
     tuned = {arm.name: len(arm.strengths) for arm in plan.arms.values()}
     tuned = {name: count for name, count in tuned.items() if count > 1}
     if len(set(tuned.values())) > 1:
         least, most = (choose(tuned, key=lambda n: tuned[n]) for choose in (min, max))
-        raise UsageError(
-            f"plan {plan.name}: arm {most} has {tuned[most]} strengths to choose from, "
-            f"arm {least} {tuned[least]}; give all that are tuned the same number."
+        raise ValueError(
+            f"arm {most} has {tuned[most]} strengths to choose from, arm {least} "
+            f"{tuned[least]}; give all that are tuned the same number."
         )
     if not tuned or len(plan.regimes) > 1:
-        raise UsageError(
-            f"plan {plan.name}: tuning needs arms with several strengths, and a single "
-            f"regime; there are {len(tuned)} such arms and {len(plan.regimes)} regimes."
+        raise ValueError(
+            "tuning needs arms with several strengths, and a single regime; there are "
+            f"{len(tuned)} such arms and {len(plan.regimes)} regimes."
         )
-
-
-class _Table:
-    """A table of the file, of which what was not asked for is refused at the end."""
-
-    def __init__(self, document: Mapping[str, Any], where: str):
-        self.document = document
-        self.where = where
-        self._asked: set[str] = set()
-        for key in document:
-            if not key.isprintable():
-                raise UsageError(f"{where}{key!r}: unknown; leave it out.")
-
-    def take(self, key: str, kind: Any, default: Any = None) -> Any:
-        self._asked.add(key)
-        value = self.document.get(key, default)
-        if value is None:
-            raise UsageError(f"{self.where}{key} is missing; add it.")
-        # A bool is an int to Python, but not to who writes a plan.
-        is_bool = isinstance(value, bool)
-        if not isinstance(value, kind) or is_bool != (kind is bool):
-            raise UsageError(
-                f"{self.where}{key}={value!r}: give a value of type "
-                f"{getattr(kind, '__name__', kind)}."
-            )
-        return value
-
-    def take_number(self, key: str, default: float | None = None) -> float:
-        value = self.take(key, int | float, default)
-        if not 0 <= value <= LARGEST:
-            raise UsageError(
-                f"{self.where}{key}={value}: give a finite number of 0 or more, which "
-                "float32 can hold."
-            )
-        return float(value)
-
-    def take_count(
-        self,
-        key: str,
-        default: int | None = None,
-        least: int = 1,
-        most: int = 2**31 - 1,
-    ) -> int:
-        value = self.take(key, int, default)
-        if not least <= value <= most:
-            raise UsageError(
-                f"{self.where}{key}={value}: give a whole number from {least} to "
-                f"{most}."
-            )
-        return value
-
-    def take_choice(self, key: str, choices: tuple[str, ...], default: str) -> str:
-        value = self.take(key, str, default)
-        if value not in choices:
-            raise UsageError(
-                f"{self.where}{key}={value!r}: choose one of {', '.join(choices)}"
-                f"{nearest(value, choices)}."
-            )
-        return value
-
-    def take_table(self, key: str) -> "_Table":
-        table = self.take(key, dict, {})
-        return _Table(table, f"{self.where}{key}.")
-
-    def take_tables(self, key: str) -> dict[str, "_Table"]:
-        tables = self.take(key, dict, {})
-        if not tables:
-            raise UsageError(f"{self.where}{key}: empty; give one or more.")
-        folded: dict[str, str] = {}
-        for name, table in tables.items():
-            # Names are folders of the store, and "tuning" is one that it has already.
-            if not re.fullmatch("[A-Za-z0-9_-]{1,64}", name) or name == "tuning":
-                raise UsageError(
-                    f"{self.where}{key}.{name!r}: give a name of up to 64 letters, "
-                    "digits, _ and -, other than tuning."
-                )
-            if (same := folded.setdefault(name.lower(), name)) != name:
-                raise UsageError(
-                    f"{self.where}{key}.{name}: the same folder as {same} to some "
-                    "computers; give another name."
-                )
-            if not isinstance(table, dict):
-                raise UsageError(
-                    f"{self.where}{key}.{name}={table!r}: give a table, [{key}.{name}]."
-                )
-        return {
-            name: _Table(table, f"{self.where}{key}.{name}.")
-            for name, table in tables.items()
-        }
-
-    def take_rest(self) -> dict[str, Any]:
-        return {k: v for k, v in self.document.items() if k not in self._asked}
-
-    def refuse_the_rest(self) -> None:
-        for key in self.take_rest():
-            raise UsageError(
-                f"{self.where}{key}: unknown; known are "
-                f"{', '.join(sorted(self._asked))}{nearest(key, self._asked)}."
-            )

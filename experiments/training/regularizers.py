@@ -6,13 +6,15 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
+import pydantic
 from flax import nnx
 
-from experiments.words import nearest
+from experiments.values import read
+from experiments.words import nearest, show, show_name
 from sounddrop_jax import (
     AphexNoiseLayer,
     GaussianNoiseLayer,
@@ -23,7 +25,7 @@ from sounddrop_jax import (
     make_recording_bank,
 )
 from sounddrop_jax.audio import load_track
-from sounddrop_jax.inject import MODES, Mode
+from sounddrop_jax.inject import Mode
 from sounddrop_jax.tracks import make_track, randomize_phases, shuffle_samples
 
 Shape = tuple[int, int, int]
@@ -31,7 +33,8 @@ Strength = float | jax.Array
 Maker = Callable[[Shape], nnx.Module]
 
 PLANE = (-3, -2)  # height and width of maps NHWC
-SURROGATES: dict[str, Callable] = {
+Surrogate = Literal["none", "phases", "shuffled"]
+SURROGATES: dict[Surrogate, Callable] = {
     "none": lambda track: track,
     "phases": randomize_phases,
     "shuffled": shuffle_samples,
@@ -59,6 +62,19 @@ class Recipe:
     default: float
     prepare: Callable[..., Maker]
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The names of the settings that it takes, each with its annotation."""
+        try:
+            signature = inspect.signature(self.prepare, eval_str=True)
+        except NameError:  # what a user's file imports for type checkers alone
+            signature = inspect.signature(self.prepare)
+        return {
+            name: each.annotation
+            for name, each in signature.parameters.items()
+            if each.kind is each.KEYWORD_ONLY
+        }
+
 
 def check_settings(reg: str, settings: Mapping[str, object]) -> None:
     """Raises for settings that a regularizer cannot be made with.
@@ -67,12 +83,13 @@ def check_settings(reg: str, settings: Mapping[str, object]) -> None:
     |-----------|------------------------------------------------------------------|
     | mode      | what an intensity means, see `inject.add_noise`                  |
     | shared    | whether all channels of a map share the same noise               |
-    | exponent  | of the spectrum, power 1/f^exponent, in [-3, 3]: 1 is pink       |
+    | exponent  | of the spectrum, power 1/f^exponent: 1 is pink                   |
     | audio     | the path of a recording, or None for the glitch track            |
     | surrogate | what is left of it: "none" leaves it as it is, "phases" keeps    |
     |           | its power spectrum alone, "shuffled" its samples alone           |
 
-    A recipe that is added to the table may have others, whose values pass unseen.
+    What values they take, the annotations of `prepare` say. A recipe that is added to
+    the table may have other settings; one without an annotation takes anything.
 
     Args:
         reg: a name in `REGULARIZERS`.
@@ -87,41 +104,29 @@ def check_settings(reg: str, settings: Mapping[str, object]) -> None:
         >>> check_settings("water", {"exponent": 2})
         Traceback (most recent call last):
         ValueError: exponent=2: water has no such setting; it has mode.
+        >>> check_settings("plane", {"exponent": 4})
+        Traceback (most recent call last):
+        ValueError: exponent=4: plane takes a number from -3 to 3.
     """
     if reg not in REGULARIZERS:
         raise ValueError(
             f"reg={reg!r}: choose one of {', '.join(REGULARIZERS)}"
             f"{nearest(reg, REGULARIZERS)}."
         )
-    parameters = inspect.signature(REGULARIZERS[reg].prepare).parameters.values()
-    names = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
+    known = REGULARIZERS[reg].settings
     for name, value in settings.items():
-        if name not in names:
+        if name not in known:
             raise ValueError(
-                f"{name}={value!r}: {reg} has no such setting; it has "
-                f"{', '.join(names) or 'none'}{nearest(name, names)}."
+                f"{show_name(name)}={show(value)}: {reg} has no such "
+                f"setting; it has {', '.join(known) or 'none'}{nearest(name, known)}."
             )
-        if name in _CHOICES and value not in _CHOICES[name]:
-            raise ValueError(
-                f"{name}={value!r}: {reg} takes one of {', '.join(_CHOICES[name])}"
-                f"{nearest(str(value), _CHOICES[name])}."
-            )
-        is_good, remedy = _VALUES.get(name, (lambda value: True, ""))
-        if not is_good(value):
-            raise ValueError(f"{name}={value!r}: {reg} takes {remedy}.")
-
-
-def _is_exponent(value: Any) -> bool:
-    # True is a number to Python.
-    return type(value) in (int, float) and -3 <= value <= 3
-
-
-_CHOICES = {"mode": MODES, "surrogate": tuple(SURROGATES)}
-_VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "shared": (lambda value: isinstance(value, bool), "true or false"),
-    "exponent": (_is_exponent, "a number from -3 to 3"),
-    "audio": (lambda value: isinstance(value, str | None), "the path of a recording"),
-}
+        if known[name] is inspect.Parameter.empty or isinstance(known[name], str):
+            continue
+        try:
+            kind = pydantic.TypeAdapter(known[name])
+        except pydantic.PydanticSchemaGenerationError:
+            continue  # a class of the user's own
+        read(kind, value, name, f"{reg} takes")
 
 
 class RateVariable(nnx.Variable):
@@ -238,7 +243,7 @@ def _water(strength: Strength, *, mode: Mode = "additive") -> Maker:
 def _plane(
     strength: Strength,
     *,
-    exponent: float = 1.0,
+    exponent: Annotated[float, pydantic.Field(ge=-3, le=3)] = 1.0,
     mode: Mode = "additive",
     shared: bool = False,
 ) -> Maker:
@@ -257,8 +262,10 @@ def _plane(
 def _aphex(
     strength: Strength,
     *,
-    audio: str | None = None,
-    surrogate: str = "none",
+    audio: Annotated[
+        str | None, pydantic.Field(description="that is the path of a recording")
+    ] = None,
+    surrogate: Surrogate = "none",
     mode: Mode = "additive",
 ) -> Maker:
     if audio is None:
