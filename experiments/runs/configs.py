@@ -141,6 +141,11 @@ class Config:
         return REGULARIZERS[self.reg]
 
     @property
+    def settings(self) -> dict[str, str | None]:
+        """Those of the recipe's settings that have a flag."""
+        return {"audio": self.audio} if "audio" in self.recipe.settings else {}
+
+    @property
     def at_once(self) -> int | None:
         """The number that `seeds_at_once` asks for, or None for auto."""
         return None if self.seeds_at_once == "auto" else self.seeds_at_once
@@ -208,7 +213,7 @@ def _check_unused(config: Config) -> None:
     users = {
         "intensity": [n for n, r in REGULARIZERS.items() if r.strength == "intensity"],
         "rate": [n for n, r in REGULARIZERS.items() if r.strength == "rate"],
-        "audio": ["aphex"],
+        "audio": [n for n, r in REGULARIZERS.items() if "audio" in r.settings],
     }
     for name, regs in users.items():
         value = getattr(config, name)

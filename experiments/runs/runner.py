@@ -84,8 +84,7 @@ def _prepare(config: Config, is_first: bool) -> Setup:
         name = f"{config.reg}-{time.strftime('%Y%m%d-%H%M%S')}-{code}"
         out = Path("runs", name)
     try:
-        settings = {"audio": config.audio} if config.reg == "aphex" else {}
-        make_regularizer = config.recipe.prepare(config.strength, **settings)
+        make_regularizer = config.recipe.prepare(config.strength, **config.settings)
     except AudioError as error:
         raise UsageError(f"--audio={error}") from None  # which begins with the file
     with contextlib.redirect_stderr(sys.stderr if is_first else io.StringIO()):
@@ -185,7 +184,7 @@ def _run(setup: Setup, result: dict, console: Console, signals: Signals) -> dict
         f"{config.seeds} seed{'s' if config.seeds > 1 else ''} from {config.seed}, "
         f"{result['environment']['device']}"
     )
-    if config.reg == "aphex" and config.audio is None:
+    if config.settings == {"audio": None}:
         console.print("No --audio: using a glitch track that the program synthesised.")
     functions = make_functions(
         dataset,
