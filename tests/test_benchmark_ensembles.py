@@ -309,6 +309,7 @@ def test_the_command_prints_a_table_and_writes_a_file(
     assert [path.name for path in tmp_path.iterdir()] == ["ensemble.json"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_nothing(monkeypatch, tmp_path, capsys):
     def interrupt(*args):
         raise KeyboardInterrupt

@@ -49,6 +49,7 @@ def test_noise_is_added_and_its_gradient_passed_on(name):
         assert not np.allclose(run(name, key=1)[0], outputs, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(64, 16, 16, 16), (64, 32, 32, 64)])
 def test_a_bank_holds_two_windows_at_least(shape):
     banks = [name for name in CONTESTANTS if "bank" in name or "recording" in name]
@@ -155,6 +156,7 @@ def test_help_names_both_benchmarks(monkeypatch, capsys):
     assert "layer" in printed.out and "ensemble" in printed.out and not printed.err
 
 
+@pytest.mark.slow
 def test_the_command_prints_tables_and_writes_a_file(
     small, monkeypatch, tmp_path, capsys
 ):

@@ -200,6 +200,7 @@ def test_a_run_stopped_anywhere_and_resumed_ends_in_the_same_numbers(
     assert numbers(out) == reference
 
 
+@pytest.mark.slow
 def test_a_run_stopped_again_and_again_ends_in_the_same_numbers(
     shared, reference, tmp_path
 ):
@@ -210,6 +211,7 @@ def test_a_run_stopped_again_and_again_ends_in_the_same_numbers(
     assert numbers(out) == reference
 
 
+@pytest.mark.slow
 def test_a_signal_in_an_evaluation_ends_it_at_once(shared, reference, tmp_path, capsys):
     out = tmp_path / "run"
 
@@ -226,6 +228,7 @@ def test_a_signal_in_an_evaluation_ends_it_at_once(shared, reference, tmp_path, 
     assert numbers(out) == reference
 
 
+@pytest.mark.slow
 def test_a_signal_before_the_first_checkpoint_leaves_nothing_to_resume(
     shared, tmp_path, monkeypatch, capsys
 ):
@@ -241,6 +244,7 @@ def test_a_signal_before_the_first_checkpoint_leaves_nothing_to_resume(
     assert call_main(*FLAGS, f"--out={tmp_path}") == 130
 
 
+@pytest.mark.slow
 def test_a_signal_while_the_result_is_written_comes_too_late(
     shared, reference, tmp_path, monkeypatch
 ):
@@ -255,6 +259,7 @@ def test_a_signal_while_the_result_is_written_comes_too_late(
     assert numbers(tmp_path / "run") == reference
 
 
+@pytest.mark.slow
 def test_resume_starts_a_run_that_there_is_not(shared, reference, tmp_path, capsys):
     out = tmp_path / "run"
     assert call_main(*FLAGS, f"--out={out}", "--resume") == 0
@@ -262,6 +267,7 @@ def test_resume_starts_a_run_that_there_is_not(shared, reference, tmp_path, caps
     assert numbers(out) == reference
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_left_alone(shared, tmp_path, capsys):
     out = tmp_path / "run"
     assert call_main(*FLAGS, f"--out={out}") == 0
@@ -283,6 +289,7 @@ def test_a_finished_run_is_left_alone(shared, tmp_path, capsys):
 # Refused
 
 
+@pytest.mark.slow
 def test_without_resume_an_unfinished_run_is_refused(shared, tmp_path, capsys):
     out = tmp_path / "run"
     interrupt(shared, out, after=4)
@@ -293,6 +300,7 @@ def test_without_resume_an_unfinished_run_is_refused(shared, tmp_path, capsys):
     assert steps_saved(out) == [3, 4]
 
 
+@pytest.mark.slow
 def test_another_runs_folder_is_refused_and_kept(shared, tmp_path, capsys):
     file = tmp_path / checkpoints.FOLDER / "100" / "weights"
     file.parent.mkdir(parents=True)
@@ -318,6 +326,7 @@ OTHERS = [
 ]
 
 
+@pytest.mark.slow
 def test_a_run_is_not_resumed_as_another(shared, reference, tmp_path, capsys):
     out = tmp_path / "run"
     interrupt(shared, out, after=4)
@@ -334,6 +343,7 @@ def test_a_run_is_not_resumed_as_another(shared, reference, tmp_path, capsys):
     assert (result["runs"], *rest) == (reference[0]["runs"], *reference[1:])
 
 
+@pytest.mark.slow
 def test_other_code_other_data_and_another_jax(
     shared, reference, tmp_path, monkeypatch, capsys
 ):
@@ -449,6 +459,7 @@ def unfinished(all_shared, reference, tmp_path_factory) -> Path:
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     damage, unfinished, shared, reference, tmp_path, capfd
@@ -465,6 +476,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     assert numbers(out) == reference
 
 
+@pytest.mark.slow
 def test_with_nothing_sound_a_run_starts_afresh_and_says_so(
     unfinished, shared, reference, tmp_path, capfd
 ):
@@ -564,6 +576,7 @@ def test_a_checkpoint_that_memory_does_not_suffice_for_is_not_damaged(
     assert steps_saved(tmp_path) == [1]
 
 
+@pytest.mark.slow
 def test_a_state_of_other_networks_is_refused(shared, tmp_path, capsys):
     out = tmp_path / "run"
     interrupt(shared, out, after=1)
@@ -584,6 +597,7 @@ def test_a_state_of_other_networks_is_refused(shared, tmp_path, capsys):
 # The lock
 
 
+@pytest.mark.slow
 def test_a_folder_in_use_is_refused(shared, tmp_path, capsys):
     with lock(tmp_path):
         for flags in ([], ["--resume"]):
@@ -716,6 +730,7 @@ def fail(*args, **kwargs):
     raise OSError(28, "No space left on device")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "name"),
     [
@@ -741,6 +756,7 @@ def test_a_disk_that_fills_ends_with_one_line_and_keeps_what_is_there(
     assert numbers(out) == reference
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [OSError(28, "No space left"), ImportError("None")])
 def test_a_picture_that_cannot_be_drawn_costs_no_result(
     error, shared, reference, tmp_path, monkeypatch, capsys
@@ -765,6 +781,7 @@ def test_a_picture_that_cannot_be_drawn_costs_no_result(
     assert numbers(tmp_path) == reference
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["save", "wait_until_finished"])
 def test_a_checkpoint_that_cannot_be_written_ends_the_same(
     name, shared, tmp_path, monkeypatch, capsys
@@ -796,6 +813,7 @@ def spoil(*indices: int) -> Callable[[dict], None]:
     return change
 
 
+@pytest.mark.slow
 def test_a_seed_that_diverges_is_named_and_left_out(
     shared, reference, tmp_path, capsys
 ):
@@ -823,6 +841,7 @@ def test_a_seed_that_diverges_is_named_and_left_out(
         assert re.search(r"Loss: \d+\.\d+, Accuracy: \d+\.\d+%", line)
 
 
+@pytest.mark.slow
 def test_all_seeds_that_diverge_leave_no_mean(shared, tmp_path, capsys):
     shared.change = spoil(0, 1, 2)
     assert call_main(*FLAGS, f"--out={tmp_path / 'run'}") == 0
@@ -838,6 +857,7 @@ def test_all_seeds_that_diverge_leave_no_mean(shared, tmp_path, capsys):
     ]
 
 
+@pytest.mark.slow
 def test_a_seed_that_diverged_before_an_interruption_is_known_after_it(
     shared, tmp_path
 ):

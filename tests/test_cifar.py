@@ -203,6 +203,7 @@ def test_deterministic_asks_xla_for_it_whatever_the_flags(
         assert last == f"--xla_gpu_deterministic_ops={expected}"
 
 
+@pytest.mark.slow
 def test_xla_knows_what_deterministic_asks_for():
     # It ends a process that asks for what it does not know.
     code = """
@@ -216,6 +217,7 @@ print(jax.numpy.ones(3).sum())
     assert (process.stdout, process.stderr) == ("3.0\n", "")
 
 
+@pytest.mark.slow
 def test_a_second_run_compiles_nothing_that_the_first_has_kept(
     finished, result, programs, tmp_path
 ):
@@ -231,6 +233,7 @@ def test_a_second_run_compiles_nothing_that_the_first_has_kept(
     assert again["seconds"]["compile"] < result["seconds"]["compile"] / 2
 
 
+@pytest.mark.slow
 def test_nothing_of_a_strangers_machine_costs_a_result(
     finished, result, programs, tmp_path
 ):

@@ -54,6 +54,7 @@ for main, *flags in (
 """
 
 
+@pytest.mark.slow
 def test_every_command_names_a_platform_that_is_not_there(tmp_path):
     (tmp_path / "plan.toml").write_text(PLAN)
     done = subprocess.run(

@@ -293,6 +293,7 @@ def test_what_trains_is_run_so(command, monkeypatch):
     assert run == [names["main"]]
 
 
+@pytest.mark.slow
 def test_tests_hear_ctrl_c_even_in_the_background():
     # Where a script has started them, with Ctrl-C ignored.
     check = "import runpy, signal; runpy.run_path('tests/conftest.py'); "

@@ -274,6 +274,7 @@ def remade(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_noises_table_holds_what_the_script_measures(remade):
     stated, measured = rows_of(DOCS / "noises.md"), rows_of(remade / "noises.md")
     assert list(stated) == list(measured)
@@ -297,6 +298,7 @@ def test_noises_obey_their_laws():
         assert abs(kurtosis) < 0.05
 
 
+@pytest.mark.slow
 def test_noises_around_the_table_the_page_stays_as_it_was(remade):
     pages = [
         (folder / "noises.md").read_text("utf-8").partition("<!-- end of the table")
@@ -307,6 +309,7 @@ def test_noises_around_the_table_the_page_stays_as_it_was(remade):
     assert heads[0] == heads[1] != ""
 
 
+@pytest.mark.slow
 def test_noise_pictures_are_those_of_the_table(remade):
     in_table = {row.picture for row in rows_of(DOCS / "noises.md").values()}
     shown = re.findall(
@@ -318,6 +321,7 @@ def test_noise_pictures_are_those_of_the_table(remade):
     assert sorted(shown) == sorted(in_table)
 
 
+@pytest.mark.slow
 def test_noise_pictures_are_small_and_of_one_size(remade):
     heads, sizes = set(), []
     for folder in (DOCS, remade):

@@ -28,6 +28,7 @@ def misbehave(number, originals, folder) -> str:
     return "an error" if number == 6 else "track"
 
 
+@pytest.mark.slow
 def test_the_fuzzer_finds_crashes_hangs_and_errors_and_goes_on():
     counts, findings = fuzz_audio.fuzz(0, 9, load=misbehave, seconds=1)
     assert counts == {"track": 6, "refused": 0}

@@ -26,7 +26,7 @@ def test_examples_run():
 
 
 def test_continuous_integration_runs_the_test_command():
-    (command,) = re.findall(r"^pip install .* && pytest$", README, re.MULTILINE)
+    (command,) = re.findall(r"^pip install .* && pytest -n auto$", README, re.MULTILINE)
     assert command in (ROOT / ".ci/run").read_text()
 
 

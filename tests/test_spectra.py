@@ -526,6 +526,7 @@ for seed in range(30):
 """
 
 
+@pytest.mark.slow
 def test_many_fields_of_one_program_come_to_an_end():
     # In a process of its own: one that waits for its own threads hears nothing.
     subprocess.run([sys.executable, "-c", AT_ONCE], cwd=ROOT, check=True, timeout=120)
