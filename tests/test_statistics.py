@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from sounddrop_jax.sweeps.statistics import (
     METHODS,
@@ -453,9 +452,11 @@ def test_holm_gives_known_values(p_values, expected):
 
 
 def test_holm_is_that_of_statsmodels():
+    from statsmodels.stats.multitest import multipletests  # which takes seconds
+
     rng = np.random.default_rng(0)
-    for size in range(1, 30):
-        p_values = rng.random(size).round(size % 3 + 1)  # with ties, 0 and 1
+    for size in (1, 2, 5, 40):
+        p_values = rng.random(size).round(1)  # with ties, 0 and 1
         _, expected, _, _ = multipletests(p_values, method="holm")
         np.testing.assert_allclose(holm(p_values), expected, rtol=1e-12)
 
