@@ -19,7 +19,9 @@ from experiments.analysis import comparisons, verdict
 from experiments.analysis.comparisons import Analysis
 from experiments.analysis.departures import departures
 from experiments.pictures import curves, differences, drawing, maps
-from experiments.reporting import formats, page
+from experiments.reporting import formats, networks, page, robustness
+from experiments.reporting.context import Context
+from experiments.reporting.formats import Heat
 from experiments.studies import plans, store
 from experiments.studies.cells import TUNING, Cell
 from experiments.studies.store import Study
@@ -145,12 +147,8 @@ def test_every_figure_has_a_caption_and_words_for_its_pictures(text):
 def test_every_table_that_scrolls_has_a_name_of_its_own(text):
     regions = [tag for _, tag in Reader(text).tags if tag.get("role") == "region"]
     labels = [tag["aria-label"] for tag in regions]
-    assert labels == [
-        "Primary comparisons",
-        "Arms",
-        "Secondary outcomes",
-        "Environments",
-    ]
+    assert len(set(labels)) == len(labels) and all(map(str.strip, labels))
+    assert {"Primary comparisons", "Confusion matrix of water"} <= set(labels)
 
 
 def test_there_is_a_template_for_each_section_and_no_other():
@@ -279,8 +277,8 @@ def test_equal_scores_are_drawn(tmp_path, study):
     assert "0.00 [0.00, 0.00] undecided" in reader.text
 
 
-def test_differences_are_from_the_most_frequent_baseline(study, drawn):
-    build(study)
+def test_differences_are_from_the_most_frequent_baseline(study):
+    found = networks.confusion(Context(Analysis(study), with_pictures=False))
     by_arm: dict[str, list] = {}
     for record in study.records:
         by_arm.setdefault(record["arm"], []).append(record)
@@ -289,35 +287,47 @@ def test_differences_are_from_the_most_frequent_baseline(study, drawn):
         for arm, records in by_arm.items()
     }
     percent = {arm: 100 * t / t.sum(1, keepdims=True) for arm, t in totals.items()}
-    matrices, differences = (
-        [d for d in drawn[maps.confusion] if bool(d.keywords) == is_difference]
-        for is_difference in (False, True)
-    )
-    for picture in matrices:
-        np.testing.assert_allclose(picture.args[0], percent[picture.args[2]])
+    for table in found["tables"]:
+        np.testing.assert_allclose(table.values, percent[table.label])
     # The plan compares two arms with dropout, and one with none.
-    assert [d.args[2] for d in differences] == ["none − dropout", "water − dropout"]
+    labels = [table.label for table in found["differences"]]
+    assert labels == ["none − dropout", "water − dropout"]
     np.testing.assert_allclose(
-        differences[1].args[0], percent["water"] - percent["dropout"]
+        found["differences"][1].values, percent["water"] - percent["dropout"]
     )
 
 
-def test_corruptions_are_means_over_seeds_and_severities(study, drawn):
-    build(study)
-    errors, differences = drawn[maps.heat]
-    values, rows, columns, _ = errors.args
+def test_corruptions_are_means_over_seeds_and_severities(study):
+    found = robustness.corrupted(Context(Analysis(study), with_pictures=False))
+    (regime,) = found["regimes"]
+    errors, differences = regime["errors"], regime["differences"]
+    water = errors.columns.index("water")
     own = [r for r in study.records if r["arm"] == "water"]
-    expected = np.mean([r["corruptions"]["fog"] for r in own])
+    for row, expected in (
+        ("fog", np.mean([r["corruptions"]["fog"] for r in own])),
+        ("mean", np.mean([r["corruption_error"] for r in own])),
+    ):
+        value = errors.values[errors.rows.index(row), water]
+        np.testing.assert_allclose(value, expected)
+    assert "saturate *" in errors.rows and "fog *" not in errors.rows
+    assert differences.columns == ["none", "water"]
     np.testing.assert_allclose(
-        values[rows.index("fog"), columns.index("water")], expected
+        differences.values[:, 1], errors.values[:, 2] - errors.values[:, 1]
     )
-    expected = np.mean([r["corruption_error"] for r in own])
-    np.testing.assert_allclose(
-        values[rows.index("mean"), columns.index("water")], expected
-    )
-    assert "saturate *" in rows and "fog *" not in rows
-    assert differences.args[2] == ["none", "water"]
-    np.testing.assert_allclose(differences.args[0][:, 1], values[:, 2] - values[:, 1])
+
+
+def test_a_table_in_colours_is_darker_where_its_values_are_larger():
+    values = np.array([[-4.0, 0.0, 0.2], [2.0, 4.0, np.nan]])
+    heat = Heat("a", ["x", "y"], ["1", "2", "3"], values, 1, 0.0, 4.0, True)
+    (_, first), (_, second) = heat.cells()
+    assert first == [("−4.0", 1.0, True), ("0.0", 0.0, False), ("+0.2", 0.05, False)]
+    assert second == [("+2.0", 0.5, False), ("+4.0", 1.0, False), ("", 0.0, False)]
+    (_, first), _ = heat._replace(hides_zeros=True).cells()
+    assert first[1][0] == ""
+    (_, first), _ = heat._replace(
+        values=np.full((2, 3), 3.0), low=3.0, high=3.0
+    ).cells()
+    assert first[0] == ("+3.0", 0.0, False)
 
 
 def test_a_regularizer_of_ones_own_need_not_be_there_again(
@@ -476,8 +486,8 @@ def test_of_many_strengths_only_the_middle_has_pictures_of_its_own(tmp_path, dra
     }
     study = make(tmp_path, plan_document=document, with_robustness=False)
     reader = Reader(build(study))
-    titles = [d.args[2] for d in drawn[maps.confusion] if not d.keywords]
-    assert titles == ["dropout", "water at 0.13"]
+    titles = [d.args[2] for d in drawn[curves.reliability]]
+    assert [title.partition(":")[0] for title in titles] == ["dropout", "water at 0.13"]
     assert "Of several strengths only the middle one is shown." in reader.text
 
 

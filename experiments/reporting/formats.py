@@ -1,10 +1,12 @@
-"""How a page writes numbers, and a plan."""
+"""How a page writes numbers, tables in colours, and a plan."""
 
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from experiments.pictures import drawing
 from experiments.studies.outcomes import Outcome
@@ -76,3 +78,46 @@ def toml(document: Mapping[str, Any], path: str = "") -> str:
     ]
     header = f"[{path[:-1]}]\n" if path and (lines or not tables) else ""
     return "\n".join(part for part in (header + "".join(lines), *tables) if part)
+
+
+class Heat(NamedTuple):
+    """A table whose cells are the darker, the larger they are.
+
+    Attributes:
+        label: what it shows.
+        rows: their names.
+        columns: their names.
+        values: float `[R, C]`.
+        digits: behind the point.
+        low: what is not coloured at all.
+        high: what has the full colour.
+        is_difference: True to colour by the distance from 0, on either side.
+        hides_zeros: True to leave cells blank that would read 0.
+    """
+
+    label: str
+    rows: Sequence[str]
+    columns: Sequence[str]
+    values: np.ndarray
+    digits: int
+    low: float
+    high: float
+    is_difference: bool = False
+    hides_zeros: bool = False
+
+    def cells(self) -> list[tuple[str, list[tuple[str, float, bool]]]]:
+        """Returns of each row its name, and of its cells text, level and sign.
+
+        A level goes from 0 to 1, and the sign is True below 0.
+        """
+        rows = zip(self.rows, self.values.tolist(), strict=True)
+        return [(row, list(map(self._cell, own))) for row, own in rows]
+
+    def _cell(self, value: float) -> tuple[str, float, bool]:
+        if not math.isfinite(value):
+            return "", 0.0, False
+        level = (abs(value) - self.low) / ((self.high - self.low) or 1.0)
+        text = number(value, self.digits, signed=self.is_difference)
+        if self.hides_zeros and not round(value, self.digits):
+            text = ""
+        return text, round(min(max(level, 0.0), 1.0), 3), value < 0

@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.pictures import maps
 from experiments.reporting.context import Context
-from experiments.reporting.formats import score, span, upper
+from experiments.reporting.formats import Heat, score, span, upper
 from experiments.robustness.corruptions import BENCHMARK
 from experiments.studies import plans
 from experiments.studies.outcomes import OUTCOMES
@@ -77,32 +77,16 @@ def confusion(context: Context) -> dict[str, Any]:
         maps.to_percent(np.sum([np.array(r["confusion"]) for r in g.records], axis=0))
         for g in groups
     ]
-    pictures = [
-        context.draw(
-            f"Confusion matrix of {group.title}",
-            maps.confusion,
-            matrix,
-            names,
-            group.title,
-            100.0,
-        )
-        for group, matrix in zip(groups, percent, strict=True)
-    ]
     differences, most = context.less_baseline(groups, percent)
     return {
-        "pictures": pictures,
+        "tables": [
+            Heat(group.title, names, names, matrix, 0, 0.0, 100.0, hides_zeros=True)
+            for group, matrix in zip(groups, percent, strict=True)
+        ],
         "n": span(len(group.records) for group in groups),
         "words": words,
         "differences": [
-            context.draw(
-                f"Difference in confusion, {label}",
-                maps.confusion,
-                difference,
-                names,
-                label,
-                most,
-                difference=True,
-            )
-            for label, difference in differences
+            Heat(label, names, names, each, 0, 0.0, most, True, hides_zeros=True)
+            for label, each in differences
         ],
     }

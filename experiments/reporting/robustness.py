@@ -7,7 +7,7 @@ import numpy as np
 from experiments.pictures import curves, maps
 from experiments.pictures.drawing import number
 from experiments.reporting.context import Context, Group
-from experiments.reporting.formats import span
+from experiments.reporting.formats import Heat, span
 from experiments.robustness.corruptions import BENCHMARK, CORRUPTIONS
 
 
@@ -46,13 +46,14 @@ def _corrupted(
     drawn: dict[str, Any] = {
         "heading": context.heading(regime),
         "n": span(len(group.with_a("corruptions")) for group in groups),
-        "errors": context.draw(
+        "errors": Heat(
             context.in_regime("Error by corruption and arm", regime),
-            maps.heat,
-            means,
             rows,
             columns,
+            means,
             0,
+            float(means.min()),
+            float(means.max()),
         ),
         "differences": None,
         "curves": None,
@@ -60,14 +61,16 @@ def _corrupted(
     others = [index for index, g in enumerate(groups) if not g.is_baseline]
     base = [index for index, g in enumerate(groups) if g.is_baseline]
     if base and others:
-        drawn["differences"] = context.draw(
+        less = means[:, others] - means[:, base[:1]]
+        drawn["differences"] = Heat(
             context.in_regime("Difference in error by corruption", regime),
-            maps.heat,
-            means[:, others] - means[:, base[:1]],
             rows,
             [columns[index] for index in others],
+            less,
             1,
-            difference=True,
+            0.0,
+            max(0.1, float(np.abs(less).max())),
+            is_difference=True,
         )
     if benchmark:
         by_severity = [
