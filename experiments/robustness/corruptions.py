@@ -19,7 +19,6 @@ from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage, sparse
 
 from experiments.robustness.filters import (
     SIZE,
@@ -97,6 +96,8 @@ def defocus_blur(
 
     OpenCV filters in float32, this in float64: some values differ by a level.
     """
+    from scipy import ndimage
+
     del rng
     radius, sigma = ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1))[
         severity - 1
@@ -152,6 +153,8 @@ def zoom_blur(
 
     In float64, not float32: some values differ by a level.
     """
+    from scipy import sparse
+
     del rng
     largest = (1.06, 1.11, 1.16, 1.21, 1.26)[severity - 1]
     # Rounding lets the first two severities, not the others, reach their largest.
@@ -288,6 +291,8 @@ def elastic_transform(
     OpenCV rounds the first map to 1/32 of a pixel and computes in float32; this does
     neither.
     """
+    from scipy import ndimage
+
     amount, sigma, jitter = (
         (0, 0, 0.08),
         (0.05, 0.2, 0.07),

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from scipy import ndimage
 
 SIZE = 32
 
@@ -25,6 +24,8 @@ def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 def smooth(pixels: np.ndarray, sigma: float) -> np.ndarray:
     """Scikit-image's `gaussian`: below sigma = 0.125 it changes nothing."""
+    from scipy import ndimage
+
     return ndimage.gaussian_filter(
         pixels, (0, sigma, sigma, 0), mode="nearest", truncate=4
     )
