@@ -29,6 +29,8 @@ BATCH_SIZE = 16
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 1.0  # strong, so that a step shows it
 NUM_TEST = 30
+pytestmark = pytest.mark.slow
+
 # The arms that are compiled, once each. An intensity that is an array is an input of
 # the program, which then runs at any intensity, 0 included.
 ARMS = {"dropout": 0.2, "water": jnp.float32(0.05)}
