@@ -16,7 +16,9 @@ import tyro
 
 from experiments.words import nearest
 
-pass
+# How many seconds a signal may go unheard. A compiled call of a training takes about
+# one, see `trainer.SECONDS_PER_CALL`.
+PATIENCE = 10.0
 
 Flags = TypeVar("Flags")
 
@@ -192,11 +194,6 @@ def check_choice(flag: str, value: str, choices: Sequence[str]) -> None:
             f"{flag}={value}: choose one of {', '.join(choices)}"
             f"{nearest(value, choices)}."
         )
-
-
-# How many seconds a signal may go unheard. A compiled call of a training takes about
-# one, see `trainer.SECONDS_PER_CALL`.
-PATIENCE = 10.0
 
 
 class Signals:

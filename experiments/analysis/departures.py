@@ -86,9 +86,6 @@ def departures(analysis: Analysis, registered: Plan | None) -> list[str]:
     return found
 
 
-# Departures
-
-
 def _changes(plan: Plan, registered: Plan) -> list[str]:
     """Lists where a plan differs from the one of its file."""
     found = []

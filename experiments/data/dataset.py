@@ -5,8 +5,6 @@ import hashlib
 
 import numpy as np
 
-pass
-
 
 # Comparing two sets is comparing fingerprints: == on arrays would give an array.
 @dataclasses.dataclass(frozen=True, eq=False)

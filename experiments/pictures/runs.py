@@ -9,8 +9,6 @@ from experiments import files
 from experiments.pictures.drawing import drawing, make_figure
 from experiments.pictures.maps import to_percent
 
-# Pictures of a run
-
 
 @drawing({})
 def plot_losses(result: dict, path: Path) -> None:

@@ -21,9 +21,6 @@ VERSION = 1
 _OFFICIAL_TITLE = "CIFAR-10"
 
 
-# Kept on disk
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Corrupted:
     """Corrupted test images.

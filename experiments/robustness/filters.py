@@ -8,9 +8,6 @@ import numpy as np
 SIZE = 32
 
 
-# What they share
-
-
 def to_uint8(pixels: np.ndarray) -> np.ndarray:
     """From [0, 1], with what is outside clipped; fractions are cut off."""
     return (np.clip(pixels, 0, 1) * 255).astype(np.uint8)

@@ -15,10 +15,8 @@ from sounddrop_jax import ensembles
 def keep_programs() -> None:
     """Keeps compiled programs for the next run, in the user's folder of caches.
 
-    JAX_COMPILATION_CACHE_DIR names another cache_folder; empty, it keeps nothing.
+    JAX_COMPILATION_CACHE_DIR names another folder; empty, it keeps nothing.
     """
-    import jax  # which the rest of this module has no need of
-
     chosen = os.environ.get("JAX_COMPILATION_CACHE_DIR")
     if chosen is None:
         chosen = str(cache_folder("programs") or "")
