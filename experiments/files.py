@@ -4,6 +4,8 @@ import contextlib
 import json
 import math
 import os
+import re
+import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,16 +19,18 @@ LOCK = ".lock"
 
 
 @contextlib.contextmanager
-def replacing(path: Path, *, suffix: str = ".tmp") -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """Replaces a file by another one, once that is written without an error.
+
+    The other one is on the disk before it takes its name, so that a power cut leaves
+    one of them whole.
 
     Args:
         path: of the file, which may exist or not.
-        suffix: of the other one's name; several processes that write the same file
-            each need their own.
 
     Yields:
-        The path of the other file, beside the first. It is gone in the end.
+        The path of the other file, beside the first: empty, under a new name that no
+        link can have, and gone in the end.
 
     Example:
         >>> import tempfile
@@ -36,19 +40,40 @@ def replacing(path: Path, *, suffix: str = ".tmp") -> Iterator[Path]:
         >>> [each.name for each in path.parent.iterdir()]
         ['result.json']
     """
-    temporary = path.with_name(path.name + suffix)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with open(temporary, "xb"):  # fails where something is, a link included
+        pass
     try:
         yield temporary
+        _sync(temporary)
         os.replace(temporary, path)
+        _sync(path.parent)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Removes what processes that were killed in `replacing` left in a folder."""
+    for path in folder.iterdir():
+        if re.fullmatch(r"\..+\.[0-9a-f]{8}\.tmp", path.name):
+            path.unlink()
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file or a folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def append_lines(path: Path, lines: Iterable[str]) -> None:
     """Appends lines to a file, all of them or none; makes the file if need be.
 
-    A process that is killed meanwhile may leave a last line without an end.
+    They are on the disk when it returns. A process that is killed meanwhile may leave
+    a last line without an end.
 
     Example:
         >>> import tempfile
@@ -63,6 +88,7 @@ def append_lines(path: Path, lines: Iterable[str]) -> None:
         try:
             while data:
                 data = data[file.write(data) :]
+            os.fsync(file)
         except BaseException:
             with contextlib.suppress(OSError):
                 file.truncate(start)

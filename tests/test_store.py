@@ -26,6 +26,7 @@ from experiments.studies.cells import (
     tuning_cells,
 )
 from experiments.studies.plans import Plan
+from experiments.training.regularizers import REGULARIZERS
 
 DOCUMENT: dict[str, Any] = {
     "question": "Is water better than dropout?",
@@ -124,12 +125,16 @@ def test_what_is_written_is_read_in_the_order_of_the_plan(tmp_path):
     assert study.dataset == DATASET | {"class_names": ["zero", "one"]}
     assert [Cell(*list(record.values())[:4]) for record in study.records] == cells
     assert [Cell(*list(record.values())[:4]) for record in study.tuning] == tuning
+    assert study.records[0].pop("origin") == {
+        **{"version": 1, "dataset": "12ab", "training": {}, "files": {}},
+        **{"regime": {"epochs": 2}, "arm": {"reg": "dropout"}},
+    }
     assert study.records[0] == {
         **{"regime": "short", "arm": "dropout", "strength": 0.2, "seed": 0},
         **{"accuracy": 50.0, "curve": [1.5, 0.25]},
     }
     assert study.noise == {"water": {"layers": [{"std": 0.5}]}}
-    assert reopen(tmp_path).records(cells) == study.records
+    assert reopen(tmp_path).records(cells)[1:] == study.records[1:]
 
 
 def test_cells_are_every_strength_and_seed_and_tuning_those_that_are_chosen_from():
@@ -170,6 +175,9 @@ def test_what_networks_share_is_written_once(tmp_path):
     write(tmp_path, third, environment={"jax": "0.12"}, corruption_source=sources)
     lines = map(json.loads, (tmp_path / store.NETWORKS).read_text().splitlines())
     values = [line["value"] for line in lines if "shared" in line]
+    origins = [value for value in values if "version" in value]
+    assert len(origins) == len({cell.arm for cell in (first, second, third)})
+    values = [value for value in values if value not in origins]
     assert values == [{"jax": "0.10"}, sources, {"jax": "0.12"}]
     records = store.read([tmp_path]).records
     assert [r["environment"]["jax"] for r in records] == ["0.10", "0.10", "0.12"]
@@ -334,6 +342,8 @@ def test_a_device_that_is_really_full_ends_in_one_line(tmp_path, monkeypatch, mo
     opened = reopen(tmp_path)
 
     def open_full(path, mode, **settings):
+        if mode == "xb":
+            return open(path, mode)
         Path(path).touch()
         return open("/dev/full", mode, **settings)
 
@@ -349,14 +359,20 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
     write(tmp_path, CELL)
     before = contents(tmp_path)
     folder = store.logits_path(tmp_path, CELL).parent
-    for leftover in (folder / "0.npz.tmp", tmp_path / "study.json.tmp"):
+    elsewhere = tmp_path.parent / "elsewhere"
+    (elsewhere / "a" / "b").mkdir(parents=True)
+    (tmp_path / "logits" / "link").symlink_to(elsewhere)
+    left = ".0.npz.0123abcd.tmp"
+    for leftover in (folder / left, tmp_path / ".study.json.89abcdef.tmp"):
         leftover.write_text("{")
+    (elsewhere / "a" / "b" / left).write_text("mine")
     (tmp_path / "notes.tmp").write_text("mine")
     (folder / "0.npz").write_text("whole, but its record is not there")
     assert len(store.read([tmp_path]).records) == 1
     reopen(tmp_path)
     after = contents(tmp_path)
     assert after.pop("notes.tmp") == b"mine"
+    assert (elsewhere / "a" / "b" / left).exists()
     assert after.pop("logits/short/water/0.5/0.npz").startswith(b"whole")
     assert after == before
 
@@ -517,7 +533,7 @@ def test_another_study_is_refused_and_the_folder_left_alone(
     changes, difference = DIFFERENCES[name]
     open_store(tmp_path)
     write(tmp_path, CELL)
-    (tmp_path / "study.json.tmp").write_text("{")
+    (tmp_path / ".study.json.89abcdef.tmp").write_text("{")
     before = contents(tmp_path)
     message = refusal(open_other, tmp_path, changes, monkeypatch)
     assert message.startswith(f"--out={tmp_path}: holds a study with another ")
@@ -586,8 +602,8 @@ def test_a_damaged_line_is_named(tmp_path, content, why):
     plan = open_store(tmp_path)
     write(tmp_path, *all_cells(plan)[:2])
     path = tmp_path / store.NETWORKS
-    first, second = path.read_text().splitlines()
-    path.write_text("\n".join([first, content, second, ""]), encoding="latin-1")
+    first, *rest = path.read_text().splitlines()
+    path.write_text("\n".join([first, content, *rest, ""]), encoding="latin-1")
     before = contents(tmp_path)
     message = refusal(store.read, [tmp_path])
     assert message.startswith(f"{path}: line 2 is damaged (") and why in message
@@ -630,7 +646,7 @@ def test_two_folders_read_together_are_one_with_the_lines_of_both(tmp_path):
     assert len(together.records) == len(more_cells)
     assert together.noise == {"water": {"layers": [1]}, "none": {"layers": []}}
 
-    # Of the networks that both have, the first folder's count.
+    # Of the networks that both have, which are equal, the first folder's count.
     def machines(study):
         return [record["environment"]["machine"] for record in study.records]
 
@@ -638,6 +654,82 @@ def test_two_folders_read_together_are_one_with_the_lines_of_both(tmp_path):
     turned = store.read([two, one])
     assert machines(turned).count(1) == 6
     assert turned.folders == (two, one)
+
+
+@pytest.mark.parametrize("as_one", [False, True])
+def test_two_records_of_a_network_that_differ_are_named(tmp_path, as_one):
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder, accuracy in ((one, 11.0), (two, 99.0)):
+        open_store(folder)
+        write(folder, CELL, accuracy=accuracy, seconds=accuracy)
+    folders = [one, two]
+    if as_one:
+        lines = [(folder / store.NETWORKS).read_bytes() for folder in folders]
+        (one / store.NETWORKS).write_bytes(b"".join(lines))
+        folders = [one]
+    for order in (folders, folders[::-1]):
+        message = refusal(store.read, order)
+        assert "short water 0.5, seed 1, is another network than in" in message
+        assert "by its accuracy; leave one of the two out." in message
+
+
+# Records of another study
+
+
+OTHERS = {
+    "training": ({"training": {"learning_rate": 0.1}}, {}, "training learning_rate"),
+    "regime": ({"regimes": {"short": {"epochs": 3}}}, {}, "regime epochs 2 there, 3"),
+    "robustness": ({"robustness": {"corruption_images": 9}}, {}, "corruption_images"),
+    "arm": (grow(water={"reg": "plane", "intensity": [0.5, 1]}), {}, "arm reg 'water'"),
+    "dataset": ({}, {"dataset": DATASET | {"fingerprint": "ff"}}, "dataset '12ab'"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_record_of_another_study_is_refused_wherever_it_was_put(tmp_path, name):
+    changes, others, difference = OTHERS[name]
+    document = DOCUMENT | {"regimes": {"short": {"epochs": 2}}}
+    store.open_store(tmp_path, plans.parse(document, "fake"), DATASET, {})
+    write(tmp_path, CELL)
+    (tmp_path / store.STUDY).unlink()  # as someone may try who wants another plan
+    plan = plans.parse(copy.deepcopy(document | changes), "fake")
+    settings = {"dataset": DATASET, "inputs": {}} | others
+    message = refusal(store.open_store, tmp_path, plan, *settings.values())
+    assert f"{tmp_path / store.NETWORKS}: short water 0.5, seed 1, is of " in message
+    assert difference in message
+    # Nor does it count beside a plan that is its own.
+    other = tmp_path / "other"
+    store.open_store(other, plan, *settings.values())
+    shutil.copy(tmp_path / store.NETWORKS, other)
+    assert difference in refusal(store.read, [other])
+
+
+def test_a_user_s_file_counts_for_networks_with_a_regularizer_of_it(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setitem(REGULARIZERS, "mine", REGULARIZERS["water"])
+    plan = plans.parse(DOCUMENT | grow(mine={"reg": "mine"}), "fake")
+    mine = Cell("short", "mine", 0.05, 0)
+    for folder, digest in (("one", "12"), ("two", "34")):
+        opened = store.open_store(tmp_path / folder, plan, DATASET, {"m.py": digest})
+        append(opened, CELL, mine)
+    (tmp_path / "two" / store.STUDY).unlink()
+    shutil.copy(tmp_path / "one" / store.STUDY, tmp_path / "two")
+    message = refusal(store.read, [tmp_path / "two"])
+    assert "short mine 0.05, seed 0, is of another study: files m.py" in message
+
+
+def test_a_record_that_does_not_say_what_it_is_of_is_refused(tmp_path):
+    open_store(tmp_path)
+    write(tmp_path, CELL)
+    path = tmp_path / store.NETWORKS
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    del lines[-1]["origin"]
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert "it does not say of which" in refusal(store.read, [tmp_path])
+    lines[-1] |= {"arm": "cheese"}
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert "is not in the plan; remove its line." in refusal(store.read, [tmp_path])
 
 
 # Tuned

@@ -587,7 +587,7 @@ def test_other_pixels_than_the_official_are_a_departure(tmp_path):
 
 
 def official() -> dict:
-    return {"name": "cifar10", "title": "CIFAR-10", "test_size": 200}
+    return {"name": "cifar10", "title": "CIFAR-10", "fingerprint": "", "test_size": 200}
 
 
 # In words

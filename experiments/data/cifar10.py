@@ -141,7 +141,7 @@ def _write_decoded(decoded: Path, files: str, dataset: Dataset) -> None:
     fields = {each.name: getattr(dataset, each.name) for each in _FIELDS}
     # Where there is no room, the next run decodes again.
     with contextlib.suppress(OSError):
-        with replacing(decoded, suffix=f".{os.getpid()}.tmp") as temporary:
+        with replacing(decoded) as temporary:
             with open(temporary, "wb") as file:
                 np.savez(file, files=files, **fields)
 

@@ -130,7 +130,7 @@ def _write(path: Path, array: np.ndarray) -> None:
     content += hashlib.sha256(content).digest()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with files.replacing(path, suffix=f".{os.getpid()}.tmp") as temporary:
+        with files.replacing(path) as temporary:
             temporary.write_bytes(content)
     except OSError as error:
         raise UsageError(

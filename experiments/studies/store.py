@@ -7,9 +7,10 @@
 Lines are only ever appended, so a study goes on wherever it was stopped: a last line
 without an end is one that was being written, and counts for nothing. What networks
 share, such as the environment, has a line of its own above the first of them, and they
-refer to it. So stores of several machines merge by reading them together, or by
-appending the lines of one to those of another. The networks that chose the strengths
-of a plan have the regime "tuning".
+refer to it. Among that is what their numbers hang on: a record of another study is
+refused, wherever it was put. Stores of several machines merge by reading them
+together, or by appending the lines of one to those of another. The networks that chose
+the strengths of a plan have the regime "tuning".
 """
 
 import contextlib
@@ -26,13 +27,14 @@ import numpy as np
 from experiments import files, words
 from experiments.cli import UsageError
 from experiments.studies import plans
-from experiments.studies.cells import Cell, all_cells, cell_of, tuning_cells
+from experiments.studies.cells import TUNING, Cell, all_cells, cell_of, tuning_cells
 from experiments.studies.plans import Plan
+from experiments.training.regularizers import BUILT_IN
 
 # Of the numbers: raised with every change of the code that gives other ones.
 VERSION = 1
 STUDY, NETWORKS, LOGITS = "study.json", "networks.jsonl", "logits"
-SHARED = ("environment", "corruption_source")
+SHARED = ("environment", "corruption_source", "origin")
 """What of a record many networks have in common."""
 
 
@@ -75,8 +77,15 @@ def claim(folder: Path) -> Iterator[None]:
 class Store:
     """A store that is open for writing; see `open_store`."""
 
-    def __init__(self, folder: Path, records: list[dict], shared: Collection[str]):
+    def __init__(
+        self,
+        folder: Path,
+        study: Mapping[str, Any],
+        records: list[dict],
+        shared: Collection[str],
+    ):
         self.folder = folder
+        self._study = study
         self._records = {cell_of(record): record for record in reversed(records)}
         self._shared = set(shared)
 
@@ -99,7 +108,8 @@ class Store:
         Raises:
             UsageError: if it cannot be written; the records before it are whole.
         """
-        record = json.loads(files.dumps(cell._asdict() | dict(record)))  # as read
+        record = cell._asdict() | dict(record) | {"origin": _origin(self._study, cell)}
+        record = json.loads(files.dumps(record))  # as it will be read
         line, shared = dict(record), {}
         for name in SHARED:
             if name in record:
@@ -156,13 +166,16 @@ def open_store(
             # Arms may not go together.
             plans.parse(ours["plan"], plan.name, is_done=True)
         records, shared = _read_networks(folder)
+        _check_origins(folder, ours, records)
         (folder / LOGITS).mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(f"{LOGITS}/*/*/*/*.npz.tmp"):
-            leftover.unlink()  # of one that was killed
+        # Not where a link leads out of the store.
+        for own in (folder, *folder.glob(f"{LOGITS}/*/*/*")):
+            if own.resolve().is_relative_to(folder.resolve()) and own.is_dir():
+                files.remove_leftovers(own)
         _mend(folder / NETWORKS)
         with files.replacing(path) as temporary:
             temporary.write_text(_write_study(ours), encoding="utf-8")
-    return Store(folder, records, shared)
+    return Store(folder, ours, records, shared)
 
 
 def read_noise(folder: Path) -> Mapping[str, Any]:
@@ -181,20 +194,21 @@ def logits_path(folder: Path, cell: Cell) -> Path:
 def read(folders: Sequence[Path]) -> Study:
     """Reads the stores of one study, together.
 
-    Where two have the record of the same network, the first one's counts.
-
     Raises:
-        UsageError: if a folder holds no store or a damaged one, or the stores are of
-            different studies, and which difference it is.
+        UsageError: if a folder holds no store or a damaged one; if the stores, or a
+            record in them, are of different studies, and which difference it is; or if
+            two records of the same network differ.
     """
     merged = _read_study(folders[0])
     for folder in folders[1:]:
         merged = _merge(_read_study(folder), merged, str(folder))
     plan = plans.parse(merged["plan"], merged["name"], is_done=True)
-    records: dict[Cell, dict] = {}
+    found: list[tuple[Path, dict]] = []
     for folder in folders:
-        for record in _read_networks(folder)[0]:
-            records.setdefault(cell_of(record), record)
+        own = _read_networks(folder)[0]
+        _check_origins(folder, merged, own)
+        found += ((folder, record) for record in own)
+    records = _merge_records(found)
     return Study(
         plan,
         merged["dataset"],
@@ -280,6 +294,70 @@ def _read_networks(folder: Path) -> tuple[list[dict], dict[str, Any]]:
             "and run the study again."
         ) from None
     return records, shared
+
+
+def _origin(study: Mapping[str, Any], cell: Cell) -> dict[str, Any]:
+    """Returns what a network's numbers hang on, by the words of study.json."""
+    plan, inputs = study["plan"], study["inputs"]
+    arm = {k: v for k, v in plan["arms"][cell.arm].items() if k not in plans.STRENGTHS}
+    if cell.regime == TUNING:
+        regime = {TUNING: plan["tuning"], **plan["regimes"]}
+    else:
+        regime = plan["regimes"][cell.regime] | plan.get("robustness", {})
+    return {
+        "version": study["version"],
+        "dataset": study["dataset"]["fingerprint"],
+        "training": plan.get("training", {}),
+        "regime": regime,
+        "arm": arm,
+        # Its recording; and the user's module, if the regularizer is none of ours.
+        "files": {
+            name: digest
+            for name, digest in inputs.items()
+            if name == arm.get("audio")
+            or (name.endswith(".py") and arm["reg"] not in BUILT_IN)
+        },
+    }
+
+
+def _check_origins(
+    folder: Path, study: Mapping[str, Any], records: Iterable[Mapping]
+) -> None:
+    """Raises for a record of another study, and says which difference it is."""
+    for record in records:
+        cell, plan = cell_of(record), study["plan"]
+        where = f"{folder / NETWORKS}: {_name(cell)}"
+        regimes = (TUNING, *plan["regimes"])
+        if cell.arm not in plan["arms"] or cell.regime not in regimes:
+            raise UsageError(f"{where} is not in the plan; remove its line.")
+        expected = _origin(study, cell)
+        if record.get("origin") != expected:
+            difference = "it does not say of which"
+            if "origin" in record:
+                difference = _difference(record["origin"], expected)
+            raise UsageError(
+                f"{where} is of another study: {difference}; restore {STUDY}, or "
+                "remove its line and run the study again."
+            )
+
+
+def _merge_records(found: Iterable[tuple[Path, dict]]) -> dict[Cell, dict]:
+    """Merges equal records of one network; raises for unequal ones."""
+    merged: dict[Cell, tuple[Path, dict]] = {}
+    for folder, record in found:
+        cell = cell_of(record)
+        other, first = merged.setdefault(cell, (folder, record))
+        for key in sorted((first.keys() | record.keys()) - {"environment", "seconds"}):
+            if first.get(key) != record.get(key):
+                raise UsageError(
+                    f"{folder}: {_name(cell)} is another network than in {other}, by "
+                    f"its {key}; leave one of the two out."
+                )
+    return {cell: record for cell, (_, record) in merged.items()}
+
+
+def _name(cell: Cell) -> str:
+    return f"{cell.regime} {cell.arm} {cell.strength:g}, seed {cell.seed},"
 
 
 def _split(data: bytes) -> list[bytes]:

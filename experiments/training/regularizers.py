@@ -302,3 +302,5 @@ REGULARIZERS = {
     "plane": Recipe("intensity", 0.05, _plane),
     "aphex": Recipe("intensity", 0.05, _aphex),
 }
+BUILT_IN = frozenset(REGULARIZERS)
+"""The names of our own, whatever a user's file adds."""
