@@ -104,6 +104,8 @@ def _allowed(schema: dict[str, Any], where: str) -> str:
     """Says what a schema allows; nothing if it does not say so itself."""
     if "enum" in schema:
         return f"one of {', '.join(map(str, schema['enum']))}"
+    if "properties" in schema:
+        return _KINDS["object"].format(where)  # its description is a docstring
     words = [_KINDS.get(schema.get("type", ""), "").format(where)]
     words += [
         text.format(schema[key]) for key, text in _DETAILS.items() if key in schema

@@ -44,7 +44,10 @@ TUNED: dict[str, Any] = DOCUMENT | {
     "tuning": {"images": 100, "first_seed": 50, "seeds": 3},
 }
 # As a study has it: a tuple, which JSON makes a list.
-DATASET = {"name": "digits", "fingerprint": "12ab", "class_names": ("zero", "one")}
+DATASET = {
+    **{"name": "digits", "title": "digits", "fingerprint": "12ab"},
+    **{"train_size": 9, "test_size": 3, "class_names": ("zero", "one")},
+}
 INPUTS = {"song.ogg": "34cd"}
 CELL = Cell("short", "water", 0.5, 1)
 
@@ -70,10 +73,21 @@ def reopen(folder: Path, **noise) -> store.Store:
     return store.open_store(folder, plan, saved["dataset"], saved["inputs"], noise)
 
 
+def noise(std: float) -> dict[str, Any]:
+    """Noise as it is measured, of one layer."""
+    both = {"rows": None, "columns": None}
+    power = {"rows": [[0.5, 1.0]], "columns": [[0.5, 1.0]]}
+    layer = {"shape": [2, 2, 1], "std": std, "exponents": both, "power": power}
+    return {"strength": 1.0, "layers": [layer]}
+
+
 def append(opened: store.Store, *cells: Cell, **record) -> None:
     for cell in cells:
         logits = np.full((3, 2), cell.seed, np.float32)
-        opened.append(cell, {"accuracy": 50.0 + cell.seed} | record, logits)
+        scores = {"accuracy": 50.0 + cell.seed % 50, "diverged": False, "seconds": 1.0}
+        curve = [1.5] * (4 if cell.regime == "long" else 2)
+        scores |= {"train_loss": curve, "environment": {}}
+        opened.append(cell, scores | record, logits)
 
 
 def write(folder: Path, *cells: Cell, **record) -> None:
@@ -119,7 +133,7 @@ def test_what_is_written_is_read_in_the_order_of_the_plan(tmp_path):
     plan = open_store(tmp_path, TUNED)
     cells, tuning = all_cells(plan), tuning_cells(plan)
     write(tmp_path, *reversed(cells + tuning), curve=[1.5, 0.25])
-    reopen(tmp_path, water={"layers": [{"std": 0.5}]})
+    reopen(tmp_path, water=noise(0.5))
     study = store.read([tmp_path])
     assert study.plan == plan and study.folders == (tmp_path,)
     assert study.dataset == DATASET | {"class_names": ["zero", "one"]}
@@ -131,9 +145,10 @@ def test_what_is_written_is_read_in_the_order_of_the_plan(tmp_path):
     }
     assert study.records[0] == {
         **{"regime": "short", "arm": "dropout", "strength": 0.2, "seed": 0},
-        **{"accuracy": 50.0, "curve": [1.5, 0.25]},
+        **{"accuracy": 50.0, "diverged": False, "seconds": 1.0},
+        **{"train_loss": [1.5, 1.5], "environment": {}, "curve": [1.5, 0.25]},
     }
-    assert study.noise == {"water": {"layers": [{"std": 0.5}]}}
+    assert study.noise == {"water": noise(0.5)}
     assert reopen(tmp_path).records(cells)[1:] == study.records[1:]
 
 
@@ -588,9 +603,9 @@ def test_a_damaged_study_is_named(tmp_path, content):
         ("", "Expecting value"),
         ("{", "Expecting property name"),
         ("[]", "not a table"),
-        ("{}", "without regime"),
+        ("{}", "regime is missing"),
         ("\xff", "can't decode"),
-        ('{"regime": "short", "arm": "water", "seed": 1}', "without strength"),
+        ('{"regime": "short", "arm": "water", "seed": 1}', "strength is missing"),
         (
             '{"regime": "short", "arm": "water", "strength": 1, "seed": 1, '
             '"environment": "12ab"}',
@@ -634,8 +649,8 @@ def test_two_folders_read_together_are_one_with_the_lines_of_both(tmp_path):
     write(one, *cells[:8], environment={"machine": 1})
     theirs = [cell for cell in more_cells if cell not in cells[:6]]
     write(two, *theirs, environment={"machine": 2})
-    reopen(one, water={"layers": [1]})
-    reopen(two, water={"layers": [2]}, none={"layers": []})
+    reopen(one, water=noise(1.0))
+    reopen(two, water=noise(2.0), none={"strength": 0.0, "layers": []})
     shutil.copytree(two, both)
     lines = [(folder / store.NETWORKS).read_bytes() for folder in (one, two)]
     (both / store.NETWORKS).write_bytes(b"".join(lines))
@@ -644,7 +659,10 @@ def test_two_folders_read_together_are_one_with_the_lines_of_both(tmp_path):
     assert list(together.plan.arms) == ["dropout", "water", "none"]
     assert together.records == appended.records
     assert len(together.records) == len(more_cells)
-    assert together.noise == {"water": {"layers": [1]}, "none": {"layers": []}}
+    assert together.noise == {
+        "water": noise(1.0),
+        "none": {"strength": 0.0, "layers": []},
+    }
 
     # Of the networks that both have, which are equal, the first folder's count.
     def machines(study):

@@ -646,7 +646,7 @@ BAD = [
     (PLAN, ["--module=TMP/song.wav"], "--module=TMP/song.wav: not a Python file", ""),
     (PLAN, ["--module=TMP"], "--module=TMP: not a Python file", ""),
     (PLAN, ["--module=TMP/idle.py"], "--module=TMP/idle.py: it adds nothing", "docs/"),
-    (PLAN, ["--seeds=1"], "plan my: seeds=1: ", "2 or more"),
+    (PLAN, ["--seeds=1"], "plan my: seeds=1: ", "from 2 to"),
     (
         PLAN.replace("128", "1078"),
         [],

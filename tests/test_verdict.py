@@ -11,7 +11,7 @@ from experiments.analysis import departures as departing
 from experiments.studies import plans, store
 from experiments.studies.cells import TUNING, Cell
 from sounddrop_jax import statistics
-from tests.stores import DOCUMENT, ENVIRONMENT, make_store
+from tests.stores import DATASET, DOCUMENT, ENVIRONMENT, make_store
 
 BASE = np.array([70.0, 71.0, 69.5, 70.5, 72.0, 68.5, 71.5, 70.0])
 UP = np.array([2.0, 1.5, 2.5, 1.0, 3.0, 2.0, 1.5, 2.5])
@@ -587,7 +587,7 @@ def test_other_pixels_than_the_official_are_a_departure(tmp_path):
 
 
 def official() -> dict:
-    return {"name": "cifar10", "title": "CIFAR-10", "fingerprint": "", "test_size": 200}
+    return DATASET | {"title": "CIFAR-10"}
 
 
 # In words

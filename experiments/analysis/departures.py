@@ -54,10 +54,10 @@ def departures(analysis: Analysis, registered: Plan | None) -> list[str]:
         ("jax", "versions of JAX"),
         ("device", "devices"),
     ):
-        values = sorted({str(each[key] or "unknown") for each in environments})
+        values = sorted({str(each.get(key) or "unknown") for each in environments})
         if len(values) > 1:
             found.append(f"The records are of several {things}: {', '.join(values)}.")
-    if any(str(each["commit"]).endswith("-dirty") for each in environments):
+    if any(str(each.get("commit")).endswith("-dirty") for each in environments):
         found.append("Some networks were trained with code that was not committed.")
 
     if plan.corruption_images:

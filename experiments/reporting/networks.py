@@ -74,8 +74,8 @@ def confusion(context: Context) -> dict[str, Any]:
         return {}
     names = context.study.dataset["class_names"]
     percent = [
-        maps.to_percent(np.sum([np.array(r["confusion"]) for r in g.records], axis=0))
-        for g in groups
+        maps.to_percent(np.sum(np.array(group.all_of("confusion")), axis=0))
+        for group in groups
     ]
     differences, most = context.less_baseline(groups, percent)
     return {
@@ -83,7 +83,7 @@ def confusion(context: Context) -> dict[str, Any]:
             Heat(group.title, names, names, matrix, 0, 0.0, 100.0, hides_zeros=True)
             for group, matrix in zip(groups, percent, strict=True)
         ],
-        "n": span(len(group.records) for group in groups),
+        "n": span(len(group.with_a("confusion")) for group in groups),
         "words": words,
         "differences": [
             Heat(label, names, names, each, 0, 0.0, most, True, hides_zeros=True)

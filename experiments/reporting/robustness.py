@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 
 from experiments.pictures import curves, maps
-from experiments.pictures.drawing import number
 from experiments.reporting.context import Context, Group
-from experiments.reporting.formats import Heat, span
+from experiments.reporting.formats import Heat, number, span
 from experiments.robustness.corruptions import BENCHMARK, CORRUPTIONS
 
 
@@ -157,7 +156,8 @@ def calibration(context: Context) -> dict[str, Any]:
         )
         total = counts.sum(0)
         filled = total > 0
-        error = float(np.mean([r["ece"] for r in group.with_a("reliability")]))
+        errors = group.all_of("ece")
+        error = float(np.mean(errors)) if errors else None
         pictures.append(
             context.draw(
                 f"Reliability diagram of {group.title}",

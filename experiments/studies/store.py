@@ -24,11 +24,12 @@ from typing import Any
 
 import numpy as np
 
-from experiments import files, words
+from experiments import files, values, words
 from experiments.cli import UsageError
 from experiments.studies import plans
 from experiments.studies.cells import TUNING, Cell, all_cells, cell_of, tuning_cells
 from experiments.studies.plans import Plan
+from experiments.studies.records import RECORD, STUDY_FILE, shapes
 from experiments.training.regularizers import BUILT_IN
 
 # Of the numbers: raised with every change of the code that gives other ones.
@@ -209,6 +210,7 @@ def read(folders: Sequence[Path]) -> Study:
         _check_origins(folder, merged, own)
         found += ((folder, record) for record in own)
     records = _merge_records(found)
+    _check_shapes(plan, len(merged["dataset"]["class_names"]), records)
     return Study(
         plan,
         merged["dataset"],
@@ -239,15 +241,12 @@ def _read_study(folder: Path) -> dict:
         raise UsageError(
             f"{folder}: there is no study in it; python -m experiments.study makes one."
         )
-    fields = {"version", "name", "plan", "dataset", "inputs", "noise"}
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(value, dict) or not value.keys() >= fields:
-            raise ValueError(f"not a table of {', '.join(sorted(fields))}")
-    except (OSError, ValueError) as error:
+        values.read(STUDY_FILE, value)
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(
-            f"{path}: damaged ({words.reason(error)}); restore it, or name another "
-            "folder."
+            f"{path}: damaged ({_why(error)}); restore it, or name another folder."
         ) from None
     return value
 
@@ -280,20 +279,23 @@ def _read_networks(folder: Path) -> tuple[list[dict], dict[str, Any]]:
             if line.keys() == {"shared", "value"}:
                 shared[line["shared"]] = line["value"]
                 continue
-            for name in Cell._fields:
-                if name not in line:
-                    raise ValueError(f"without {name}")
             for name in SHARED:
                 if name in line and line[name] not in shared:
                     raise ValueError(f"no line above has its {name}, {line[name]}")
             own = {name: shared[line[name]] for name in SHARED if name in line}
+            values.read(RECORD, line | own)
             records.append(line | own)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UsageError(
-            f"{path}: line {number} is damaged ({words.reason(error)}); remove it, "
-            "and run the study again."
+            f"{path}: line {number} is damaged ({_why(error)}); remove it, and run the "
+            "study again."
         ) from None
     return records, shared
+
+
+def _why(error: Exception) -> str:
+    """Returns the reason of an error, to stand within a sentence."""
+    return words.reason(error).removesuffix(".")
 
 
 def _origin(study: Mapping[str, Any], cell: Cell) -> dict[str, Any]:
@@ -354,6 +356,24 @@ def _merge_records(found: Iterable[tuple[Path, dict]]) -> dict[Cell, dict]:
                     f"its {key}; leave one of the two out."
                 )
     return {cell: record for cell, (_, record) in merged.items()}
+
+
+def _check_shapes(
+    plan: Plan, num_classes: int, records: Mapping[Cell, Mapping]
+) -> None:
+    """Raises for a record whose tables are not as large as the others'."""
+    (first, *_) = plan.regimes.values()  # that of the tuning
+    expected: dict[str, Any] = {"confusion": [num_classes] * num_classes}
+    for cell, record in records.items():
+        epochs = plan.regimes.get(cell.regime, first).epochs
+        expected |= {"train_loss": epochs, "test_accuracy": epochs}
+        for key, shape in shapes(record).items():
+            wanted = expected.setdefault(key, shape)
+            if shape != wanted or (key == "fourier" and len(set(shape)) != 1):
+                raise UsageError(
+                    f"{NETWORKS}: {_name(cell)} has a {key} of another size ({shape}, "
+                    f"not {wanted}); remove its line, and run the study again."
+                )
 
 
 def _name(cell: Cell) -> str:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-_NUM_BINS = 15  # as in Guo et al. 2017, see calibration
+NUM_BINS = 15  # as in Guo et al. 2017, see calibration
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -128,14 +128,14 @@ def calibration(logits: np.ndarray, labels: np.ndarray) -> dict:
     confidence = probabilities.max(-1)
     right = logits.argmax(-1) == labels
 
-    edges = np.arange(1, _NUM_BINS) / _NUM_BINS
+    edges = np.arange(1, NUM_BINS) / NUM_BINS
     bins = np.digitize(confidence, edges, right=True)
-    count = np.bincount(bins, minlength=_NUM_BINS)
-    confidence_sums = np.bincount(bins, confidence, _NUM_BINS)
-    right_sums = np.bincount(bins, right, _NUM_BINS)
+    count = np.bincount(bins, minlength=NUM_BINS)
+    confidence_sums = np.bincount(bins, confidence, NUM_BINS)
+    right_sums = np.bincount(bins, right, NUM_BINS)
 
     by_confidence = np.argsort(confidence, kind="stable")
-    parts = np.array_split((confidence - right)[by_confidence], _NUM_BINS)
+    parts = np.array_split((confidence - right)[by_confidence], NUM_BINS)
 
     def means(sums: np.ndarray) -> list[float | None]:
         return [
