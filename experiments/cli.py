@@ -14,7 +14,7 @@ from typing import Annotated, Any, Self, TypeVar
 
 import tyro
 
-from experiments.words import nearest
+from experiments.words import nearest, printable
 
 # How many seconds a signal may go unheard. A compiled call of a training takes about
 # one, see `trainer.SECONDS_PER_CALL`.
@@ -54,10 +54,11 @@ def exit_codes(*, interrupted: str) -> Iterator[None]:
         with _signals_come_again():
             yield
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as error:
-        print(f"interrupted: {str(error) or interrupted}", file=sys.stderr)
+        message = printable(str(error) or interrupted)
+        print(f"interrupted: {message}", file=sys.stderr)
         sys.exit(128 + getattr(error, "signum", signal.SIGINT))
 
 

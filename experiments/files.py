@@ -1,6 +1,7 @@
 """Files that are written whole or not at all, locks of folders, and caches."""
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import numpy as np
 import platformdirs
 
 from experiments.cli import UsageError
@@ -162,3 +164,13 @@ def dumps(value: Any, indent: int | None = None) -> str:
         return value
 
     return json.dumps(clean(value), indent=indent, allow_nan=False)
+
+
+def digest_arrays(arrays: dict[str, np.ndarray]) -> str:
+    """Returns a fingerprint of arrays and their names."""
+    sha = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        sha.update(repr((name, str(array.dtype), array.shape)).encode())
+        sha.update(np.ascontiguousarray(array).data)
+    return sha.hexdigest()

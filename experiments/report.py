@@ -15,6 +15,7 @@ from experiments.analysis.comparisons import Analysis
 from experiments.cli import UsageError, exit_codes, flag, read_flags
 from experiments.reporting.tables import write
 from experiments.studies import store
+from experiments.words import printable
 
 DESCRIPTION = """\
 Makes the report of a study anew: report.html, a page that needs no other file, and
@@ -52,7 +53,7 @@ def main() -> None:
         if not config.folders:
             raise UsageError("DIR is missing: name the folder of a store, or several.")
         analysis = Analysis(store.read(config.folders))
-        print(verdict.sentence(analysis))
+        print(printable(verdict.sentence(analysis)))
         print(f"Report: {write(analysis, config.out or config.folders[0])}")
 
 

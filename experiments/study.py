@@ -40,6 +40,7 @@ from experiments.studies.plans import Plan
 from experiments.studies.runner import parse_part, train_missing
 from experiments.training import devices
 from experiments.training.regularizers import REGULARIZERS
+from experiments.words import printable
 
 DESCRIPTION = """\
 Trains the networks of a plan, keeps one record of each, and writes the report. Stopped
@@ -151,7 +152,7 @@ def _train_and_report(
     """
     out = opened.folder
     console = terminal.make_console()
-    console.print(f"{plan.name}: {plan.question}")
+    console.print(printable(f"{plan.name}: {plan.question}"))
 
     tuning = tuning_cells(plan)
     train_missing(plan, dataset, tuning, opened, console=console, **settings)
@@ -172,7 +173,7 @@ def _train_and_report(
     train_missing(plan, dataset, cells, opened, console=console, **settings)
 
     analysis = comparisons.Analysis(store.read([out]))
-    console.print(verdict.sentence(analysis))
+    console.print(printable(verdict.sentence(analysis)))
     console.print(f"Report: {tables.write(analysis, out)}")
     return out
 

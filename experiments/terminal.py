@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from experiments.cli import UsageError
+from experiments.words import printable
 
 
 @contextlib.contextmanager
@@ -95,7 +96,7 @@ class _Standing(io.FileIO):
 
 def warn(line: str) -> None:
     """Prints a warning."""
-    print(f"warning: {line}", file=sys.stderr)
+    print(f"warning: {printable(line)}", file=sys.stderr)
 
 
 def arguments() -> list[str]:

@@ -35,6 +35,18 @@ def show_name(name: str) -> str:
     return name if name and name.isprintable() else repr(name)
 
 
+def printable(text: object) -> str:
+    """Writes a text with escapes for what would steer a terminal.
+
+    Example:
+        >>> print(printable("a\x1b[31m\\nb"))
+        a\\x1b[31m\\nb
+    """
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text)
+    )
+
+
 def reason(error: Exception) -> str:
     """Returns the first line of an error's message: ours are one line long."""
     message = str(error).removeprefix("<urlopen error ").removesuffix(">").strip()

@@ -461,6 +461,31 @@ def test_a_damaged_copy_of_what_was_decoded_is_made_anew(own_cache, prepared, da
     assert decoded_file().read_bytes() == content
 
 
+def test_a_flipped_bit_in_what_was_decoded_gives_no_other_pictures(own_cache, prepared):
+    expected = datasets.load("cifar10", str(prepared))
+    file = decoded_file()
+    whole = file.read_bytes()
+    rng = np.random.default_rng(0)
+    # Half of them among the names, sizes and places at the end.
+    places = [*rng.integers(len(whole), size=30), *rng.integers(-1500, 0, size=30)]
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << rng.integers(8)
+        file.write_bytes(damaged)
+        assert_same(datasets.load("cifar10", str(prepared)), expected)
+
+
+def test_a_class_that_is_not_of_tfds_is_not_imported(prepared, tmp_path, monkeypatch):
+    (tmp_path / "evil.py").write_text("raise SystemExit('imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = prepared / "cifar10" / "3.0.2" / "features.json"
+    features = json.loads(path.read_text())
+    features["featuresDict"]["features"]["label"]["pythonClassName"] = "evil.Label"
+    path.write_text(json.dumps(features).replace("pythonClass", "python\\u0043lass"))
+    with pytest.raises(UsageError, match="names the class evil.Label"):
+        datasets.load("cifar10", str(prepared))
+
+
 def test_files_that_changed_are_decoded_again(own_cache, prepared):
     datasets.load("cifar10", str(prepared))
     for path in (prepared / "cifar10/3.0.2").glob("*test*"):

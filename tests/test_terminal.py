@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from experiments import benchmark, cifar, report, study, terminal
+from experiments import benchmark, cifar, cli, report, study, terminal
 from experiments.terminal import progress_bar
 
 COMMANDS = (cifar, study, report, benchmark)
@@ -264,3 +264,12 @@ def test_whoever_has_no_home_has_the_root(monkeypatch):
     monkeypatch.setattr(Path, "home", fail)
     with terminal.sheltered():
         assert os.environ["HOME"] == "/"
+
+
+def test_what_would_steer_a_terminal_is_spelt(capsys):
+    hostile = "x\x1b[2J\x1b[31mforged"
+    terminal.warn(hostile)
+    with pytest.raises(SystemExit), cli.exit_codes(interrupted=""):
+        raise cli.UsageError(f"--out={hostile}: no")
+    printed = capsys.readouterr().err
+    assert "\x1b" not in printed and printed.count("x\\x1b[2J\\x1b[31mforged") == 2

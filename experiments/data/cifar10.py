@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import http.client
 import io
+import json
 import os
 import queue
 import sys
@@ -18,7 +19,6 @@ import tarfile
 import threading
 import urllib.error
 import urllib.request
-import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ import numpy as np
 
 from experiments.cli import UsageError
 from experiments.data.dataset import Dataset, fingerprint
-from experiments.files import cache_folder, replacing
+from experiments.files import cache_folder, digest_arrays, replacing
 from experiments.words import reason
 
 # The URL and the checksum under which TFDS knows the archive.
@@ -85,6 +85,7 @@ def load(data_dir: str | None) -> Dataset:
     if decoded and files and (dataset := _read_decoded(decoded, files)):
         return dataset
     try:
+        _check_features(root / _FOLDER)
         builder = tfds.builder_from_directory(root / _FOLDER)
         splits = *read_split(builder, "train"), *read_split(builder, "test")
         names = tuple(builder.info.features["label"].names)
@@ -124,13 +125,17 @@ def _describe_files(prepared: Path) -> str | None:
 
 
 def _read_decoded(decoded: Path, files: str) -> Dataset | None:
-    """What was decoded of the same files; None if nothing was, or it is damaged."""
+    """Returns what was decoded of the same files; None if nothing was, or damaged."""
     try:
-        with np.load(decoded) as saved:
+        with open(decoded, "rb") as file, np.load(file) as saved:
             if saved["files"] != files:
                 return None
             fields = {each.name: saved[each.name] for each in _FIELDS}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            if saved["digest"] != digest_arrays(fields):
+                return None
+    except MemoryError:
+        raise
+    except Exception:  # a damaged file may raise anything at all
         return None
     texts = {name: str(fields[name]) for name in ("name", "title", "fingerprint")}
     names = tuple(fields["class_names"].tolist())
@@ -138,12 +143,31 @@ def _read_decoded(decoded: Path, files: str) -> Dataset | None:
 
 
 def _write_decoded(decoded: Path, files: str, dataset: Dataset) -> None:
-    fields = {each.name: getattr(dataset, each.name) for each in _FIELDS}
+    fields = {each.name: np.asarray(getattr(dataset, each.name)) for each in _FIELDS}
+    entries: Any = fields | {"files": files, "digest": digest_arrays(fields)}
     # Where there is no room, the next run decodes again.
     with contextlib.suppress(OSError):
         with replacing(decoded) as temporary:
             with open(temporary, "wb") as file:
-                np.savez(file, files=files, **fields)
+                np.savez(file, **entries)
+
+
+def _check_features(prepared: Path) -> None:
+    """Raises for features of which TFDS would import a class that is not its own.
+
+    A folder of data names classes, and a module runs as it is imported.
+    """
+
+    def check(value: Any) -> None:
+        if isinstance(value, dict):
+            name = value.get("pythonClassName", "tensorflow_datasets.core.features.")
+            if not str(name).startswith("tensorflow_datasets.core.features."):
+                raise ValueError(f"features.json names the class {name}")
+        if isinstance(value, dict | list):
+            for each in value.values() if isinstance(value, dict) else value:
+                check(each)
+
+    check(json.loads((prepared / "features.json").read_text("utf-8")))
 
 
 def read_split(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:

@@ -81,4 +81,6 @@ def _write_csv(rows: Iterable[Mapping[str, Any]]) -> str:
 def _cell(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return " ".join(map(str, value))
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return f"'{value}"  # which a spreadsheet would compute
     return value

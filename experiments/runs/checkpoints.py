@@ -18,6 +18,7 @@ import numpy as np
 
 from experiments import terminal
 from experiments.cli import UsageError
+from experiments.files import digest_arrays
 
 FOLDER = "checkpoints"
 DAMAGED = "damaged"
@@ -195,16 +196,6 @@ def warn_if_elsewhere(there: dict[str, Any], here: dict[str, Any]) -> None:
             f"--resume: {'; '.join(differences)}; the numbers may differ from those of "
             "a run that was not interrupted."
         )
-
-
-def digest_arrays(arrays: dict[str, np.ndarray]) -> str:
-    """Returns a fingerprint of arrays and their names."""
-    sha = hashlib.sha256()
-    for name in sorted(arrays):
-        array = arrays[name]
-        sha.update(repr((name, str(array.dtype), array.shape)).encode())
-        sha.update(np.ascontiguousarray(array).data)
-    return sha.hexdigest()
 
 
 def _digest(checkpoint: Checkpoint) -> str:

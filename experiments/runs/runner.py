@@ -24,6 +24,7 @@ from experiments.cli import (
 )
 from experiments.data import datasets
 from experiments.data.dataset import Dataset
+from experiments.files import digest_arrays
 from experiments.pictures import runs as run_pictures
 from experiments.runs import checkpoints, outputs, processes
 from experiments.runs.checkpoints import Checkpoint, Checkpoints
@@ -227,7 +228,7 @@ def _describe_origin(config: Config, result: dict, functions: Functions) -> dict
     if config.audio is not None:
         leaves = jax.tree.leaves(functions.constants.layers)
         arrays = {str(i): np.asarray(leaf) for i, leaf in enumerate(leaves)}
-        numbers["--audio"] = checkpoints.digest_arrays(arrays)[:12]
+        numbers["--audio"] = digest_arrays(arrays)[:12]
     environment = result["environment"]
     device, _, _ = environment["device"].rpartition(" x")
     return {
