@@ -1,13 +1,21 @@
-"""The types of what a store holds, against which it is checked when it is read."""
+"""The records of a store: their types, what they are of, and whether they agree."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
 
 import pydantic
 from pydantic import ConfigDict, Field
 
+from experiments.cli import UsageError
 from experiments.runs.configs import LARGEST
+from experiments.studies import plans
+from experiments.studies.cells import TUNING, Cell, cell_of
+from experiments.studies.plans import Plan
 from experiments.training.metrics import NUM_BINS
+from experiments.training.regularizers import BUILT_IN
+
+STUDY, NETWORKS = "study.json", "networks.jsonl"
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 # Within float32, so that no square leaves float64.
@@ -142,3 +150,92 @@ def shapes(record: Mapping[str, Any]) -> dict[str, Any]:
     if "corruptions" in record:
         found["corruptions"] = sorted(record["corruptions"])
     return found
+
+
+def origin(study: Mapping[str, Any], cell: Cell) -> dict[str, Any]:
+    """Returns what a network's numbers hang on, by the words of study.json."""
+    plan, inputs = study["plan"], study["inputs"]
+    arm = {k: v for k, v in plan["arms"][cell.arm].items() if k not in plans.STRENGTHS}
+    if cell.regime == TUNING:
+        regime = {TUNING: plan.get("tuning"), **plan["regimes"]}
+    else:
+        regime = plan["regimes"][cell.regime] | plan.get("robustness", {})
+    return {
+        "version": study["version"],
+        "dataset": study["dataset"]["fingerprint"],
+        "training": plan.get("training", {}),
+        "regime": regime,
+        "arm": arm,
+        # Its recording; and the user's module, if the regularizer is none of ours.
+        "files": {
+            name: digest
+            for name, digest in inputs.items()
+            if name == arm.get("audio")
+            or (name.endswith(".py") and arm["reg"] not in BUILT_IN)
+        },
+    }
+
+
+def check_origins(
+    folder: Path, study: Mapping[str, Any], records: Iterable[Mapping]
+) -> None:
+    """Raises for a record of another study, and says which difference it is."""
+    for record in records:
+        cell, plan = cell_of(record), study["plan"]
+        where = f"{folder / NETWORKS}: {_name(cell)}"
+        regimes = (TUNING, *plan["regimes"])
+        if cell.arm not in plan["arms"] or cell.regime not in regimes:
+            raise UsageError(f"{where} is not in the plan; remove its line.")
+        expected = origin(study, cell)
+        if record.get("origin") != expected:
+            why = "it does not say of which"
+            if "origin" in record:
+                why = difference(record["origin"], expected)
+            raise UsageError(
+                f"{where} is of another study: {why}; restore {STUDY}, or "
+                "remove its line and run the study again."
+            )
+
+
+def merge_records(found: Iterable[tuple[Path, dict]]) -> dict[Cell, dict]:
+    """Merges equal records of one network; raises for unequal ones."""
+    merged: dict[Cell, tuple[Path, dict]] = {}
+    for folder, record in found:
+        cell = cell_of(record)
+        other, first = merged.setdefault(cell, (folder, record))
+        for key in sorted((first.keys() | record.keys()) - {"environment", "seconds"}):
+            if first.get(key) != record.get(key):
+                raise UsageError(
+                    f"{folder}: {_name(cell)} is another network than in {other}, by "
+                    f"its {key}; leave one of the two out."
+                )
+    return {cell: record for cell, (_, record) in merged.items()}
+
+
+def check_shapes(plan: Plan, num_classes: int, records: Mapping[Cell, Mapping]) -> None:
+    """Raises for a record whose tables are not as large as the others'."""
+    (first, *_) = plan.regimes.values()  # that of the tuning
+    expected: dict[str, Any] = {"confusion": [num_classes] * num_classes}
+    for cell, record in records.items():
+        epochs = plan.regimes.get(cell.regime, first).epochs
+        expected |= {"train_loss": epochs, "test_accuracy": epochs}
+        for key, shape in shapes(record).items():
+            wanted = expected.setdefault(key, shape)
+            if shape != wanted or (key == "fourier" and len(set(shape)) != 1):
+                raise UsageError(
+                    f"{NETWORKS}: {_name(cell)} has a {key} of another size ({shape}, "
+                    f"not {wanted}); remove its line, and run the study again."
+                )
+
+
+def _name(cell: Cell) -> str:
+    return f"{cell.regime} {cell.arm} {cell.strength:g}, seed {cell.seed},"
+
+
+def difference(old: Any, new: Any) -> str:
+    """Describes how two values differ, of two tables only the first entry that does."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            if old.get(key) != new.get(key):
+                return f"{key} {difference(old.get(key), new.get(key))}"
+    return f"{old!r} there, {new!r} here"

@@ -27,14 +27,23 @@ import numpy as np
 from experiments import files, values, words
 from experiments.cli import UsageError
 from experiments.studies import plans
-from experiments.studies.cells import TUNING, Cell, all_cells, cell_of, tuning_cells
+from experiments.studies.cells import Cell, all_cells, cell_of, tuning_cells
 from experiments.studies.plans import Plan
-from experiments.studies.records import RECORD, STUDY_FILE, shapes
-from experiments.training.regularizers import BUILT_IN
+from experiments.studies.records import (
+    NETWORKS,
+    RECORD,
+    STUDY,
+    STUDY_FILE,
+    check_origins,
+    check_shapes,
+    difference,
+    merge_records,
+    origin,
+)
 
 # Of the numbers: raised with every change of the code that gives other ones.
 VERSION = 1
-STUDY, NETWORKS, LOGITS = "study.json", "networks.jsonl", "logits"
+LOGITS = "logits"
 SHARED = ("environment", "corruption_source", "origin")
 """What of a record many networks have in common."""
 
@@ -109,7 +118,7 @@ class Store:
         Raises:
             UsageError: if it cannot be written; the records before it are whole.
         """
-        record = cell._asdict() | dict(record) | {"origin": _origin(self._study, cell)}
+        record = cell._asdict() | dict(record) | {"origin": origin(self._study, cell)}
         record = json.loads(files.dumps(record))  # as it will be read
         line, shared = dict(record), {}
         for name in SHARED:
@@ -167,7 +176,7 @@ def open_store(
             # Arms may not go together.
             plans.parse(ours["plan"], plan.name, is_done=True)
         records, shared = _read_networks(folder)
-        _check_origins(folder, ours, records)
+        check_origins(folder, ours, records)
         (folder / LOGITS).mkdir(parents=True, exist_ok=True)
         # Not where a link leads out of the store.
         for own in (folder, *folder.glob(f"{LOGITS}/*/*/*")):
@@ -207,10 +216,10 @@ def read(folders: Sequence[Path]) -> Study:
     found: list[tuple[Path, dict]] = []
     for folder in folders:
         own = _read_networks(folder)[0]
-        _check_origins(folder, merged, own)
+        check_origins(folder, merged, own)
         found += ((folder, record) for record in own)
-    records = _merge_records(found)
-    _check_shapes(plan, len(merged["dataset"]["class_names"]), records)
+    records = merge_records(found)
+    check_shapes(plan, len(merged["dataset"]["class_names"]), records)
     return Study(
         plan,
         merged["dataset"],
@@ -298,88 +307,6 @@ def _why(error: Exception) -> str:
     return words.reason(error).removesuffix(".")
 
 
-def _origin(study: Mapping[str, Any], cell: Cell) -> dict[str, Any]:
-    """Returns what a network's numbers hang on, by the words of study.json."""
-    plan, inputs = study["plan"], study["inputs"]
-    arm = {k: v for k, v in plan["arms"][cell.arm].items() if k not in plans.STRENGTHS}
-    if cell.regime == TUNING:
-        regime = {TUNING: plan["tuning"], **plan["regimes"]}
-    else:
-        regime = plan["regimes"][cell.regime] | plan.get("robustness", {})
-    return {
-        "version": study["version"],
-        "dataset": study["dataset"]["fingerprint"],
-        "training": plan.get("training", {}),
-        "regime": regime,
-        "arm": arm,
-        # Its recording; and the user's module, if the regularizer is none of ours.
-        "files": {
-            name: digest
-            for name, digest in inputs.items()
-            if name == arm.get("audio")
-            or (name.endswith(".py") and arm["reg"] not in BUILT_IN)
-        },
-    }
-
-
-def _check_origins(
-    folder: Path, study: Mapping[str, Any], records: Iterable[Mapping]
-) -> None:
-    """Raises for a record of another study, and says which difference it is."""
-    for record in records:
-        cell, plan = cell_of(record), study["plan"]
-        where = f"{folder / NETWORKS}: {_name(cell)}"
-        regimes = (TUNING, *plan["regimes"])
-        if cell.arm not in plan["arms"] or cell.regime not in regimes:
-            raise UsageError(f"{where} is not in the plan; remove its line.")
-        expected = _origin(study, cell)
-        if record.get("origin") != expected:
-            difference = "it does not say of which"
-            if "origin" in record:
-                difference = _difference(record["origin"], expected)
-            raise UsageError(
-                f"{where} is of another study: {difference}; restore {STUDY}, or "
-                "remove its line and run the study again."
-            )
-
-
-def _merge_records(found: Iterable[tuple[Path, dict]]) -> dict[Cell, dict]:
-    """Merges equal records of one network; raises for unequal ones."""
-    merged: dict[Cell, tuple[Path, dict]] = {}
-    for folder, record in found:
-        cell = cell_of(record)
-        other, first = merged.setdefault(cell, (folder, record))
-        for key in sorted((first.keys() | record.keys()) - {"environment", "seconds"}):
-            if first.get(key) != record.get(key):
-                raise UsageError(
-                    f"{folder}: {_name(cell)} is another network than in {other}, by "
-                    f"its {key}; leave one of the two out."
-                )
-    return {cell: record for cell, (_, record) in merged.items()}
-
-
-def _check_shapes(
-    plan: Plan, num_classes: int, records: Mapping[Cell, Mapping]
-) -> None:
-    """Raises for a record whose tables are not as large as the others'."""
-    (first, *_) = plan.regimes.values()  # that of the tuning
-    expected: dict[str, Any] = {"confusion": [num_classes] * num_classes}
-    for cell, record in records.items():
-        epochs = plan.regimes.get(cell.regime, first).epochs
-        expected |= {"train_loss": epochs, "test_accuracy": epochs}
-        for key, shape in shapes(record).items():
-            wanted = expected.setdefault(key, shape)
-            if shape != wanted or (key == "fourier" and len(set(shape)) != 1):
-                raise UsageError(
-                    f"{NETWORKS}: {_name(cell)} has a {key} of another size ({shape}, "
-                    f"not {wanted}); remove its line, and run the study again."
-                )
-
-
-def _name(cell: Cell) -> str:
-    return f"{cell.regime} {cell.arm} {cell.strength:g}, seed {cell.seed},"
-
-
 def _split(data: bytes) -> list[bytes]:
     """Splits a file into lines, without a torn last one."""
     *lines, last = data.split(b"\n")
@@ -416,14 +343,14 @@ def _merge(first: dict, second: dict, where: str) -> dict:
         if first[key] != second[key]:
             raise UsageError(
                 f"{where}: holds a study with another {key}: "
-                f"{_difference(first[key], second[key])}; name another folder."
+                f"{difference(first[key], second[key])}; name another folder."
             )
     old, new = first["plan"], second["plan"]
     for key in sorted(old.keys() | new.keys()):
         if key not in grows and old.get(key) != new.get(key):
             raise UsageError(
                 f"{where}: holds a study with another plan: {key} is "
-                f"{_difference(old.get(key), new.get(key))}; name another folder."
+                f"{difference(old.get(key), new.get(key))}; name another folder."
             )
     for kind, ours, theirs in (
         ("arm", old["arms"], new["arms"]),
@@ -433,7 +360,7 @@ def _merge(first: dict, second: dict, where: str) -> dict:
             if ours[name] != theirs[name]:
                 raise UsageError(
                     f"{where}: holds a study with another {kind} {name}: "
-                    f"{_difference(ours[name], theirs[name])}; name another folder."
+                    f"{difference(ours[name], theirs[name])}; name another folder."
                 )
     comparisons = [c for c in old["comparisons"] if c not in new["comparisons"]]
     return second | {
@@ -446,12 +373,3 @@ def _merge(first: dict, second: dict, where: str) -> dict:
         "inputs": first["inputs"] | second["inputs"],
         "noise": first["noise"] | second["noise"],
     }
-
-
-def _difference(old: Any, new: Any) -> str:
-    """Describes how two values differ, of two tables only the first entry that does."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(old.keys() | new.keys()):
-            if old.get(key) != new.get(key):
-                return f"{key} {_difference(old.get(key), new.get(key))}"
-    return f"{old!r} there, {new!r} here"
