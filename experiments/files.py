@@ -91,6 +91,8 @@ def append_lines(path: Path, lines: Iterable[str]) -> None:
             while data:
                 data = data[file.write(data) :]
             os.fsync(file)
+            if start == 0:  # it may be new
+                _sync(path.parent)
         except BaseException:
             with contextlib.suppress(OSError):
                 file.truncate(start)

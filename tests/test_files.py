@@ -44,8 +44,10 @@ def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path, calls):
 
 
 def test_lines_are_on_the_disk_when_they_are_said_to_be(tmp_path, calls):
-    files.append_lines(tmp_path / "a.jsonl", ["1", "2"])
-    assert calls == [("sync", "a.jsonl")]
+    files.append_lines(tmp_path / "a.jsonl", ["1"])
+    assert calls == [("sync", "a.jsonl"), ("sync", tmp_path.name)]
+    files.append_lines(tmp_path / "a.jsonl", ["2"])
+    assert calls[2:] == [("sync", "a.jsonl")]
     assert (tmp_path / "a.jsonl").read_text() == "1\n2\n"
 
 
