@@ -25,7 +25,7 @@ import pytest
 from experiments import report, study
 from experiments.cli import UsageError
 from experiments.data import datasets
-from experiments.data.dataset import Dataset
+from experiments.data.dataset import Dataset, describe_dataset
 from experiments.files import dumps
 from experiments.reporting import tables
 from experiments.robustness.corruptions import BENCHMARK, CORRUPTIONS
@@ -87,7 +87,7 @@ FIELDS = {
     *("nll", "brier", "ece", "ece_mass", "reliability"),
     *("train_accuracy", "train_nll", "gap"),
     *("corruptions", "corruption_source", "corruption_error", "fourier"),
-    *("diverged", "environment", "seconds"),
+    *("diverged", "environment", "seconds", "origin"),
 }
 # What runs in other processes: a batch, and so a record, for each network.
 ONE_BY_ONE = """
@@ -128,6 +128,7 @@ def as_read(record: dict) -> dict:
     """A record as its file says it, but for the time that it took."""
     record = json.loads(dumps(record))
     del record["seconds"]
+    record.pop("origin", None)  # which the store adds
     del record["environment"]["commit"]  # someone may commit while tests run
     return record
 
@@ -418,7 +419,7 @@ def test_a_network_that_diverges_is_told_and_spoils_no_other(
     bad = Cell("short", "water", TOO_STRONG, 1)
     probes = probes_of(plan, digits)
     results = train(plan, digits, [good, bad], probes)
-    opened = store.open_store(tmp_path, plan, {}, {})
+    opened = store.open_store(tmp_path, plan, describe_dataset(digits), {})
     for cell, (record, logits) in zip((good, bad), results, strict=True):
         record = record | {"environment": environment()}
         opened.append(cell, record, logits)
