@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired
 
 import pydantic
 from pydantic import ConfigDict, Field
+from typing_extensions import TypedDict  # pydantic's own need, on Python 3.11
 
 from experiments.cli import UsageError
 from experiments.runs.configs import LARGEST
