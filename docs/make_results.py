@@ -10,6 +10,7 @@ from typing import Any
 
 from experiments.analysis import comparisons, verdict
 from experiments.analysis.comparisons import Analysis, Comparison, Region
+from experiments.analysis.names import name_arm
 from experiments.pictures import differences, drawing
 from experiments.reporting.formats import p_value
 from experiments.studies import store
@@ -105,11 +106,9 @@ def main(docs: Path = DOCS, results: Path = RESULTS) -> None:
 
 
 def _write_arms(analysis: Analysis) -> str:
-    arms = analysis.study.plan.arms
     lines = [f"| arm | n | {' | '.join(COLUMNS)} |", f"|---|{'---|' * 7}"]
     for row in analysis.rows:
-        several = len(arms[row["arm"]].strengths) > 1
-        name = f"{row['arm']} at {row['strength']:g}" if several else row["arm"]
+        name = name_arm(analysis.study.plan, row["arm"], row["strength"])
         cells = [name, str(row["n"])]
         for key, digits in COLUMNS.values():
             mean, std = row[f"{key}_mean"], row[f"{key}_std"]

@@ -120,7 +120,7 @@ def run(config: Config) -> dict:
         if not config.distributed:
             stack.enter_context(signals)
         setup = processes.together(lambda: _prepare(config, is_first), config.seeds)
-        config, out = setup.config, setup.out
+        out = setup.out
         result = outputs.describe(config, setup.dataset)
         processes.check_alike([result["config"], result["dataset"]], config.seeds)
 

@@ -291,9 +291,9 @@ def _read_networks(folder: Path) -> tuple[list[dict], dict[str, Any]]:
             for name in SHARED:
                 if name in line and line[name] not in shared:
                     raise ValueError(f"no line above has its {name}, {line[name]}")
-            own = {name: shared[line[name]] for name in SHARED if name in line}
-            values.read(RECORD, line | own)
-            records.append(line | own)
+            line |= {name: shared[line[name]] for name in SHARED if name in line}
+            values.read(RECORD, line)
+            records.append(line)
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UsageError(
             f"{path}: line {number} is damaged ({_why(error)}); remove it, and run the "
