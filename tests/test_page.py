@@ -19,7 +19,8 @@ from experiments.analysis import comparisons, verdict
 from experiments.analysis.comparisons import Analysis
 from experiments.analysis.departures import departures
 from experiments.pictures import curves, differences, drawing, maps
-from experiments.reporting import formats, networks, page, robustness
+from experiments.reporting import comparisons as page_comparisons
+from experiments.reporting import formats, marks, networks, page, robustness
 from experiments.reporting.context import Context
 from experiments.reporting.formats import Heat
 from experiments.studies import plans, store
@@ -124,7 +125,7 @@ def test_the_page_is_well_formed_and_loads_nothing(text):
     ids = [attributes["id"] for _, attributes in reader.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     for tag, attributes in reader.tags:
-        assert tag not in ("script", "link", "iframe", "img", "object", "base")
+        assert tag not in ("link", "iframe", "img", "object", "base")
         assert not {"src", "srcset", "xlink:href"} & attributes.keys()
         href = attributes.get("href")
         if href is not None:
@@ -132,7 +133,8 @@ def test_the_page_is_well_formed_and_loads_nothing(text):
             assert href.startswith(("data:", "#"))
     for target in re.findall(r"url\(([^)]*)\)", text):
         assert target.startswith("#") and target[1:] in ids
-    assert "@import" not in text and "http" not in text
+    assert "@import" not in text
+    assert text.count("http") == text.count("http://www.w3.org/2000/svg") == 1
 
 
 def test_every_figure_has_a_caption_and_words_for_its_pictures(text):
@@ -140,7 +142,7 @@ def test_every_figure_has_a_caption_and_words_for_its_pictures(text):
     counts = collections.Counter(tag for tag, _ in reader.tags)
     assert counts["figure"] == counts["figcaption"] > 5
     for tag, attributes in reader.tags:
-        if tag == "svg":
+        if tag == "svg" and "viewBox" in attributes:
             assert attributes["role"] == "img" and attributes["aria-label"]
 
 
@@ -148,20 +150,21 @@ def test_every_table_that_scrolls_has_a_name_of_its_own(text):
     regions = [tag for _, tag in Reader(text).tags if tag.get("role") == "region"]
     labels = [tag["aria-label"] for tag in regions]
     assert len(set(labels)) == len(labels) and all(map(str.strip, labels))
-    assert {"Primary comparisons", "Confusion matrix of water"} <= set(labels)
+    assert "Difference in confusion, water − dropout" in labels
 
 
 def test_there_is_a_template_for_each_section_and_no_other():
     own = {f"{gather.__name__}.html" for gather in page._SECTIONS.values()}
-    shared = {"page.html", "macros.html", "style.css"}
+    shared = {"page.html", "macros.html", "style.css", "script.js"}
     assert {path.name for path in page._TEMPLATES.iterdir()} == own | shared
 
 
 def test_the_verdict_comes_first_and_sections_in_order(text, study):
     reader = Reader(text)
     assert reader.headings == [
-        "Departures from the plan",
+        "Answer",
         "Primary comparisons",
+        "Departures from the plan",
         "Every seed",
         "Arms",
         "Training",
@@ -175,7 +178,7 @@ def test_the_verdict_comes_first_and_sections_in_order(text, study):
         "Where the numbers come from",
     ]
     said = reader.text
-    assert said.index(verdict.sentence(Analysis(study))) < said.index("Departures")
+    assert said.index(verdict.sentence(Analysis(study))) < said.rindex("Departures")
     for departure in departures(Analysis(study), None):
         assert departure in said
 
@@ -185,7 +188,8 @@ def test_the_same_store_gives_the_same_page(text, study):
 
 
 def test_two_pictures_of_the_same_share_no_ids():
-    draw = functools.partial(differences.strips, [("a", {0: 1.0})], "x", False)
+    row = differences.Interval("a", "wins", 1.0, 0.5, 1.5)
+    draw = functools.partial(differences.sweep, [("a", {"x": row})], ["x"], "x", "y")
     first, second = (drawing.svg(name, "words", draw) for name in ("f1", "f2"))
     ids = [set(re.findall(r'\bid="([^"]*)"', each)) for each in (first, second)]
     assert ids[0] and ids[1] and not ids[0] & ids[1]
@@ -230,8 +234,8 @@ def test_sections_without_data_are_left_out(tmp_path):
 def test_a_diverged_network_is_named_and_not_drawn(tmp_path, drawn):
     study = make(tmp_path, diverged=[Cell("short", "water", 0.05, 3)])
     reader = Reader(build(study))
-    (strips,) = drawn[differences.strips]
-    scores = dict(strips.args[0])
+    (table,) = page_comparisons.seeds(Context(Analysis(study), False))["tables"]
+    scores = {row["label"]: row["scores"] for row in table["rows"]}
     assert set(scores["water"]) == set(range(8)) - {3}
     assert set(scores["none"]) == set(range(8))
     for picture in drawn[curves.curves]:
@@ -246,10 +250,9 @@ def test_an_arm_without_records_is_left_out_of_pictures(tmp_path, drawn):
     missing = [Cell("short", "dropout", 0.2, seed) for seed in range(8)]
     study = make(tmp_path, missing=missing)
     reader = Reader(build(study))
-    (strips,) = drawn[differences.strips]
-    assert [label for label, _ in strips.args[0]] == ["none", "water"]
-    (forest,) = drawn[differences.forest]
-    assert [row.decision for row in forest.args[0]].count("untested") >= 2
+    (table,) = page_comparisons.seeds(Context(Analysis(study), False))["tables"]
+    assert [row["label"] for row in table["rows"]] == ["none", "water"]
+    assert reader.text.count("untested") >= 2
     assert "16 of 24 planned" in reader.text
 
 
@@ -274,7 +277,7 @@ def test_equal_scores_are_drawn(tmp_path, study):
         ],
     )
     reader = Reader(build(equal))
-    assert "0.00 [0.00, 0.00] undecided" in reader.text
+    assert "0.00 [0.00 to 0.00] 1.000 undecided" in reader.text
 
 
 def test_differences_are_from_the_most_frequent_baseline(study):
@@ -287,8 +290,10 @@ def test_differences_are_from_the_most_frequent_baseline(study):
         for arm, records in by_arm.items()
     }
     percent = {arm: 100 * t / t.sum(1, keepdims=True) for arm, t in totals.items()}
-    for table in found["tables"]:
-        np.testing.assert_allclose(table.values, percent[table.label])
+    # Of the others the differences say it.
+    (table,) = found["tables"]
+    assert table.label == "dropout"
+    np.testing.assert_allclose(table.values, percent["dropout"])
     # The plan compares two arms with dropout, and one with none.
     labels = [table.label for table in found["differences"]]
     assert labels == ["none − dropout", "water − dropout"]
@@ -337,7 +342,7 @@ def test_a_regularizer_of_ones_own_need_not_be_there_again(
     with monkeypatch.context() as patch:
         patch.setitem(plans.REGULARIZERS, "mine", plans.REGULARIZERS["water"])
         again = make(tmp_path, plan_document=document)
-    cells = re.findall(r"<th scope=.row.>(\w+)</th><td>([^<]*)</td>", build(again))
+    cells = re.findall(r"<code>(\w+)</code></small></th><td>([^<]*)</td>", build(again))
     # Arms with their strengths, which for none is nothing.
     assert {("water", "0.05"), ("none", "")} <= set(cells)
 
@@ -379,8 +384,8 @@ def test_a_tuned_strength_is_shown_with_its_trials(tmp_path, drawn):
     chosen = {picture.args[3]: picture.args[2] for picture in drawn[curves.trials]}
     assert chosen == {"water": 0.05, "gaussian": 0.1}
     assert all(len(scores) == 2 for scores in drawn[curves.trials][0].args[1])
-    (strips,) = drawn[differences.strips]
-    labels = [label for label, _ in strips.args[0]]
+    (table,) = page_comparisons.seeds(Context(Analysis(study), False))["tables"]
+    labels = [row["label"] for row in table["rows"]]
     assert labels == ["dropout", "water at 0.05", "gaussian at 0.1"]
     assert not drawn[differences.sweep]
 
@@ -402,7 +407,8 @@ def test_a_sweep_is_shown_against_strength_in_each_regime(tmp_path, drawn):
     )
     reader = Reader(build(study))
     assert "Against strength and regime" in reader.headings
-    assert len(drawn[differences.forest]) == len(drawn[differences.strips]) == 2
+    found = page_comparisons.seeds(Context(Analysis(study), False))["tables"]
+    assert len(found) == 2
     assert len(drawn[differences.sweep]) == 2
     for picture in drawn[differences.sweep]:
         arms, places, xlabel, _ = picture.args
@@ -564,3 +570,55 @@ def test_the_page_does_not_scroll_sideways(tmp_path, text):
     )
     widths = re.findall(r'data-width="(\d+)"', result.stdout)
     assert [int(width) for width in widths] == [360, 1200], result.stderr
+
+
+def test_hypotheses_are_answered_by_the_rules_of_the_plan(tmp_path):
+    pairs = [["water", "dropout"], ["gaussian", "dropout"], ["none", "dropout"]]
+    rules = {"one": pairs[:1], "any": pairs, "all": pairs[::2], "open": pairs[1:]}
+    document = DOCUMENT | {
+        "arms": {
+            "none": {"reg": "none", "title": "nothing at all"},
+            "dropout": {"reg": "dropout"},
+            "gaussian": {"reg": "gaussian"},
+            "water": {"reg": "water"},
+        },
+        "comparisons": pairs,
+        "hypotheses": {
+            name: {"text": f"Is it {name}?", "comparisons": about}
+            | (
+                {"confirmed_if": "any" if name == "any" else "all"}
+                if name != "open"
+                else {}
+            )
+            for name, about in rules.items()
+        },
+    }
+    effects = {"water": 8, "none": -8}
+    study = make(
+        tmp_path, plan_document=document, effects=effects, with_robustness=False
+    )
+    statuses = [each.status for each in verdict.answer(Analysis(study))]
+    assert statuses == ["confirmed", "confirmed", "not confirmed", ""]
+    said = Reader(build(study)).text
+    for answer in ("Confirmed Is it one?", "Not confirmed Is it all?"):
+        assert answer in said
+    assert "nothing at all − dropout" in said
+    told = verdict.sentence(Analysis(study))
+    assert told.startswith("Confirmed: Is it one? On CIFAR-10")
+    assert "Is it open? Gaussian cannot be told from dropout" in told
+
+
+def test_an_outlier_is_cut_so_that_the_others_can_be_told_apart():
+    axis = marks.axis_of_differences([(-0.5, 0.5), (0.2, 1.0), (-42.0, -40.0)])
+    assert axis.low > -10 and axis.high > 1.0
+    cut = marks.mark(axis, -41.0, -42.0, -40.0)
+    assert cut.middle is None and cut.is_cut == (True, False)
+    kept = marks.mark(axis, 0.6, 0.2, 1.0)
+    assert kept.zero < kept.low < kept.middle < kept.high < 100
+    assert kept.is_cut == (False, False)
+
+
+def test_ticks_are_round_numbers_within_the_axis():
+    ticks = marks.Axis(-0.45, 1.3).ticks()
+    assert [text for _, text in ticks] == ["0.0", "0.5", "1.0"]
+    assert all(0 <= place <= 100 for place, _ in ticks)

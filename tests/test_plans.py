@@ -80,9 +80,9 @@ def test_a_plan_says_little_and_gets_the_rest_by_default():
     assert plan.seeds == (0, 1, 2) and plan.tuning is None
     assert plan.regimes == {"short": Regime("short", 2, None, True, 1)}
     assert plan.arms == {
-        "none": Arm("none", "none", (0.0,), {}, "features"),
-        "dropout": Arm("dropout", "dropout", (0.2,), {}, "features"),
-        "water": Arm("water", "water", (0.5,), {}, "features"),
+        "none": Arm("none", "none", (0.0,), {}, "features", "none"),
+        "dropout": Arm("dropout", "dropout", (0.2,), {}, "features", "dropout"),
+        "water": Arm("water", "water", (0.5,), {}, "features", "water"),
     }
     assert plan.comparisons == (("water", "dropout"), ("none", "dropout"))
     assert (plan.batch_size, plan.learning_rate, plan.weight_decay) == (64, 1e-3, 0.01)
@@ -109,7 +109,7 @@ def test_whatever_a_plan_says_is_in_it():
     assert plan.dtype == "bfloat16"
     assert (plan.corruption_images, plan.fourier_images) == (20, 10)
     assert plan.arms["plane"] == Arm(
-        "plane", "plane", (1.0, 0.5), {"exponent": 2}, "inputs"
+        "plane", "plane", (1.0, 0.5), {"exponent": 2}, "inputs", "plane"
     )
 
 

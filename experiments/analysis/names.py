@@ -1,14 +1,51 @@
 """What sentences and pictures call arms, seeds and datasets."""
 
-from experiments.studies.plans import Plan
+from experiments.studies.plans import Arm, Plan
 from experiments.studies.store import Study
+
+_NOISES = {
+    "none": "no regularizer",
+    "dropout": "dropout of features",
+    "spatial_dropout": "dropout of whole channels",
+    "gaussian": "white Gaussian noise",
+    "water": "pink noise along rows, windows of a bank",
+    "plane": "noise in the plane",
+}
+_SPECTRA = {0: "white", 1: "pink", 2: "brown", -1: "blue"}
 
 
 def name_arm(plan: Plan, arm: str, strength: float | None) -> str:
     """Names an arm, with its strength if it has several: "water at 0.05"."""
+    title = plan.arms[arm].title
     if len(plan.arms[arm].strengths) == 1:
-        return arm
-    return f"{arm} at {'?' if strength is None else f'{strength:g}'}"
+        return title
+    return f"{title} at {'?' if strength is None else f'{strength:g}'}"
+
+
+def describe_arm(arm: Arm) -> str:
+    """Describes what an arm does: "white Gaussian noise, the same in all channels"."""
+    settings = dict(arm.settings)
+    words = [_NOISES.get(arm.reg, arm.reg)]
+    if "exponent" in settings:
+        exponent = settings.pop("exponent")
+        colour = f" ({_SPECTRA[exponent]})" if exponent in _SPECTRA else ""
+        words.append(f"power 1/f^{exponent:g}{colour}")
+    if arm.reg == "aphex":
+        audio, surrogate = settings.pop("audio", None), settings.pop("surrogate", "")
+        words = [f"windows of {audio or 'a built-in glitch track'}"]
+        if surrogate == "phases":
+            words.append("its spectrum with random phases")
+        elif surrogate == "shuffled":
+            words.append("its samples in random order")
+    if settings.pop("shared", False):
+        words.append("the same in all channels")
+    if settings.get("mode") == "multiplicative":
+        words.append("multiplied")
+        del settings["mode"]
+    if arm.where == "inputs":
+        words.append("at the inputs")
+    words += [f"{name} = {value}" for name, value in settings.items()]
+    return ", ".join(words)
 
 
 def name_dataset(study: Study) -> str:

@@ -1,45 +1,142 @@
-"""What a study found, in one to three sentences."""
+"""What a study found: an answer to each hypothesis, or else all comparisons."""
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from experiments.analysis.comparisons import POWER, Analysis, Comparison, too_few
 from experiments.analysis.names import name_arm, name_dataset
 from experiments.studies.outcomes import OUTCOMES
-from experiments.studies.plans import Plan, Regime
+from experiments.studies.plans import Hypothesis, Plan, Regime
 from experiments.studies.store import Study
 from experiments.words import join
+from sounddrop_jax import statistics
 
 # What `sentence` spells out; more, it counts.
 _MOST_SPELT_OUT = 8
+_MOST_ANSWERED = 4
 _MOST_REASONS = 3
 _VERBS = {"wins": "beats", "loses": "loses to", "undecided": "cannot be told from"}
 
 
+class Answer(NamedTuple):
+    """What came of a hypothesis.
+
+    Attributes:
+        hypothesis: of the plan.
+        status: "confirmed"; "not confirmed", if comparisons that it needs were decided
+            the other way; "undecided"; or "" if the plan has no rule for it.
+        comparisons: those that it is about.
+        numbers: what came of them, a sentence without its end.
+    """
+
+    hypothesis: Hypothesis
+    status: str
+    comparisons: list[Comparison]
+    numbers: str
+
+    def __str__(self) -> str:
+        text = self.hypothesis.text
+        return f"{self.status.capitalize()}: {text}" if self.status else text
+
+
+def answer(analysis: Analysis) -> list[Answer]:
+    """Answers the hypotheses of the plan, by its rules alone."""
+    found = []
+    for hypothesis in analysis.study.plan.hypotheses:
+        about = [
+            each
+            for each in analysis.family
+            if (each.arm, each.baseline) in hypothesis.comparisons
+        ]
+        tested = [each for each in about if each.decision != "untested"]
+        numbers = "none of its comparisons could be tested"
+        if len(tested) > _MOST_ANSWERED:
+            numbers = _count(analysis.study, tested)
+        elif tested:
+            numbers = _spell_out(analysis.study, tested)
+        status = _judge(hypothesis, about)
+        found.append(Answer(hypothesis, status, about, numbers))
+    return found
+
+
+def _judge(hypothesis: Hypothesis, about: Sequence[Comparison]) -> str:
+    """Returns the status of an `Answer`."""
+    if hypothesis.confirmed_if is None:
+        return ""
+    # A pair wins if it does so in every regime and at every strength.
+    pairs: dict[tuple[str, str], list[str]] = {}
+    for each in about:
+        pairs.setdefault((each.arm, each.baseline), []).append(each.decision)
+    wins = [all(d == "wins" for d in own) for own in pairs.values()]
+    loses = [any(d == "loses" for d in own) for own in pairs.values()]
+    every, some = (all, any) if hypothesis.confirmed_if == "all" else (any, all)
+    return (
+        "confirmed" if every(wins) else "not confirmed" if some(loses) else "undecided"
+    )
+
+
 def sentence(analysis: Analysis) -> str:
-    """Writes in one to three sentences what the study found."""
+    """Writes in a few sentences what the study found, the answer first."""
     study, family = analysis.study, analysis.family
     plan = study.plan
     tested = [each for each in family if each.decision != "untested"]
-    regimes = list(plan.regimes.values())
-    trained = f"{_training(regimes[0])} and " if len(regimes) == 1 else ""
-    opening = (
-        f"On {name_dataset(study)}, {trained}over {len(plan.seeds)} paired seeds, "
-    )
     if why := too_few(plan, len(family)):
-        return f"{opening}nothing can be decided, whatever the differences: {why}."
+        return (
+            f"{opening(study)} nothing can be decided, whatever the differences: {why}."
+        )
+    found = []
+    for each in answer(analysis):
+        start = _upper(each.numbers) if found else f"{opening(study)} {each.numbers}"
+        found.append(f"{each} {start}.")
     if not tested:
-        found = "no comparison could be tested"
-    elif len(family) > _MOST_SPELT_OUT:
-        found = _count(study, tested)
-    else:
-        found = _spell_out(study, tested)
-    sentences = (
-        f"{opening}{found}.",
-        _say_untested(study, family),
-        _say_limits(plan, tested, len(family)),
+        found = [f"{opening(study)} no comparison could be tested."]
+    elif not found:
+        say = _count if len(family) > _MOST_SPELT_OUT else _spell_out
+        found = [f"{opening(study)} {say(study, tested)}."]
+    found += [_say_untested(study, family), _say_limits(plan, tested, len(family))]
+    return " ".join(filter(None, found))
+
+
+def opening(study: Study) -> str:
+    """Says on what a study was made: the start of a sentence."""
+    regimes = list(study.plan.regimes.values())
+    trained = f"{_training(regimes[0])} and " if len(regimes) == 1 else ""
+    return (
+        f"On {name_dataset(study)}, {trained}over {len(study.plan.seeds)} paired seeds,"
     )
-    return " ".join(filter(None, sentences))
+
+
+def meaning(analysis: Analysis) -> list[str]:
+    """Says what the decisions mean and what they do not, a sentence each."""
+    plan, family = analysis.study.plan, analysis.family
+    undecided = [each for each in family if each.decision == "undecided"]
+    detectable = [each.detectable for each in undecided if each.detectable is not None]
+    least = statistics.smallest_p_value(len(plan.seeds)) * len(family)
+    said = [
+        "All of it is of one small convolutional network, trained as above; of other "
+        "networks, images and budgets it says nothing."
+    ]
+    if detectable:
+        write = _writer(max(detectable))
+        said.append(
+            f"Undecided is not equal: of a difference of {write(max(detectable))} "
+            f"{OUTCOMES[plan.outcome].phrase} the chance to be found was "
+            f"65 to {100 * POWER:.0f} %, of a smaller one less."
+        )
+    if len(family) > 1:
+        bound = ""
+        if least > plan.alpha / 10:
+            bound = (
+                f" With {len(plan.seeds)} seeds no corrected p can be below "
+                f"{min(least, 1):.2g}."
+            )
+        said.append(
+            f"Decisions allow for all {len(family)} comparisons by Holm's method; "
+            f"intervals do not, so that one may leave out 0 where nothing is decided."
+            f"{bound}"
+        )
+    return said
 
 
 # Words
@@ -82,11 +179,13 @@ def _count(study: Study, tested: Sequence[Comparison]) -> str:
     wins, losses, undecided = (
         [each for each in tested if each.decision == decision] for decision in _VERBS
     )
-    found = [
-        f"the arm beats its baseline in {len(wins)} of {len(tested)} comparisons, "
-        f"loses in {len(losses)}, and {len(undecided)} "
-        f"{'is' if len(undecided) == 1 else 'are'} undecided"
-    ]
+    found = [f"the arm beats its baseline in all {len(tested)} comparisons"]
+    if len(wins) < len(tested):
+        found = [
+            f"the arm beats its baseline in {len(wins)} of {len(tested)} comparisons, "
+            f"loses in {len(losses)}, and {len(undecided)} "
+            f"{'is' if len(undecided) == 1 else 'are'} undecided"
+        ]
     for decided, name, over in ((wins, "win", "over"), (losses, "loss", "to")):
         if decided:
             largest = max(decided, key=_size)
@@ -173,7 +272,11 @@ def _say_limits(plan: Plan, tested: Sequence[Comparison], num_comparisons: int) 
             f"corrected for the {num_comparisons} comparisons and intervals are not"
         )
     said = "; ".join(parts)
-    return f"{said[0].upper()}{said[1:]}." if said else ""
+    return f"{_upper(said)}." if said else ""
+
+
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _training(regime: Regime) -> str:

@@ -9,7 +9,6 @@ from experiments.pictures.drawing import (
     COLOURS,
     INK,
     LINE,
-    PAPER,
     WIDTH,
     hide_frame,
     make_figure,
@@ -87,53 +86,6 @@ def forest(rows: Sequence[Interval], xlabel: str, digits: int) -> Any:
     axes.spines["left"].set_visible(False)
     axes.margins(x=0.08)
     spread(axes, [v for row in rows for v in (row.middle, row.low, row.high)])
-    return figure
-
-
-def strips(
-    arms: Sequence[tuple[str, Mapping[int, float]]], xlabel: str, joined: bool
-) -> Any:
-    """Draws every seed as a point, an arm a row, its mean a bar.
-
-    Args:
-        arms: labels, and the scores by seed.
-        xlabel: what the scores are.
-        joined: True to draw a line through the points of each seed.
-    """
-    figure = make_figure(WIDTH, 0.34 * len(arms) + 0.65, layout="constrained")
-    axes = figure.subplots()
-    seeds = sorted({seed for _, scores in arms for seed in scores})
-    # Their own height each, so that equal scores remain two points.
-    height = dict(zip(seeds, np.linspace(-0.24, 0.24, max(len(seeds), 1)), strict=True))
-    if joined:
-        for seed in seeds:
-            path = [
-                (scores.get(seed, np.nan), row + height[seed])
-                for row, (_, scores) in enumerate(arms)
-            ]
-            axes.plot(*zip(*path, strict=True), color=LINE, linewidth=0.8, zorder=1)
-    for row, (_, scores) in enumerate(arms):
-        values = list(scores.values())
-        axes.plot(
-            values,
-            [row + height[seed] for seed in scores],
-            linestyle="none",
-            marker="o",
-            markersize=4.5,
-            color=COLOURS[0],
-            markeredgecolor=PAPER,
-            markeredgewidth=0.5,
-        )
-        if values:
-            axes.plot(
-                [np.mean(values)] * 2, [row - 0.4, row + 0.4], color=INK, linewidth=2
-            )
-    axes.set(ylim=(len(arms) - 0.4, -0.6), xlabel=xlabel)
-    axes.set_yticks(range(len(arms)), [shorten(label) for label, _ in arms])
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x")
-    axes.set_axisbelow(True)
-    spread(axes, [value for _, scores in arms for value in scores.values()])
     return figure
 
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
-# Okabe and Ito's colours, which the colour-blind can tell apart, on light and on dark.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Of arms, after Tol's muted scheme, which the colour-blind can tell apart, on light and
+# on dark; without the blue and the orange that decisions have.
+COLOURS = ("#117733", "#AA4499", "#8A8A1F", "#CC6677", "#6A5ACD")
 
 # Inches: no more than a phone can show without making letters too small.
 WIDTH = 4.4
@@ -17,6 +18,7 @@ WIDTH = 4.4
 # They stand for what the page chooses: its ink, its lines and its paper.
 INK, LINE, PAPER = "#010203", "#040506", "#070809"
 _PAGE_COLOURS = {INK: "currentColor", LINE: "var(--line)", PAPER: "var(--paper)"}
+_NOT_OURS = ("font-family", "stroke-linecap", "stroke-linejoin", "stroke-dashoffset")
 STYLE: Any = {
     "axes.edgecolor": INK,
     "axes.facecolor": "none",
@@ -37,10 +39,12 @@ STYLE: Any = {
     "svg.fonttype": "none",  # text remains text, and glyphs are the reader's own
     "text.color": INK,
     "text.parse_math": False,  # a $ in a name is a $
+    "xtick.bottom": False,  # the grid says where
     "xtick.color": INK,
     "xtick.labelsize": 8,
     "ytick.color": INK,
     "ytick.labelsize": 8,
+    "ytick.left": False,
 }
 
 
@@ -66,7 +70,7 @@ def svg(name: str, label: str, draw: Callable[..., Any], *args: Any, **kw: Any) 
     _simplify(root, name)
     # Narrow screens shrink it, but no further than it can be read.
     usual = 1.15 * width if figure.get_figwidth() == WIDTH else width
-    style = f"width:{usual:.0f}px;min-width:{0.75 * width:.0f}px"
+    style = f"width:{usual:.0f}px;min-width:{min(width, 0.85 * 96 * WIDTH):.0f}px"
     root.attrib = {
         "viewBox": root.attrib["viewBox"],
         "style": style,
@@ -94,13 +98,10 @@ def _no_glyph_warnings() -> Iterator[None]:
 
 
 def _simplify(root: ElementTree.Element, name: str) -> None:
-    """Makes SVG fit into a page: no namespaces, no styles, no ids that clash."""
-    for parent in root.iter():
-        for child in list(parent):
-            if child.tag.rpartition("}")[2] in ("metadata", "style"):
-                parent.remove(child)
+    """Makes SVG fit into a page: small, without styles, and without ids that clash."""
     text = ElementTree.tostring(root, encoding="unicode")
-    used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', text))
+    used = re.findall(r'(?:url\(#|href="#)([^")]+)', text)
+    ids = {each: f"{name}-{index}" for index, each in enumerate(dict.fromkeys(used))}
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
         element.tail = None
@@ -108,23 +109,55 @@ def _simplify(root: ElementTree.Element, name: str) -> None:
         for key, value in element.attrib.items():
             key = key.rpartition("}")[2]
             if key == "id":
-                if value not in used:
+                if value not in ids:
                     continue
-                value = f"{name}-{value}"
+                value = ids[value]
             elif key == "href" and value.startswith("#"):
-                value = f"#{name}-{value[1:]}"
+                value = f"#{ids[value[1:]]}"
             elif key in ("d", "x", "y"):
-                value = re.sub(r"\d+\.\d{3,}", lambda n: f"{float(n[0]):.2f}", value)
-                value = " ".join(value.split())
+                value = re.sub(r"\d+\.\d+", lambda n: f"{float(n[0]):.1f}", value)
+                value = re.sub(r"\.0\b", "", " ".join(value.split()))
+                value = re.sub(" ?([A-Za-z]) ?", r"\1", value)
+            elif key == "transform" and value.startswith("rotate(-0 "):
+                continue
             elif key in ("style", "clip-path", "fill", "stroke"):
-                value = value.replace("url(#", f"url(#{name}-")
+                value = re.sub(r"#([^)]+)\)", lambda at: f"#{ids[at[1]]})", value)
                 for ours, theirs in _PAGE_COLOURS.items():
                     value = value.replace(ours, theirs)
-                value = re.sub(r"font: ([\d.]+)px [^;]*", r"font-size: \1px", value)
+                value = _shorten_style(value)
             attributes[key] = value
         element.attrib = attributes
         if element.tag != "text":
             element.text = (element.text or "").strip() or None
+    _flatten(root)
+
+
+def _shorten_style(style: str) -> str:
+    """Leaves out of a style what the page decides, and what is so anyway."""
+    kept = []
+    for each in style.split(";"):
+        key, _, value = map(str.strip, each.partition(":"))
+        if key == "font":  # of which only the size is ours
+            key, value = "font-size", value.split()[0]
+        if key not in _NOT_OURS and (key, value) != ("text-anchor", "start"):
+            kept.append(f"{key}:{value}" if value else key)
+    return ";".join(kept)
+
+
+def _flatten(parent: ElementTree.Element) -> None:
+    """Takes away groups that say nothing, and what leaves no mark."""
+    children: list[ElementTree.Element] = []
+    for child in parent:
+        _flatten(child)
+        if child.tag == "g" and not child.attrib:
+            children += child
+        elif not (
+            child.tag in ("metadata", "style")
+            or (child.tag in ("defs", "g") and not len(child))
+            or (child.tag == "path" and child.get("style") == "fill:none")
+        ):
+            children.append(child)
+    parent[:] = children
 
 
 def number(value: float, digits: int, signed: bool = False) -> str:

@@ -2,69 +2,93 @@
 
 from typing import Any
 
+from experiments.analysis import verdict
 from experiments.analysis.comparisons import POWER, Comparison, regions
 from experiments.analysis.names import name_arm
 from experiments.pictures import differences
 from experiments.pictures.differences import Interval
+from experiments.reporting import marks
 from experiments.reporting.context import Context
-from experiments.reporting.formats import score, span, upper
+from experiments.reporting.formats import score, span
 from experiments.studies.outcomes import OUTCOMES
 from experiments.words import name_seeds
 
 
+def answers(context: Context) -> dict[str, Any]:
+    """Gathers the answers to the hypotheses, and what they mean."""
+    return {
+        "opening": verdict.opening(context.study),
+        "sentence": verdict.sentence(context.analysis),
+        "answers": verdict.answer(context.analysis),
+        "meaning": verdict.meaning(context.analysis),
+    }
+
+
 def primary(context: Context) -> dict[str, Any]:
-    """Gathers the decided comparisons."""
-    outcome, family = context.outcome, context.analysis.family
-    figures = []
-    for regime in context.plan.regimes:
-        own = [each for each in family if each.regime == regime]
-        picture = context.draw(
-            context.in_regime(
-                f"{len(own)} differences in {outcome.title} with intervals", regime
-            ),
-            differences.forest,
-            [Interval(context.versus(c), c.decision, *c.bounds) for c in own],
-            f"arm − baseline, {outcome.differences}",
-            outcome.digits,
-        )
-        n = span(len(each.seeds) for each in own)
-        figures.append({"picture": picture, "heading": context.heading(regime), "n": n})
-    rows = [
-        (context.in_regime(context.versus(each), each.regime), each) for each in family
-    ]
-    notes = list(dict.fromkeys(each.note for each in family if each.note))
-    return {"figures": figures, "rows": rows, "notes": notes, "power": POWER}
+    """Gathers the decided comparisons: marks on one axis, in groups of rows."""
+    family = context.analysis.family
+    known = [each for each in family if each.result is not None]
+    axis = marks.axis_of_differences(
+        (each.result.low, each.result.high) for each in known if each.result
+    )
+    # A row for a pair at a strength, in it a comparison for each regime.
+    groups: dict[str, dict[str, dict[str, Comparison]]] = {
+        hypothesis.text: {} for hypothesis in context.plan.hypotheses
+    }
+    for each in family:
+        group = groups.setdefault(_group(context, each), {})
+        group.setdefault(context.versus(each), {})[each.regime] = each
+    return {
+        "ticks": axis.ticks(),
+        "groups": groups,
+        "mark": lambda each: marks.mark(axis, *each.bounds),
+        "family": family,
+        "rows": [(context.in_regime(context.versus(c), c.regime), c) for c in family],
+        "notes": list(dict.fromkeys(each.note for each in family if each.note)),
+        "power": POWER,
+        "n": span(len(each.seeds) for each in family),
+    }
+
+
+def _group(context: Context, each: Comparison) -> str:
+    """Names the hypothesis that a comparison belongs to; or else its arm, if many."""
+    for hypothesis in context.plan.hypotheses:
+        if (each.arm, each.baseline) in hypothesis.comparisons:
+            return hypothesis.text
+    if context.plan.hypotheses:
+        return "Other comparisons"
+    several = len(context.plan.arms[each.arm].strengths) > 1
+    return context.plan.arms[each.arm].title if several else ""
 
 
 def seeds(context: Context) -> dict[str, Any]:
-    """Gathers every network's score."""
-    key = context.plan.outcome
-    figures = []
+    """Gathers every network's score, in each regime on an axis of its own."""
+    key, outcome = context.plan.outcome, context.outcome
+    tables = []
     for regime, groups in context.by_regime(key):
-        arms = [
-            (group.label, {r["seed"]: r[key] for r in group.with_a(key)})
-            for group in groups
-        ]
-        joined = len(arms) <= 8 and len(context.plan.seeds) <= 16
-        picture = context.draw(
-            context.in_regime(f"Every seed's {context.outcome.title}, by arm", regime),
-            differences.strips,
-            arms,
-            score(context.outcome),
-            joined,
-        )
-        figures.append(
+        scores = [{r["seed"]: r[key] for r in group.with_a(key)} for group in groups]
+        axis = marks.axis_of_scores([x for own in scores for x in own.values()])
+        rows = [
             {
-                "picture": picture,
+                "label": group.label,
+                "mean": sum(own.values()) / len(own),
+                "points": {seed: axis.place(x) for seed, x in own.items()},
+                "scores": own,
+                "bar": axis.place(sum(own.values()) / len(own)),
+            }
+            for group, own in zip(groups, scores, strict=True)
+        ]
+        tables.append(
+            {
+                "label": context.in_regime(f"Every seed's {outcome.title}", regime),
                 "heading": context.heading(regime),
-                "n": span(len(scores) for _, scores in arms),
-                "joined": joined,
+                "ticks": axis.ticks(),
+                "rows": rows,
+                "n": span(map(len, scores)),
                 "left_out": _left_out(context, regime),
             }
         )
-    if not figures:
-        return {}
-    return {"figures": figures, "score": upper(context.outcome.title)}
+    return {"tables": tables, "score": score(outcome)} if tables else {}
 
 
 def _left_out(context: Context, regime: str) -> list[str]:
@@ -81,6 +105,7 @@ def _left_out(context: Context, regime: str) -> list[str]:
 def sweep(context: Context) -> dict[str, Any]:
     """Gathers differences from the baseline by strength, or else by regime."""
     plan, baseline = context.plan, context.baseline
+    baseline_title = plan.arms[baseline].title
     several = any(len(arm.strengths) > 1 for arm in plan.arms.values())
     has_strengths = several and plan.tuning is None
     family = [each for each in context.analysis.family if each.baseline == baseline]
@@ -93,10 +118,11 @@ def sweep(context: Context) -> dict[str, Any]:
     for each in family:
         place = f"{each.strength:g}" if has_strengths else each.regime
         panel = each.regime if has_strengths else ""
-        interval = Interval(each.arm, each.decision, *each.bounds)
-        found.setdefault(panel, {}).setdefault(each.arm, {})[place] = interval
+        arm = plan.arms[each.arm].title
+        interval = Interval(arm, each.decision, *each.bounds)
+        found.setdefault(panel, {}).setdefault(arm, {})[place] = interval
     what = "strength" if has_strengths else "regime"
-    label = f"Difference from {baseline} against {what}"
+    label = f"Difference from {baseline_title} against {what}"
     points = context.outcome.points
     figures = []
     for panel, arms in found.items():
@@ -107,14 +133,14 @@ def sweep(context: Context) -> dict[str, Any]:
             list(arms.items()),
             sorted(places, key=float) if has_strengths else list(places),
             what,
-            f"difference from {baseline}" + (f"\n{points}" if points else ""),
+            f"difference from {baseline_title}" + (f"\n{points}" if points else ""),
         )
         heading = context.heading(panel) if panel else ""
         figures.append({"picture": picture, "heading": heading})
     # Where, along its strengths, each arm wins and loses.
     rows: dict[str, dict[str, Any]] = {}
     for region in regions(context.analysis.family):
-        pair = f"{region.arm} − {region.baseline}"
+        pair = " − ".join(plan.arms[a].title for a in (region.arm, region.baseline))
         rows.setdefault(pair, {})[region.regime] = region
     return {"figures": figures, "what": what, "rows": rows}
 

@@ -28,10 +28,10 @@ def interval(bounds: tuple[float | None, ...], digits: int) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """Writes a p-value, small ones with two digits."""
+    """Writes a p-value: "0.008", or "< 0.001"."""
     if p is None:
         return "–"
-    return f"{p:.3f}" if p >= 0.001 else f"{p:.2g}"
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 def span(counts: Iterable[int]) -> str:
@@ -120,4 +120,4 @@ class Heat(NamedTuple):
         text = number(value, self.digits, signed=self.is_difference)
         if self.hides_zeros and not round(value, self.digits):
             text = ""
-        return text, round(min(max(level, 0.0), 1.0), 3), value < 0
+        return text, round(min(max(level, 0.0), 1.0), 2), value < 0

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.analysis.names import describe_arm
 from experiments.pictures import maps
 from experiments.reporting.context import Context
 from experiments.reporting.formats import Heat, score, span, upper
@@ -32,9 +33,11 @@ def arms(context: Context) -> dict[str, Any]:
         for row in rows
     ]
     strengths = [_strength(context, row) for row in rows]
+    arms = context.plan.arms
     return {
         "head": ["arm", *regime, "strength", "n", *map(score, shown.values())],
         "outcomes": shown,
+        "descriptions": {name: describe_arm(arm) for name, arm in arms.items()},
         "rows": list(zip(rows, strengths, marks, strict=True)),
         "notes": list(dict.fromkeys(filter(None, marks))),
         "num_corruptions": len(BENCHMARK),
@@ -73,17 +76,21 @@ def confusion(context: Context) -> dict[str, Any]:
     if not groups:
         return {}
     names = context.study.dataset["class_names"]
+    n = span(len(group.with_a("confusion")) for group in groups)
     percent = [
         maps.to_percent(np.sum(np.array(group.all_of("confusion")), axis=0))
         for group in groups
     ]
     differences, most = context.less_baseline(groups, percent)
+    if differences:  # which say of the others what their own tables would
+        pairs = zip(groups, percent, strict=True)
+        groups, percent = zip(*(p for p in pairs if p[0].is_baseline), strict=True)
     return {
         "tables": [
             Heat(group.title, names, names, matrix, 0, 0.0, 100.0, hides_zeros=True)
             for group, matrix in zip(groups, percent, strict=True)
         ],
-        "n": span(len(group.with_a("confusion")) for group in groups),
+        "n": n,
         "words": words,
         "differences": [
             Heat(label, names, names, each, 0, 0.0, most, True, hides_zeros=True)

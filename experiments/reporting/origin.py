@@ -45,15 +45,16 @@ def noise(context: Context) -> dict[str, Any]:
     limits = (powers.min() / 1.5, powers.max() * 1.5) if powers.size else (0.1, 1)
     pictures = [
         context.draw(
-            f"Spectra of the noise of {arm}",
+            f"Spectra of the noise of {context.plan.arms[arm].title}",
             curves.spectra,
             lines,
-            f"{arm} {measured[arm]['strength']:g}",
+            f"{context.plan.arms[arm].title} at {measured[arm]['strength']:g}",
             limits,
         )
         for arm, lines in arms.items()
     ]
-    return {"pictures": pictures, "silent": [a for a in found if a not in measured]}
+    silent = [context.plan.arms[a].title for a in found if a not in measured]
+    return {"pictures": pictures, "silent": silent}
 
 
 def tuning(context: Context) -> dict[str, Any]:
@@ -74,14 +75,14 @@ def tuning(context: Context) -> dict[str, Any]:
     for arm, best in choose_strengths(plan, context.study.tuning).items():
         strengths = sorted(plan.arms[arm].strengths)
         found = [scores[arm, strength] for strength in strengths]
+        title = plan.arms[arm].title
         if any(found):
-            label = f"Accuracy on held-out images of {arm} against its strength"
-            pictures.append(
-                context.draw(label, curves.trials, strengths, found, best, arm, limits)
-            )
+            label = f"Accuracy on held-out images of {title} against its strength"
+            drawn = (strengths, found, best, title, limits)
+            pictures.append(context.draw(label, curves.trials, *drawn))
         rows += [
             {
-                "arm": arm,
+                "arm": title,
                 "strength": strength,
                 "n": len(trials),
                 "mean": float(np.mean(trials)) if trials else None,

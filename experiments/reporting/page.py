@@ -8,7 +8,6 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from experiments.analysis import verdict
 from experiments.analysis.comparisons import Analysis
 from experiments.pictures import drawing
 from experiments.reporting import comparisons, formats, networks, origin, robustness
@@ -17,10 +16,12 @@ from experiments.reporting.context import Context
 _TEMPLATES = Path(__file__).parent / "templates"
 
 # By heading what gathers a section, nothing if the study has nothing to say there. The
-# section's template has the name of the function.
+# section's template has the name of the function. The first are open.
+_OPEN = ("Answer", "Primary comparisons")
 _SECTIONS: Mapping[str, Callable[[Context], dict[str, Any]]] = {
-    "Departures from the plan": origin.departures,
+    "Answer": comparisons.answers,
     "Primary comparisons": comparisons.primary,
+    "Departures from the plan": origin.departures,
     "Every seed": comparisons.seeds,
     "Arms": networks.arms,
     "Training": networks.training,
@@ -51,7 +52,7 @@ def build(analysis: Analysis, *, with_pictures: bool = True) -> str:
     shared = {
         "plan": context.plan,
         "outcome": context.outcome,
-        "baseline": context.baseline,
+        "baseline": context.plan.arms[context.baseline].title,
         "several_regimes": context.several_regimes,
     }
     sections = {}
@@ -62,7 +63,7 @@ def build(analysis: Analysis, *, with_pictures: bool = True) -> str:
     return (
         _environment()
         .get_template("page.html")
-        .render(shared, verdict=verdict.sentence(analysis), sections=sections)
+        .render(shared, opened=_OPEN, sections=sections)
     )
 
 
@@ -76,7 +77,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         finalize=_clean,
     )
-    for write in (formats.number, formats.interval, formats.p_value):
+    for write in (formats.number, formats.interval, formats.p_value, formats.upper):
         environment.filters[write.__name__] = write
     return environment
 

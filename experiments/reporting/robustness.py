@@ -96,6 +96,7 @@ def frequencies(context: Context) -> dict[str, Any]:
     ]
     low, high = float(np.min(errors)), float(np.max(errors))
     high = max(high, low + 0.1)
+    differences, most = context.less_baseline(groups, errors)
     maps_of_errors = [
         context.draw(
             f"Error by frequency of {group.title}",
@@ -107,6 +108,7 @@ def frequencies(context: Context) -> dict[str, Any]:
             "viridis",
         )
         for group, each in zip(groups, errors, strict=True)
+        if group.is_baseline or not differences  # which say it of the others
     ]
     drawn: dict[str, Any] = {
         "errors": maps_of_errors,
@@ -116,17 +118,16 @@ def frequencies(context: Context) -> dict[str, Any]:
         "words": words,
         "differences": [],
     }
-    differences, most = context.less_baseline(groups, errors)
     if differences:
         drawn["differences"] = [
             context.draw(
                 f"Difference in error by frequency, {label}",
                 maps.fourier,
                 difference,
-                label,
+                label.partition(" − ")[0],
                 -most,
                 most,
-                "PuOr_r",
+                "BrBG_r",
             )
             for label, difference in differences
         ]
@@ -135,7 +136,7 @@ def frequencies(context: Context) -> dict[str, Any]:
             maps.scale,
             -most,
             most,
-            "PuOr_r",
+            "BrBG_r",
             "difference in error, percentage points",
         )
     return drawn

@@ -8,24 +8,16 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
-
-from annotated_types import Predicate
-from pydantic import AfterValidator, BaseModel, Field, TypeAdapter
+from typing import Any, Literal
 
 from experiments.cli import UsageError
-from experiments.data import datasets
-from experiments.runs.configs import LARGEST, Dtype, is_rate
-from experiments.studies.outcomes import PRIMARY
+from experiments.studies import entries
 from experiments.training.regularizers import REGULARIZERS, check_settings
 from experiments.values import read
 from experiments.words import nearest
 
 FOLDER = Path(__file__).parents[1] / "plans"
 STRENGTHS = ("intensity", "rate")
-MOST_SEEDS = 10_000
-FEW_SEEDS = "(no spread can be told from one; a test needs 6 or more to reach 5 %)"
-Primary = Literal[PRIMARY]  # type: ignore[valid-type]  # the names in a table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +31,7 @@ class Arm:
             has a `Tuning`, which chooses one.
         settings: keywords of the recipe's `prepare`.
         where: "features" or "inputs", see `models.Network`.
+        title: what people call it.
     """
 
     name: str
@@ -46,6 +39,7 @@ class Arm:
     strengths: tuple[float, ...]
     settings: Mapping[str, Any]
     where: str
+    title: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +76,22 @@ class Tuning:
 
 
 @dataclasses.dataclass(frozen=True)
+class Hypothesis:
+    """What some of the comparisons are to answer.
+
+    Attributes:
+        text: a statement, or a question if nothing confirms it.
+        comparisons: pairs of the plan's.
+        confirmed_if: "all" or "any" of them must win, in every regime and at every
+            strength; None if the plan has no rule.
+    """
+
+    text: str
+    comparisons: tuple[tuple[str, str], ...]
+    confirmed_if: Literal["all", "any"] | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Plan:
     """What a study does, and what it was decided to conclude from it.
 
@@ -97,6 +107,7 @@ class Plan:
         arms: by name.
         comparisons: pairs of an arm and its baseline; each is one test in every regime
             and at every strength, and all of them are the family.
+        hypotheses: in the order in which they are answered.
         tuning: or None.
         batch_size: images a step.
         learning_rate: of AdamW.
@@ -117,6 +128,7 @@ class Plan:
     regimes: Mapping[str, Regime]
     arms: Mapping[str, Arm]
     comparisons: tuple[tuple[str, str], ...]
+    hypotheses: tuple[Hypothesis, ...]
     tuning: Tuning | None
     batch_size: int
     learning_rate: float
@@ -170,7 +182,7 @@ def parse(document: Mapping[str, Any], name: str, *, is_done: bool = False) -> P
         UsageError: names the entry at fault, its value and the remedy.
     """
     try:
-        said = read(_FILE, dict(document))
+        said = read(entries.FILE, dict(document))
         _check_names("regimes", said.regimes)
         _check_names("arms", said.arms)
         arms = {each: _make_arm(each, arm, is_done) for each, arm in said.arms.items()}
@@ -186,6 +198,10 @@ def parse(document: Mapping[str, Any], name: str, *, is_done: bool = False) -> P
             regimes={each: Regime(each, **dict(r)) for each, r in said.regimes.items()},
             arms=arms,
             comparisons=tuple(map(tuple, said.comparisons)),
+            hypotheses=tuple(
+                Hypothesis(h.text, tuple(map(tuple, h.comparisons)), h.confirmed_if)
+                for h in said.hypotheses.values()
+            ),
             tuning=tuning and Tuning(tuning.images, _list_seeds(tuning)),
             **dict(said.training),
             **dict(said.robustness),
@@ -202,88 +218,11 @@ def parse(document: Mapping[str, Any], name: str, *, is_done: bool = False) -> P
     return plan
 
 
-# What may stand in a file
-
-
-T = TypeVar("T")
-Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
-Whole = Annotated[int, Field(ge=0, le=2**31 - 1)]
-Number = Annotated[float, Field(ge=0, le=LARGEST, description="that float32 can hold")]
-Rate = Annotated[float, Field(ge=0, lt=1, description="in float32"), Predicate(is_rate)]
-Strengths = Annotated[
-    list[T],
-    Field(min_length=1, description="of one number or more, each of them once"),
-    Predicate(lambda strengths: len(set(strengths)) == len(strengths)),
-]
-Pair = Annotated[
-    list[Any],
-    Field(description='that is a pair, ["arm", "baseline"]'),
-    Predicate(lambda pair: [type(name) for name in pair] == [str, str]),
-]
-Pairs = Annotated[list[Pair], Field(min_length=1, description="of one pair or more")]
-Tables = Annotated[dict[str, T], Field(min_length=1, description="of one or more")]
-
-
-class _Table(BaseModel, extra="forbid"):
-    pass
-
-
-class _Regime(_Table):
-    epochs: Count
-    train_images: Annotated[Whole | None, AfterValidator(lambda n: n or None)] = None
-    augment: bool = True
-    evaluate_every: Count = 1
-
-
-class _Arm(_Table, extra="allow"):
-    reg: str
-    where: Literal["features", "inputs"] = "features"
-
-
-class _Tuning(_Table):
-    images: Count
-    first_seed: Whole
-    seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)]
-
-
-class _Training(_Table):
-    batch_size: Count = 64
-    learning_rate: Number = 1e-3
-    weight_decay: Number = 0.01
-    dtype: Dtype = "float32"
-
-
-class _Robustness(_Table):
-    corruption_images: Whole = 0
-    fourier_images: Whole = 0
-
-
-class _File(_Table):
-    question: str
-    rule: str
-    dataset: datasets.Choice = "auto"
-    seeds: Annotated[int, Field(ge=2, le=MOST_SEEDS, description=FEW_SEEDS)]
-    first_seed: Whole = 0
-    outcome: Primary = "accuracy"
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    comparisons: Pairs
-    regimes: Tables[_Regime]
-    arms: Tables[_Arm]
-    tuning: _Tuning | None = None
-    training: _Training = _Training()
-    robustness: _Robustness = _Robustness()
-
-
-_FILE = TypeAdapter(_File)
-_RATES = TypeAdapter(Strengths[Rate])
-_NUMBERS = TypeAdapter(Strengths[Number])
-
-
-def _list_seeds(table: _File | _Tuning) -> tuple[int, ...]:
+def _list_seeds(table: entries.File | entries.TuningEntry) -> tuple[int, ...]:
     return tuple(range(table.first_seed, table.first_seed + table.seeds))
 
 
-def _make_arm(name: str, said: _Arm, is_done: bool) -> Arm:
+def _make_arm(name: str, said: entries.ArmEntry, is_done: bool) -> Arm:
     settings = dict(said.model_extra or {})
     for key in settings:
         if not key.isprintable():
@@ -302,7 +241,7 @@ def _make_arm(name: str, said: _Arm, is_done: bool) -> Arm:
     if strength in settings:
         written = settings.pop(strength)
     strengths = read(
-        _RATES if strength == "rate" else _NUMBERS,
+        entries.RATES if strength == "rate" else entries.NUMBERS,
         written if isinstance(written, list) else [written],
         f"arms.{name}.{strength}",
     )
@@ -312,7 +251,8 @@ def _make_arm(name: str, said: _Arm, is_done: bool) -> Arm:
         except ValueError as error:
             raise ValueError(f"arms.{name}.{error}") from None
     strengths = tuple(map(abs, strengths))  # of -0.0 makes 0.0
-    return Arm(name, said.reg, strengths, settings, said.where)
+    title = said.title or name.replace("_", " ")
+    return Arm(name, said.reg, strengths, settings, said.where, title)
 
 
 def _with_strengths(tables: Mapping[str, Any], arms: Mapping[str, Arm]) -> dict:
@@ -365,6 +305,13 @@ def _check_comparisons(plan: Plan) -> None:
                 f"comparisons: {baseline!r} is a baseline with several strengths, and "
                 "nothing chooses one; give it one, or a [tuning]."
             )
+    for hypothesis in plan.hypotheses:
+        for pair in hypothesis.comparisons:
+            if pair not in plan.comparisons:
+                raise ValueError(
+                    f"hypotheses: {list(pair)} is not among the comparisons; add it "
+                    "to them."
+                )
 
 
 def _check_tuning(plan: Plan) -> None:

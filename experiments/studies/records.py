@@ -156,7 +156,8 @@ def shapes(record: Mapping[str, Any]) -> dict[str, Any]:
 def origin(study: Mapping[str, Any], cell: Cell) -> dict[str, Any]:
     """Returns what a network's numbers hang on, by the words of study.json."""
     plan, inputs = study["plan"], study["inputs"]
-    arm = {k: v for k, v in plan["arms"][cell.arm].items() if k not in plans.STRENGTHS}
+    said = plan["arms"][cell.arm]
+    arm = {k: v for k, v in said.items() if k not in (*plans.STRENGTHS, "title")}
     if cell.regime == TUNING:
         regime = {TUNING: plan.get("tuning"), **plan["regimes"]}
     else:

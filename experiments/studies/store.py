@@ -338,7 +338,7 @@ def _merge(first: dict, second: dict, where: str) -> dict:
         second: what it shall go with, "here", whose order of arms comes first.
         where: the folder, as messages call it.
     """
-    grows = {"arms", "seeds", "comparisons"}
+    grows = {"arms", "seeds", "comparisons", "hypotheses"}
     for key in ("version", "name", "dataset"):
         if first[key] != second[key]:
             raise UsageError(
@@ -357,19 +357,28 @@ def _merge(first: dict, second: dict, where: str) -> dict:
         ("file", first["inputs"], second["inputs"]),
     ):
         for name in sorted(ours.keys() & theirs.keys()):
-            if ours[name] != theirs[name]:
+            if _untitled(ours[name]) != _untitled(theirs[name]):
                 raise UsageError(
                     f"{where}: holds a study with another {kind} {name}: "
                     f"{difference(ours[name], theirs[name])}; name another folder."
                 )
     comparisons = [c for c in old["comparisons"] if c not in new["comparisons"]]
+    hypotheses = old.get("hypotheses", {}) | new.get("hypotheses", {})
     return second | {
         "plan": new
+        | ({"hypotheses": hypotheses} if hypotheses else {})
         | {
-            "arms": new["arms"] | old["arms"],
+            "arms": new["arms"] | old["arms"] | new["arms"],  # in the new one's order
             "seeds": max(old["seeds"], new["seeds"]),
             "comparisons": new["comparisons"] + comparisons,
         },
         "inputs": first["inputs"] | second["inputs"],
         "noise": first["noise"] | second["noise"],
     }
+
+
+def _untitled(value: Any) -> Any:
+    """Returns an arm without what people call it, and anything else as it is."""
+    if isinstance(value, dict):
+        return {key: each for key, each in value.items() if key != "title"}
+    return value
