@@ -15,6 +15,7 @@ from experiments.pictures import differences, drawing
 from experiments.reporting.formats import p_value
 from experiments.studies import store
 from experiments.studies.outcomes import OUTCOMES
+from experiments.studies.plans import Plan
 from experiments.studies.store import Study
 
 DOCS = Path(__file__).parent
@@ -38,8 +39,9 @@ def describe(analysis: Analysis) -> str:
         # The others would be of hundreds of rows; the report has them.
         tables = [_write_regions(analysis.study, regions)]
     else:
-        tables = [_write_arms(analysis), _write_family(analysis.family)]
-    return "\n\n".join((f"> {verdict.sentence(analysis)}", *tables))
+        tables = [_write_arms(analysis), _write_family(analysis)]
+    said = "\n".join(f"> - {each}" for each in verdict.sentences(analysis))
+    return "\n\n".join((said, *tables))
 
 
 def draw(analysis: Analysis) -> dict[str, str]:
@@ -52,7 +54,7 @@ def draw(analysis: Analysis) -> dict[str, str]:
     name, outcome = study.plan.name, OUTCOMES[study.plan.outcome]
     if not comparisons.regions(family):
         label = f"Differences in {outcome.title} of the study {name}"
-        rows = [_interval(each, _name(each)) for each in family]
+        rows = [_interval(each, _name(study.plan, each)) for each in family]
         xlabel = f"arm − baseline, {outcome.differences}"
         picture = _draw(label, differences.forest, rows, xlabel, outcome.digits)
         return {f"study_{name}": picture}
@@ -63,7 +65,8 @@ def draw(analysis: Analysis) -> dict[str, str]:
         for each in family:
             if each.regime == regime and each.strength is not None:
                 place = f"{each.strength:g}"
-                arms.setdefault(each.arm, {})[place] = _interval(each, each.arm)
+                title = study.plan.arms[each.arm].title
+                arms.setdefault(title, {})[place] = _interval(each, title)
                 strengths.add(place)
         pictures[f"study_{name}_{regime}"] = _draw(
             f"Differences in {outcome.title} against strength in the regime {regime}",
@@ -71,7 +74,7 @@ def draw(analysis: Analysis) -> dict[str, str]:
             list(arms.items()),
             sorted(strengths, key=float),
             "strength (evenly spaced)",
-            f"{regime}: difference from {family[0].baseline}"
+            f"{regime}: difference from {study.plan.arms[family[0].baseline].title}"
             + (f",\n{outcome.points}" if outcome.points else ""),
         )
     return pictures
@@ -83,6 +86,11 @@ def _draw(label: str, plot: Callable, *args: Any) -> str:
         drawn = drawn.replace(name, colour)
     paper = '<rect width="100%" height="100%" fill="#fff"/>'
     drawn = drawn.replace(">", f">{paper}", 1)
+    # By itself a picture says how large it is, and in which letters.
+    width, height = map(float, re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawn)[0])
+    pixels = int(re.findall(r"width:(\d+)px", drawn)[0])
+    size = f'width="{pixels}" height="{pixels * height / width:.0f}"'
+    drawn = re.sub('style="[^"]*"', f'{size} font-family="sans-serif"', drawn, count=1)
     return drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + "\n"
 
 
@@ -118,13 +126,13 @@ def _write_arms(analysis: Analysis) -> str:
     return "\n".join(lines)
 
 
-def _write_family(family: Sequence[Comparison]) -> str:
+def _write_family(analysis: Analysis) -> str:
     lines = [
         "| arm − baseline | difference, points (95 %) | p | p, Holm | decision |",
         "|---|---|---|---|---|",
     ]
-    for each in family:
-        cells = [_name(each), "–", "–", "–", each.decision]
+    for each in analysis.family:
+        cells = [_name(analysis.study.plan, each), "–", "–", "–", each.decision]
         if each.result is not None and each.p_adjusted is not None:
             mean, low, high = each.bounds
             cells[1] = (
@@ -146,7 +154,7 @@ def _write_regions(study: Study, found: Sequence[Region]) -> str:
         best = region.best
         assert best.result is not None
         difference = drawing.number(best.result.mean_difference, 2, signed=True)
-        cells = rows.setdefault(_name(best), {})
+        cells = rows.setdefault(_name(study.plan, best), {})
         cells[region.regime] = f"{region} (best: {difference} at {best.strength:g})"
     for name, cells in rows.items():
         row = [name, *(cells.get(regime, "–") for regime in regimes)]
@@ -158,8 +166,8 @@ def _interval(each: Comparison, label: str) -> differences.Interval:
     return differences.Interval(label, each.decision, *each.bounds)
 
 
-def _name(each: Comparison) -> str:
-    return f"{each.arm} − {each.baseline}"
+def _name(plan: Plan, each: Comparison) -> str:
+    return f"{plan.arms[each.arm].title} − {plan.arms[each.baseline].title}"
 
 
 if __name__ == "__main__":

@@ -78,14 +78,19 @@ def _judge(hypothesis: Hypothesis, about: Sequence[Comparison]) -> str:
 
 def sentence(analysis: Analysis) -> str:
     """Writes in a few sentences what the study found, the answer first."""
+    return " ".join(sentences(analysis))
+
+
+def sentences(analysis: Analysis) -> list[str]:
+    """Writes what the study found: a text for each answer, and for what limits them."""
     study, family = analysis.study, analysis.family
     plan = study.plan
     tested = [each for each in family if each.decision != "untested"]
     if why := too_few(plan, len(family)):
-        return (
+        return [
             f"{opening(study)} nothing can be decided, whatever the differences: {why}."
-        )
-    found = []
+        ]
+    found: list[str] = []
     for each in answer(analysis):
         start = _upper(each.numbers) if found else f"{opening(study)} {each.numbers}"
         found.append(f"{each} {start}.")
@@ -95,7 +100,7 @@ def sentence(analysis: Analysis) -> str:
         say = _count if len(family) > _MOST_SPELT_OUT else _spell_out
         found = [f"{opening(study)} {say(study, tested)}."]
     found += [_say_untested(study, family), _say_limits(plan, tested, len(family))]
-    return " ".join(filter(None, found))
+    return list(filter(None, found))
 
 
 def opening(study: Study) -> str:
