@@ -70,7 +70,7 @@ def svg(name: str, label: str, draw: Callable[..., Any], *args: Any, **kw: Any) 
     _simplify(root, name)
     # Narrow screens shrink it, but no further than it can be read.
     usual = 1.15 * width if figure.get_figwidth() == WIDTH else width
-    style = f"width:{usual:.0f}px;min-width:{min(width, 0.85 * 96 * WIDTH):.0f}px"
+    style = f"width:{usual:.0f}px;min-width:{min(width, 0.84 * 96 * WIDTH):.0f}px"
     root.attrib = {
         "viewBox": root.attrib["viewBox"],
         "style": style,
