@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable, Sequence
 
+_MOST_LISTED = 64
+
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """Suggests the nearest of some names; "" if none is near.
@@ -54,11 +56,18 @@ def reason(error: Exception) -> str:
 
 
 def name_seeds(seeds: Sequence[int]) -> str:
-    """Lists seeds: "seed 3", "seeds 3, 5", "seeds 3 to 9"."""
+    """Lists seeds: "seed 3", "seeds 3, 5", "seeds 3 to 9"; counts very many.
+
+    Example:
+        >>> name_seeds([3, 5]), name_seeds(range(0, 1000, 2))
+        ('seeds 3, 5', '500 seeds from 0 to 998')
+    """
     if len(seeds) == 1:
         return f"seed {seeds[0]}"
     if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
         return f"seeds {seeds[0]} to {seeds[-1]}"
+    if len(seeds) > _MOST_LISTED:
+        return f"{len(seeds)} seeds from {seeds[0]} to {seeds[-1]}"
     return f"seeds {', '.join(map(str, seeds))}"
 
 

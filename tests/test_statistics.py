@@ -5,6 +5,7 @@ import itertools
 import math
 import re
 import sys
+import tracemalloc
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from sounddrop_jax.sweeps import statistics
 from sounddrop_jax.sweeps.statistics import (
     METHODS,
     compare_pairs,
@@ -575,6 +577,33 @@ def test_a_comparison_says_what_its_parts_say():
         improvement = improvement_probability(scores, baseline, confidence=confidence)
         assert result[7:] == improvement
         assert {type(value) for value in result} == {int, float, str}
+
+
+@pytest.mark.parametrize("num_seeds", [9, 40])
+def test_blocks_change_no_number(num_seeds, monkeypatch):
+    scores = np.random.default_rng(0).normal(size=num_seeds).round(1)
+
+    def compare(block):
+        monkeypatch.setattr(statistics, "_BLOCK_NUMBERS", block)
+        statistics._choose_flips.cache_clear()
+        statistics._resample.cache_clear()
+        return compare_pairs(scores, np.zeros(num_seeds))
+
+    whole, blocks = compare(2**30), compare(1000)
+    assert blocks.p_value == whole.p_value
+    for end in ("low", "high"):
+        assert getattr(blocks, end) == pytest.approx(getattr(whole, end), rel=1e-12)
+
+
+def test_many_seeds_take_little_memory():
+    scores = np.random.default_rng(0).normal(size=500)
+    tracemalloc.start()
+    try:
+        compare_pairs(scores, np.zeros(500))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 40e6  # all signs as numbers take 262 MB
 
 
 def test_the_seed_decides_all_randomness():

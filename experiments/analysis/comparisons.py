@@ -351,8 +351,8 @@ def _scores(
     return scores, [f"{name_seeds(seeds)} {fault}" for fault, seeds in faults.items()]
 
 
-def _networks(study: Study) -> dict[tuple, dict]:
-    return {tuple(cell_of(record)): dict(record) for record in study.records}
+def _networks(study: Study) -> dict[tuple, Mapping[str, Any]]:
+    return {cell_of(record): record for record in study.records}
 
 
 def strengths_of(study: Study) -> dict[str, Sequence[float | None]]:

@@ -1,11 +1,16 @@
-"""The records of a store: their types, what they are of, and whether they agree."""
+"""The records of a store: their types, what they are of, and whether they agree.
 
+Their tables are read into arrays: the records of 30,000 networks have to fit in memory.
+"""
+
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
+import numpy as np
 import pydantic
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from typing_extensions import TypedDict  # pydantic's own need, on Python 3.11
 
 from experiments.cli import UsageError
@@ -23,16 +28,32 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Score = Number | None  # None where a network diverged
-Curve = list[Score]
 Pair = Annotated[list[Number], Field(min_length=2, max_length=2)]
-Bins = Annotated[Curve, Field(min_length=NUM_BINS, max_length=NUM_BINS)]
-Severities = Annotated[list[Percent], Field(min_length=5, max_length=5)]
+
+
+def _floats(values: list[float | None]) -> np.ndarray:
+    """Makes an array, of None NaN."""
+    return np.array(values, np.float64)
+
+
+def _table(rows: list[list]) -> np.ndarray | list[list]:
+    """Makes an array of rows that are as long; `check_shapes` refuses others."""
+    return np.array(rows) if len(set(map(len, rows))) == 1 else rows
+
+
+Name = Annotated[str, AfterValidator(sys.intern)]  # one for all records
+Curve = Annotated[list[Score], AfterValidator(_floats)]
+_of_bins = Field(min_length=NUM_BINS, max_length=NUM_BINS)
+Bins = Annotated[list[Score], _of_bins, AfterValidator(_floats)]
+Severities = Annotated[
+    list[Percent], Field(min_length=5, max_length=5), AfterValidator(_floats)
+]
 
 
 class Reliability(TypedDict):
     """See `metrics.calibration`."""
 
-    count: Annotated[list[Count], Field(min_length=NUM_BINS, max_length=NUM_BINS)]
+    count: Annotated[list[Count], _of_bins, AfterValidator(np.array)]
     confidence: Bins
     accuracy: Bins
 
@@ -42,7 +63,7 @@ class Fourier(TypedDict):
 
     images: Count
     norm: Number
-    errors: list[list[Percent]]
+    errors: Annotated[list[list[Percent]], AfterValidator(_table)]
 
 
 class Record(TypedDict):
@@ -50,8 +71,8 @@ class Record(TypedDict):
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
 
-    regime: str
-    arm: str
+    regime: Name
+    arm: Name
     strength: Annotated[Number, Field(ge=0)]
     seed: Count
     diverged: bool
@@ -62,7 +83,7 @@ class Record(TypedDict):
     origin: NotRequired[dict[str, Any]]
     test_accuracy: NotRequired[Curve]
     peak_accuracy: NotRequired[Score]
-    confusion: NotRequired[list[list[Count]]]
+    confusion: NotRequired[Annotated[list[list[Count]], AfterValidator(_table)]]
     nll: NotRequired[Score]
     brier: NotRequired[Score]
     ece: NotRequired[Score]
@@ -71,7 +92,7 @@ class Record(TypedDict):
     train_nll: NotRequired[Score]
     train_accuracy: NotRequired[Score]
     reliability: NotRequired[Reliability | None]
-    corruptions: NotRequired[dict[str, Severities]]
+    corruptions: NotRequired[dict[Name, Severities]]
     corruption_source: NotRequired[dict[str, str]]
     corruption_error: NotRequired[Score]
     fourier: NotRequired[Fourier]
@@ -205,13 +226,24 @@ def merge_records(found: Iterable[tuple[Path, dict]]) -> dict[Cell, dict]:
     for folder, record in found:
         cell = cell_of(record)
         other, first = merged.setdefault(cell, (folder, record))
+        if first is record:
+            continue
         for key in sorted((first.keys() | record.keys()) - {"environment", "seconds"}):
-            if first.get(key) != record.get(key):
+            if not _are_equal(first.get(key), record.get(key)):
                 raise UsageError(
                     f"{folder}: {_name(cell)} is another network than in {other}, by "
                     f"its {key}; leave one of the two out."
                 )
     return {cell: record for cell, (_, record) in merged.items()}
+
+
+def _are_equal(first: Any, second: Any) -> bool:
+    if isinstance(first, dict) and isinstance(second, dict):
+        keys = first.keys() | second.keys()
+        return all(_are_equal(first.get(key), second.get(key)) for key in keys)
+    if isinstance(first, np.ndarray) or isinstance(second, np.ndarray):
+        return np.array_equal(first, second, equal_nan=True)
+    return first == second
 
 
 def check_shapes(plan: Plan, num_classes: int, records: Mapping[Cell, Mapping]) -> None:

@@ -279,8 +279,7 @@ def _read_networks(folder: Path) -> tuple[list[dict], dict[str, Any]]:
     shared: dict[str, Any] = {}
     number = 0
     try:
-        data = path.read_bytes() if os.path.exists(path) else b""
-        for text in _split(data):
+        for text in _read_lines(path):
             number += 1
             line = json.loads(text)
             if not isinstance(line, dict):
@@ -291,9 +290,9 @@ def _read_networks(folder: Path) -> tuple[list[dict], dict[str, Any]]:
             for name in SHARED:
                 if name in line and line[name] not in shared:
                     raise ValueError(f"no line above has its {name}, {line[name]}")
-            line |= {name: shared[line[name]] for name in SHARED if name in line}
-            values.read(RECORD, line)
-            records.append(line)
+            own = {name: shared[line[name]] for name in SHARED if name in line}
+            # Not what validation made of it, a copy for each record.
+            records.append(values.read(RECORD, line | own) | own)
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UsageError(
             f"{path}: line {number} is damaged ({_why(error)}); remove it, and run the "
@@ -307,22 +306,30 @@ def _why(error: Exception) -> str:
     return words.reason(error).removesuffix(".")
 
 
-def _split(data: bytes) -> list[bytes]:
-    """Splits a file into lines, without a torn last one."""
-    *lines, last = data.split(b"\n")
-    with contextlib.suppress(ValueError):
-        json.loads(last)  # whole, although an editor took its end
-        lines.append(last)
-    return lines
+def _read_lines(path: Path) -> Iterator[bytes]:
+    """Reads the lines of a file that may be there, without a torn last one."""
+    if not os.path.exists(path):  # False where looking is not permitted
+        return
+    with open(path, "rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                try:
+                    json.loads(line)  # whole, although an editor took its end
+                except ValueError:
+                    return
+            yield line.removesuffix(b"\n")
 
 
 def _mend(path: Path) -> None:
     """Removes a torn last line, or ends one that is whole."""
-    data = path.read_bytes() if path.exists() else b""
-    whole = b"".join(line + b"\n" for line in _split(data))
-    if whole != data:
-        with files.replacing(path) as temporary:
-            temporary.write_bytes(whole)
+    with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return
+        file.seek(-1, os.SEEK_END)
+        if file.read() == b"\n":
+            return
+        with files.replacing(path) as temporary, open(temporary, "wb") as mended:
+            mended.writelines(line + b"\n" for line in _read_lines(path))
 
 
 def _digest(value: Any) -> str:

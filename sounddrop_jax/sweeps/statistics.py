@@ -10,7 +10,6 @@ import difflib
 import functools
 import importlib
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -25,6 +24,7 @@ NUM_FLIPS = 2**16
 
 _MIN_STUDENTIZED = 8  # with fewer, resamples of almost no variance abound
 _BLOCK = 32  # comparisons worked on at a time: 16 MiB for 2^16 flips of their signs
+_BLOCK_NUMBERS = 2**18  # of signs or weights: 2 MiB, which caches of processors hold
 
 
 class MeanInterval(NamedTuple):
@@ -239,11 +239,13 @@ def mean_interval(
     bounds[:, varies] = center + scale * _t_bounds(varied, tail)
     made_by[varies] = "t"
     if method == "studentized" and len(varied) >= _MIN_STUDENTIZED:
-        weights = _resample(len(varied), num_resamples, seed)
-        found = _by_block(
-            lambda *block: _studentized_bounds(block[0], block[1], tail, weights),
-            varied,
-            precision,
+        counts = _resample(len(varied), num_resamples, seed)
+        found = np.concatenate(
+            [
+                _studentized_bounds(varied[:, block], precision[block], tail, counts)
+                for block in _blocks(varied.shape[1], _BLOCK)
+            ],
+            axis=1,
         )
         defined = np.isfinite(found).all(axis=0)
         bounds[:, varies[defined]] = (center + scale * found)[:, defined]
@@ -297,15 +299,20 @@ def sign_flip_test(
     if num_flips < 2:
         raise ValueError(f"num_flips must be 2 or more, not {num_flips}.")
     num_seeds, *shape = differences.shape
-    signs = _flip_signs(num_seeds, num_flips, seed)
-
-    def p_value(differences: np.ndarray, resolution: np.ndarray) -> np.ndarray:
-        sums = np.abs(signs @ differences)
-        # Sums that are equal but for rounding must tie, or p comes out too small.
-        return (sums >= sums[0] - num_seeds * resolution).mean(axis=0)
-
+    flips = _choose_flips(num_seeds, num_flips, seed)
     columns = differences.reshape(num_seeds, -1)
-    return _by_block(p_value, columns, resolution.ravel()).reshape(shape)
+    # Sums that are equal but for rounding must tie, or p comes out too small.
+    slack = num_seeds * resolution.ravel()
+    least, as_far = np.empty_like(slack), np.zeros_like(slack)
+    for rows in _blocks(len(flips), _BLOCK_NUMBERS // num_seeds):
+        bits = np.unpackbits(flips[rows], axis=1, count=num_seeds)
+        signs = 2.0 * bits - 1.0
+        for block in _blocks(columns.shape[1], _BLOCK):
+            sums = np.abs(signs @ columns[:, block])
+            if rows.start == 0:  # the observed signs
+                least[block] = sums[0] - slack[block]
+            as_far[block] += (sums >= least[block]).sum(axis=0)
+    return (as_far / len(flips)).reshape(shape)
 
 
 def smallest_p_value(num_seeds: int) -> float:
@@ -545,28 +552,31 @@ def _tail(confidence: float) -> float:
     return round((1 - confidence) / 2, 12)  # 0.05 rather than 0.04999999999999999
 
 
-def _by_block(fn: Callable[..., np.ndarray], *arrays: np.ndarray) -> np.ndarray:
-    """Applies a function along the last axis, a block at a time to save memory."""
-    starts = range(0, max(arrays[0].shape[-1], 1), _BLOCK)
-    slices = [slice(start, start + _BLOCK) for start in starts]
-    return np.concatenate(
-        [fn(*(array[..., block] for array in arrays)) for block in slices], axis=-1
-    )
+def _blocks(size: int, block: int) -> list[slice]:
+    """Splits an axis into blocks, which save memory; one at least."""
+    block = max(block, 1)
+    return [slice(start, start + block) for start in range(0, max(size, 1), block)]
 
 
 @functools.lru_cache(maxsize=2)
-def _flip_signs(num_seeds: int, num_flips: int, seed: int) -> np.ndarray:
-    """Makes choices of signs `[F, num_seeds]`, all of them or as many as are asked for.
+def _choose_flips(num_seeds: int, num_flips: int, seed: int) -> np.ndarray:
+    """Makes choices of signs, all of them or as many as are asked for.
 
     The first are the observed signs.
+
+    Returns:
+        uint8 `[F, ceil(num_seeds / 8)]`, a bit for each sign, 1 for plus.
     """
     if 2**num_seeds <= num_flips:
         codes = np.arange(2**num_seeds)[:, None]
-        return 1.0 - 2.0 * (codes >> np.arange(num_seeds) & 1)
+        return np.packbits(1 - (codes >> np.arange(num_seeds) & 1), axis=1)
     generator = np.random.default_rng(seed)
-    signs = 2.0 * generator.integers(2, size=(num_flips, num_seeds)) - 1.0
-    signs[0] = 1.0
-    return signs
+    flips = np.empty((num_flips, math.ceil(num_seeds / 8)), np.uint8)
+    for rows in _blocks(num_flips, _BLOCK_NUMBERS // num_seeds):
+        size = (len(flips[rows]), num_seeds)
+        flips[rows] = np.packbits(generator.integers(2, size=size), axis=1)
+    flips[0] = 255
+    return flips
 
 
 # Intervals for the mean of differences [S, N] that are centred, of range 1: [2, N].
@@ -581,23 +591,35 @@ def _t_bounds(differences: np.ndarray, tail: float) -> np.ndarray:
 
 @functools.lru_cache(maxsize=2)
 def _resample(num_seeds: int, num_resamples: int, seed: int) -> np.ndarray:
-    """Draws resamples `[num_resamples, num_seeds]`: each one's weights of the pairs."""
-    # As counts, so that a resample's mean and variance are products.
-    counts = np.random.default_rng(seed).multinomial(
-        num_seeds, np.full(num_seeds, 1 / num_seeds), size=num_resamples
-    )
-    return counts / num_seeds
+    """Draws resamples: how often each has each of the pairs.
+
+    Returns:
+        uint8 `[num_resamples, num_seeds]`: no pair comes near 256 times.
+    """
+    generator = np.random.default_rng(seed)
+    counts = np.empty((num_resamples, num_seeds), np.uint8)
+    for rows in _blocks(num_resamples, _BLOCK_NUMBERS // num_seeds):
+        counts[rows] = generator.multinomial(
+            num_seeds, np.full(num_seeds, 1 / num_seeds), size=len(counts[rows])
+        )
+    return counts
 
 
 def _studentized_bounds(
-    differences: np.ndarray, precision: np.ndarray, tail: float, weights: np.ndarray
+    differences: np.ndarray, precision: np.ndarray, tail: float, counts: np.ndarray
 ) -> np.ndarray:
     """Returns bounds, NaN where too many resamples are constant."""
-    num_resamples, num_seeds = weights.shape
+    num_resamples, num_seeds = counts.shape
     std = differences.std(axis=0, ddof=1)
     standard = differences / std
-    means = weights @ standard
-    variances = (weights @ standard**2 - means**2) * num_seeds / (num_seeds - 1)
+    means = np.empty((num_resamples, len(std)))
+    squares = np.empty_like(means)
+    # A resample's mean and variance are products with its weights.
+    for rows in _blocks(num_resamples, _BLOCK_NUMBERS // num_seeds):
+        weights = counts[rows].astype(np.float64) / num_seeds
+        means[rows] = weights @ standard
+        squares[rows] = weights @ standard**2
+    variances = (squares - means**2) * num_seeds / (num_seeds - 1)
     # The rounding of the scores, or that of the line above.
     least = np.maximum((precision / std) ** 2, 1e-12)
     statistics = means / np.sqrt(np.maximum(variances, least))
