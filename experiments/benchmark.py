@@ -9,7 +9,13 @@ import tyro
 from experiments import terminal
 from experiments.benchmarks.ensembles import EnsembleConfig, run_ensemble
 from experiments.benchmarks.layers import LayerConfig, run_layer
-from experiments.cli import check_choice, exit_codes, read_flags
+from experiments.cli import (
+    Signals,
+    check_choice,
+    exit_codes,
+    read_flags,
+    run_command,
+)
 
 PROG = "python -m experiments.benchmark"
 
@@ -17,7 +23,7 @@ PROG = "python -m experiments.benchmark"
 @terminal.sheltered()
 def main() -> None:
     """Runs the command line; bad input ends it with one line and exit code 2."""
-    with exit_codes(interrupted="nothing was written."):
+    with exit_codes(interrupted="nothing was written."), Signals():
         match terminal.arguments():
             case ["layer", *args]:
                 run_layer(read_flags(LayerConfig, prog=f"{PROG} layer", args=args))
@@ -34,4 +40,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -204,7 +204,8 @@ def _find_recordings(plan: Plan, folder: Path | None) -> tuple[Plan, dict[str, s
 
 def _digest(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}).") from None
 

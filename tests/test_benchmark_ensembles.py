@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -348,3 +350,26 @@ def test_bad_input_is_refused_before_anything_starts(
     assert error.startswith("error: ") and error.count("\n") == 1
     assert re.match(f"error: {message}", error)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow  # starts processes that load JAX
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_no_folder_behind(signum, tmp_path):
+    command = [sys.executable, "-m", "experiments.benchmark", "ensemble"]
+    with subprocess.Popen(
+        [*command, "--dataset=digits"],
+        cwd=Path(benchmark_ensembles.__file__).parents[2],
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        for line in process.stdout:
+            if line.startswith("Training steps"):
+                break
+        assert any(path.is_dir() for path in tmp_path.iterdir())
+        process.send_signal(signum)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signum
+    assert err == "interrupted: nothing was written.\n"
+    assert not list(tmp_path.iterdir())

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import numpy as np
 import pytest
 
 from experiments.cli import UsageError
-from experiments.data import cifar10, datasets
+from experiments.data import cifar10, datasets, downloads
 from experiments.data.dataset import Dataset, fingerprint
 
 CLASS_NAMES = (
@@ -108,6 +109,31 @@ def stalling(reply: bytes):
             thread.join()
             for connection in connections:
                 connection.close()
+
+
+@contextlib.contextmanager
+def dripping(start: bytes):
+    """A host that sends a start and then a byte now and then, until it is left."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        is_over = threading.Event()
+
+        def serve():
+            with contextlib.suppress(OSError):
+                connection, _ = listener.accept()
+                with connection:
+                    connection.sendall(start)
+                    while not is_over.wait(0.05):
+                        connection.sendall(b"0")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/cifar.tar.gz"
+        finally:
+            is_over.set()
+            with contextlib.suppress(OSError):  # if nobody ever came
+                socket.create_connection(listener.getsockname()[:2]).close()
+            thread.join()
 
 
 def closed_port_url() -> str:
@@ -387,8 +413,8 @@ def test_http_error_is_named(monkeypatch, tmp_path):
     "reply", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 170052171\r\n\r\nhalf"]
 )
 def test_silent_host_is_left_in_time(monkeypatch, tmp_path, reply):
-    monkeypatch.setattr(cifar10, "_ANSWER_SECONDS", 0.3)
-    monkeypatch.setattr(cifar10, "_SILENCE_SECONDS", 0.4)
+    monkeypatch.setattr(downloads, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(downloads, "SILENCE_SECONDS", 0.4)
     with stalling(reply) as url:
         monkeypatch.setattr(cifar10, "ARCHIVE_URL", url)
         start = time.monotonic()
@@ -397,9 +423,62 @@ def test_silent_host_is_left_in_time(monkeypatch, tmp_path, reply):
         assert time.monotonic() - start < 2
 
 
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 170052171\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",  # never a chunk
+        b"HTTP/1.1 200 OK\r\nX-Header: ",  # that never ends
+    ],
+    ids=["content", "chunks", "header"],
+)
+def test_a_host_that_drips_is_left_in_time(monkeypatch, tmp_path, start):
+    monkeypatch.setattr(downloads, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(downloads, "SILENCE_SECONDS", 0.4)
+    monkeypatch.setattr(downloads, "PART_SECONDS", 0.3)
+    with dripping(start) as url:
+        monkeypatch.setattr(cifar10, "ARCHIVE_URL", url)
+        begin = time.monotonic()
+        with pytest.raises(UsageError, match="no answer|too slow") as error:
+            datasets.load("cifar10", str(tmp_path / "data"))
+        assert time.monotonic() - begin < 2
+    assert_one_clear_line(str(error.value))
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.slow  # starts a process that loads JAX
+def test_ctrl_c_ends_a_download(tmp_path):
+    start = b"HTTP/1.1 200 OK\r\nContent-Length: 170052171\r\n\r\n"
+    with dripping(start) as url:
+        code = f"""
+import sys
+from experiments import cifar
+from experiments.data import cifar10
+cifar10.ARCHIVE_URL = {url!r}
+sys.argv[1:] = ["--dataset=cifar10", "--data-dir={tmp_path}/data", "--out={tmp_path}/o"]
+cifar.main()
+"""
+        with subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=Path(__file__).parents[1],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            for line in process.stderr:
+                if line.startswith("Downloading"):
+                    break
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err == "interrupted: no result was written.\n"
+    assert not list(tmp_path.iterdir())
+
+
 def test_limits_keep_the_promise_of_ten_seconds():
-    assert max(cifar10._ANSWER_SECONDS, cifar10._SILENCE_SECONDS) <= 8
-    assert cifar10._ANSWER_SECONDS + cifar10._SILENCE_SECONDS < 15
+    assert max(downloads.ANSWER_SECONDS, downloads.SILENCE_SECONDS) <= 8
+    assert downloads.ANSWER_SECONDS + downloads.SILENCE_SECONDS < 15
+    assert downloads.PART_SECONDS + downloads.SILENCE_SECONDS < 60
 
 
 @pytest.mark.parametrize("name", ["cifar10", "auto"])

@@ -245,7 +245,25 @@ def test_a_first_process_that_answers_late_is_joined(monkeypatch):
         address = f"localhost:{server.getsockname()[1]}"
         set_by_hand(monkeypatch, address, "2", "1")
         processes.join()
-    assert joined == [{"num_processes": 2, "process_id": 1}]
+    (found,) = joined
+    assert (found["num_processes"], found["process_id"]) == (2, 1)
+
+
+def test_processes_that_never_join_are_not_waited_for():
+    assert processes.JOIN_SECONDS <= 60
+    code = "from experiments.runs import processes as p; p.JOIN_SECONDS = 1; p.join()"
+    values = (f"localhost:{free_port()}", "2", "0")
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=os.environ | dict(zip(BY_HAND, values, strict=True)),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: --distributed: not all processes joined within 1 s;")
 
 
 @pytest.mark.parametrize(
@@ -271,7 +289,8 @@ def test_what_a_launcher_knows_is_left_to_jax(monkeypatch):
     for name in BY_HAND:
         monkeypatch.delenv(name, raising=False)
     processes.join()
-    assert joined == [{"num_processes": None, "process_id": None}]
+    (found,) = joined
+    assert (found["num_processes"], found["process_id"]) == (None, None)
 
 
 # What they decide together, without the others

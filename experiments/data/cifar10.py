@@ -13,12 +13,8 @@ import http.client
 import io
 import json
 import os
-import queue
 import sys
 import tarfile
-import threading
-import urllib.error
-import urllib.request
 import zlib
 from pathlib import Path
 from typing import Any
@@ -27,6 +23,7 @@ import numpy as np
 
 from experiments.cli import UsageError
 from experiments.data.dataset import Dataset, fingerprint
+from experiments.data.downloads import receive
 from experiments.files import cache_folder, digest_arrays, replacing
 from experiments.words import reason
 
@@ -38,11 +35,6 @@ ARCHIVE_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1
 _VERSION = "3.0.2"
 _FOLDER = f"cifar10/{_VERSION}"
 REMEDIES = f"connect and rerun, or point --data-dir at a folder that holds {_FOLDER}"
-
-# How long the host may take to answer at all, and how long it may pause after that:
-# whichever way a network is missing, an attempt is over in less than ten seconds.
-_ANSWER_SECONDS = 6.0
-_SILENCE_SECONDS = 8.0
 
 # Channel sums (red, green, blue) of the official train and test images. They follow
 # from the published means, e.g. 0.49139968, 0.48215841, 0.44653091 for train
@@ -285,13 +277,14 @@ def _download() -> bytearray:
     print(f"Downloading CIFAR-10, {megabytes}: {ARCHIVE_URL}", file=sys.stderr)
     show_progress = sys.stderr.isatty()
     archive = bytearray()
-    with _open(ARCHIVE_URL) as response:
-        # A byte too many is enough to know that this is another file.
-        while len(archive) <= ARCHIVE_BYTES and (chunk := response.read(1 << 20)):
+    with contextlib.closing(receive(ARCHIVE_URL)) as chunks:
+        for chunk in chunks:
             archive += chunk
             if show_progress:
                 done = f"\r{len(archive) / 1e6:.0f} of {megabytes} "
                 print(done, end="", file=sys.stderr, flush=True)
+            if len(archive) > ARCHIVE_BYTES:
+                break  # a byte too many is enough to know that this is another file
     if show_progress:
         print(file=sys.stderr)
     sha256 = hashlib.sha256(archive).hexdigest()
@@ -301,30 +294,6 @@ def _download() -> bytearray:
             f"not {ARCHIVE_BYTES:,} with {ARCHIVE_SHA256[:8]}..."
         )
     return archive
-
-
-def _open(url: str) -> http.client.HTTPResponse:
-    """Opens url, or raises after `_ANSWER_SECONDS`, whatever the wait is for."""
-    # A socket's timeout bounds neither the look-up of the name nor the sum over the
-    # host's addresses; leaving a thread behind bounds both.
-    outcome: queue.SimpleQueue[Any] = queue.SimpleQueue()
-
-    def connect() -> None:
-        try:
-            outcome.put(urllib.request.urlopen(url, timeout=_SILENCE_SECONDS))
-        except Exception as error:
-            outcome.put(error)
-
-    threading.Thread(target=connect, daemon=True).start()
-    try:
-        answer = outcome.get(timeout=_ANSWER_SECONDS)
-    except queue.Empty:
-        raise TimeoutError(f"no answer within {_ANSWER_SECONDS:g} s") from None
-    if isinstance(answer, urllib.error.HTTPError):
-        answer.close()  # An error page is an open response as well.
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
 
 
 def _parse(

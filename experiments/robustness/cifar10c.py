@@ -78,7 +78,7 @@ def load(
         images = corrupt(name, clean, severity, seed=seed)
         return Corrupted(images, dataset.test_labels, "generated")
     # The dataset's own fingerprint does not know the order of the images.
-    digest = hashlib.sha256(clean.tobytes()).hexdigest()[:16]
+    digest = hashlib.sha256(np.ascontiguousarray(clean).data).hexdigest()[:16]
     path = cache_dir / f"{name}-{severity}-seed{seed}-v{VERSION}-{digest}.npy"
     cached = _read(path)
     if cached is None:

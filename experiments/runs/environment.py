@@ -5,6 +5,8 @@ import platform
 import subprocess
 from pathlib import Path
 
+from experiments import terminal
+
 GIT_SECONDS = 10.0
 
 
@@ -48,6 +50,12 @@ def commit() -> str | None:
                 check=True,
                 timeout=GIT_SECONDS,
             ).stdout
+    except subprocess.TimeoutExpired:
+        terminal.warn(
+            f"git did not answer within {GIT_SECONDS:g} s: what is written will not "
+            "say which commit the code is at."
+        )
+        return None
     except (OSError, subprocess.SubprocessError):
         return None
     return said.decode("ascii").strip()

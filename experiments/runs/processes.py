@@ -10,6 +10,7 @@ import os
 import re
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -22,8 +23,8 @@ from experiments.cli import UsageError
 from experiments.training.devices import make_mesh
 from sounddrop_jax import ensembles
 
-# How long a process waits for the first one, as long as JAX does.
-JOIN_SECONDS = 300.0
+# How long a process waits for the others. JAX would wait for minutes, and then abort.
+JOIN_SECONDS = 50.0
 # How much of an error message the other processes are told.
 MESSAGE_BYTES = 1000
 
@@ -38,12 +39,15 @@ def join() -> None:
         if number is not None and not number.isdecimal():
             raise UsageError(f"{name}={number}: give a whole number.")
     num_processes, process_id = (None if n is None else int(n) for n in numbers)
+    stop = time.monotonic() + JOIN_SECONDS
     if address is not None:
-        _check_address(address, process_id)
+        _check_address(address, process_id, stop)
     try:
-        with _without_proxies():
+        with _without_proxies(), _leaving(stop):
             jax.distributed.initialize(
-                num_processes=num_processes, process_id=process_id
+                num_processes=num_processes,
+                process_id=process_id,
+                initialization_timeout=int(2 * JOIN_SECONDS) + 1,  # we are first
             )
     # What JAX and the ways in which it finds a cluster raise has no common base.
     except Exception as error:
@@ -55,7 +59,7 @@ def join() -> None:
         ) from None
 
 
-def _check_address(address: str, process_id: int | None) -> None:
+def _check_address(address: str, process_id: int | None, stop: float) -> None:
     """Tries an address given by hand: JAX aborts without a word where one is wrong."""
     what = f"--distributed: JAX_COORDINATOR_ADDRESS={address}: "
     match = re.fullmatch(r"(.+):(\d{1,5})", address)
@@ -68,7 +72,6 @@ def _check_address(address: str, process_id: int | None) -> None:
         except OSError as error:
             raise UsageError(f"{what}{error}; choose another port.") from None
         return
-    stop = time.monotonic() + JOIN_SECONDS
     while process_id is not None:
         try:
             return socket.create_connection((host, port), timeout=5).close()
@@ -79,6 +82,28 @@ def _check_address(address: str, process_id: int | None) -> None:
                     "let its firewall pass this port."
                 ) from None
         time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def _leaving(stop: float) -> Iterator[None]:
+    """Ends the process with one line at a time, from within whatever call of JAX."""
+
+    def leave() -> None:
+        print(
+            f"error: --distributed: not all processes joined within {JOIN_SECONDS:g} "
+            "s; start all of them with the same command, and see what the others say.",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(2)
+
+    timer = threading.Timer(max(stop - time.monotonic(), 0), leave)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextlib.contextmanager
