@@ -1,5 +1,7 @@
 """The command end to end: five files, the closing lines, one line for bad input."""
 
+import dataclasses
+import functools
 import json
 import os
 import re
@@ -14,10 +16,11 @@ import soundfile
 from PIL import Image
 
 from experiments import cifar
+from experiments.cli import UsageError
 from experiments.data import datasets
 from experiments.runs import runner
 from experiments.runs.configs import Config
-from experiments.training import devices, metrics
+from experiments.training import devices, memory, metrics
 from experiments.training.regularizers import REGULARIZERS
 from experiments.training.trainer import Progress
 from sounddrop_jax import tracks
@@ -573,3 +576,36 @@ def test_flags_reach_the_training(tmp_path, monkeypatch, capsys):
     assert (calls["num_epochs"], calls["batch_size"]) == (4, 100)
     assert (calls["learning_rate"], calls["weight_decay"]) == (0.5, 0.25)
     assert calls["dtype"] == "bfloat16"
+
+
+def test_more_networks_than_fit_are_refused_before_anything_is_made(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setattr(memory, "free_memory", lambda: 10**9)
+    config = Config(dataset="digits", seed=7, seeds=20_000, out=tmp_path / "run")
+    with pytest.raises(UsageError, match=r"^--seeds=20000: they need 1") as error:
+        runner.run(config)
+    fitting = int(re.search(r"at most --seeds=(\d+),", str(error.value))[1])
+    assert f"from --seed={7 + fitting} on" in str(error.value)
+    assert not (tmp_path / "run").exists()
+    prepare = functools.partial(runner._prepare, is_first=True)
+    prepare(dataclasses.replace(config, seeds=fitting))
+    with pytest.raises(UsageError, match=f"at most --seeds={fitting},"):
+        prepare(dataclasses.replace(config, seeds=fitting + 1))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not say")
+def test_a_limit_of_the_process_counts_as_its_memory():
+    code = """
+import resource
+from experiments.training import memory
+before = memory.free_memory()
+resource.setrlimit(resource.RLIMIT_AS, (2**40, 2**40))
+assert memory.free_memory() <= before
+resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33))
+print(memory.free_memory())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert 0 < int(done.stdout) < 2**33, done.stderr

@@ -8,9 +8,8 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -29,7 +28,7 @@ from experiments.pictures import runs as run_pictures
 from experiments.runs import checkpoints, outputs, processes
 from experiments.runs.checkpoints import Checkpoint, Checkpoints
 from experiments.runs.configs import Config, check
-from experiments.training import devices, metrics
+from experiments.training import devices, memory, metrics
 from experiments.training.steps import Functions, make_functions
 from experiments.training.trainer import Progress, Trainer
 from sounddrop_jax.audio import AudioError
@@ -47,14 +46,14 @@ class Setup(NamedTuple):
         config: as flags gave it.
         out: folder of the run.
         dataset: of type `Dataset`.
-        make_regularizer: see `models.Network`.
+        functions: of one network.
         steps_per_epoch: as many as there are to do.
     """
 
     config: Config
     out: Path
     dataset: Dataset
-    make_regularizer: Callable[..., Any]
+    functions: Functions
     steps_per_epoch: int
 
 
@@ -97,7 +96,16 @@ def _prepare(config: Config, is_first: bool) -> Setup:
             f"{len(dataset.train_labels)} images; give at most that many."
         )
     steps_per_epoch = min(config.steps_per_epoch or num_batches, num_batches)
-    return Setup(config, out, dataset, make_regularizer, steps_per_epoch)
+    functions = make_functions(
+        dataset,
+        make_regularizer,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        dtype=config.dtype,
+    )
+    memory.check_seeds(functions, config.seed, config.seeds)
+    return Setup(config, out, dataset, functions, steps_per_epoch)
 
 
 def run(config: Config) -> dict:
@@ -187,25 +195,17 @@ def _run(setup: Setup, result: dict, console: Console, signals: Signals) -> dict
     )
     if config.settings == {"audio": None}:
         console.print("No --audio: using a glitch track that the program synthesised.")
-    functions = make_functions(
-        dataset,
-        setup.make_regularizer,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        dtype=config.dtype,
-    )
     with contextlib.ExitStack() as stack:
         saved = None
         if not config.distributed:
             saved = stack.enter_context(contextlib.closing(Checkpoints(out)))
-        about = _describe_origin(config, result, functions)
+        about = _describe_origin(config, result, setup.functions)
         checkpoint = None
         if config.resume and saved is not None:
             checkpoint = _find_checkpoint(about, saved, console)
             records = checkpoint.about["records"] if checkpoint is not None else []
             outputs.write_metrics(out, records)
-        training = _train(setup, functions, about, saved, checkpoint, console, signals)
+        training = _train(setup, about, saved, checkpoint, console, signals)
         # The rest is a matter of seconds.
         signals.held = True
         result |= _score(setup, training)
@@ -265,7 +265,6 @@ def _take_up(trainer: Trainer, checkpoint: Checkpoint) -> Progress:
 
 def _train(
     setup: Setup,
-    functions: Functions,
     about: dict,
     saved: Checkpoints | None,
     checkpoint: Checkpoint | None,
@@ -279,7 +278,7 @@ def _train(
     begin = time.perf_counter()
     with terminal.progress_bar(total_steps, console) as show:
         trainer = Trainer(
-            functions,
+            setup.functions,
             seeds,
             seeds_at_once=config.at_once or devices.choose_seeds_at_once(),
             mesh=devices.make_mesh(config.seeds),

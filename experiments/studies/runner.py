@@ -24,6 +24,9 @@ from experiments.studies.plans import Plan
 # On a CPU, how many images its networks see before a batch is evaluated and written:
 # a minute or two of work that a stop can lose.
 IMAGES_PER_CORE = 500_000
+# And how many of them there are, where each takes little work: up to 1 GB of states and
+# answers on a core, however many seeds a study has.
+NETWORKS_PER_CORE = 256
 
 
 def train_missing(
@@ -115,7 +118,8 @@ def _batches(
         size = len(group)
         if jax.default_backend() == "cpu":
             on_one_core = IMAGES_PER_CORE // count_images(plan, dataset, group[:1])
-            size = jax.device_count() * max(1, on_one_core)
+            on_one_core = min(max(1, on_one_core), NETWORKS_PER_CORE)
+            size = jax.device_count() * on_one_core
         group.sort(key=lambda cell: cell.seed)
         queues.append([tuple(group[i : i + size]) for i in range(0, len(group), size)])
     for batches in itertools.zip_longest(*queues):
