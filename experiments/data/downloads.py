@@ -5,7 +5,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 # How long the host may take to answer at all, and how long it may pause after that:
@@ -18,7 +18,7 @@ PART_BYTES = 1_000_000
 PART_SECONDS = 30.0
 
 
-def receive(url: str) -> Iterator[bytes]:
+def receive(url: str) -> Generator[bytes]:
     """Yields what a host sends, as it comes.
 
     Raises:
