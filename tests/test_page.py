@@ -302,18 +302,6 @@ def test_differences_are_from_the_most_frequent_baseline(study):
     )
 
 
-def test_of_very_many_seeds_some_are_drawn_and_the_page_says_so(monkeypatch, study):
-    monkeypatch.setattr(differences, "MOST_POINTS", 3)
-    scores = {seed: float(seed**2) for seed in range(9)}
-    points, mean = differences.strips([("water", scores)], "", False).axes[0].lines
-    assert list(points.get_xdata()) == [0, 16, 64]
-    assert mean.get_xdata()[0] == np.mean(list(scores.values()))
-    build = functools.partial(page.build, Analysis(study), with_pictures=False)
-    assert "Of an arm 3 points are drawn" in build()
-    monkeypatch.setattr(differences, "MOST_POINTS", 8)
-    assert "points are drawn" not in build()
-
-
 def test_corruptions_are_means_over_seeds_and_severities(study):
     found = robustness.corrupted(Context(Analysis(study), with_pictures=False))
     (regime,) = found["regimes"]
