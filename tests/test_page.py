@@ -622,3 +622,13 @@ def test_ticks_are_round_numbers_within_the_axis():
     ticks = marks.Axis(-0.45, 1.3).ticks()
     assert [text for _, text in ticks] == ["0.0", "0.5", "1.0"]
     assert all(0 <= place <= 100 for place, _ in ticks)
+
+
+def test_of_very_many_seeds_some_are_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(page_comparisons, "_MOST_POINTS", 3)
+    study = make(tmp_path, with_robustness=False)
+    (table,) = page_comparisons.seeds(Context(Analysis(study), False))["tables"]
+    row = table["rows"][0]
+    assert list(row["points"]) == [0, 3, 6] and len(row["scores"]) == 8
+    assert row["mean"] == pytest.approx(np.mean(list(row["scores"].values())))
+    assert "of which 3 are drawn" in Reader(build(study)).text

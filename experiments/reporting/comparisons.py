@@ -14,6 +14,9 @@ from experiments.studies.outcomes import OUTCOMES
 from experiments.words import name_seeds
 
 
+_MOST_POINTS = 500  # a row
+
+
 def answers(context: Context) -> dict[str, Any]:
     """Gathers the answers to the hypotheses, and what they mean."""
     return {
@@ -72,7 +75,11 @@ def seeds(context: Context) -> dict[str, Any]:
             {
                 "label": group.label,
                 "mean": sum(own.values()) / len(own),
-                "points": {seed: axis.place(x) for seed, x in own.items()},
+                # Evenly among the seeds, where there are too many to be told apart.
+                "points": {
+                    seed: axis.place(own[seed])
+                    for seed in list(own)[:: max(1, -(-len(own) // _MOST_POINTS))]
+                },
                 "scores": own,
                 "bar": axis.place(sum(own.values()) / len(own)),
             }
@@ -85,6 +92,7 @@ def seeds(context: Context) -> dict[str, Any]:
                 "ticks": axis.ticks(),
                 "rows": rows,
                 "n": span(map(len, scores)),
+                "shown": span(len(row["points"]) for row in rows),
                 "left_out": _left_out(context, regime),
             }
         )
