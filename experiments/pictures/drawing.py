@@ -74,10 +74,11 @@ def svg(name: str, label: str, draw: Callable[..., Any], *args: Any, **kw: Any) 
     root.attrib = {
         "viewBox": root.attrib["viewBox"],
         "style": style,
+        "fill": "currentColor",
         "role": "img",
         "aria-label": clean(label),
     }
-    return ElementTree.tostring(root, encoding="unicode")
+    return ElementTree.tostring(root, encoding="unicode").replace(" />", "/>")
 
 
 @contextlib.contextmanager
@@ -126,6 +127,11 @@ def _simplify(root: ElementTree.Element, name: str) -> None:
                     value = value.replace(ours, theirs)
                 value = _shorten_style(value)
             attributes[key] = value
+        style = attributes.get("style", "")
+        if "var(--line)" in style:  # a grid ends where its axes do
+            attributes.pop("clip-path", None)
+        if element.tag == "text":
+            attributes["style"] = style.replace(";fill:currentColor", "")
         element.attrib = attributes
         if element.tag != "text":
             element.text = (element.text or "").strip() or None
