@@ -47,9 +47,9 @@ def replacing(path: Path) -> Iterator[Path]:
         pass
     try:
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         os.replace(temporary, path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -62,13 +62,29 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink()
 
 
-def _sync(path: Path) -> None:
-    """Waits until a file or a folder is on the disk."""
+def make_folder(path: Path) -> None:
+    """Makes a folder and those above it, on the disk; nothing if it is there."""
+    made = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for each in made:
+        sync(each.parent)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or what a folder lists, is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def sync_all(folder: Path) -> None:
+    """Waits until a folder and all that is in it is on the disk."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            sync(Path(parent, name))
+        sync(Path(parent))
 
 
 def append_lines(path: Path, lines: Iterable[str]) -> None:
@@ -92,7 +108,7 @@ def append_lines(path: Path, lines: Iterable[str]) -> None:
                 data = data[file.write(data) :]
             os.fsync(file)
             if start == 0:  # it may be new
-                _sync(path.parent)
+                sync(path.parent)
         except BaseException:
             with contextlib.suppress(OSError):
                 file.truncate(start)

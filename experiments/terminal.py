@@ -8,6 +8,7 @@ import codecs
 import contextlib
 import io
 import itertools
+import logging
 import os
 import re
 import select
@@ -41,6 +42,8 @@ def sheltered() -> Iterator[None]:
     # Meant for windows and the user's own pictures, and some fail Matplotlib's import.
     os.environ.pop("MPLBACKEND", None)
     os.environ["MATPLOTLIBRC"] = os.devnull
+    # It warns of a full cache, which costs it a second.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         out = _reopen(sys.stdout, sys.__stdout__, 1) or nowhere
         err = _reopen(sys.stderr, sys.__stderr__, 2) or nowhere

@@ -44,7 +44,7 @@ def write(analysis: Analysis, out: Path) -> Path:
             f"({words.reason(error)}); experiments.report makes it anew."
         )
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        files.make_folder(out)
         with contextlib.ExitStack() as stack:
             for name, text in texts.items():
                 temporary = stack.enter_context(files.replacing(out / name))

@@ -1,5 +1,6 @@
 """CIFAR-10-C as it was published, where it is at hand, or generated here."""
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -65,8 +66,7 @@ def load(
 
     Raises:
         ValueError: if the name or the severity is unknown.
-        UsageError: if published images are prepared but cannot be read, or
-          `cache_dir` cannot be written.
+        UsageError: if published images are prepared but cannot be read.
     """
     check(name, severity)
     if dataset.title == _OFFICIAL_TITLE:
@@ -122,18 +122,14 @@ def _read(path: Path) -> np.ndarray | None:
 
 
 def _write(path: Path, array: np.ndarray) -> None:
-    """Writes a .npy file and a checksum after it, whole or not at all."""
+    """Writes a .npy file and a checksum after it, whole or not at all, if it can."""
     file = io.BytesIO()
     np.save(file, array)
     content = file.getvalue()
     # np.load looks no further than the array.
     content += hashlib.sha256(content).digest()
-    try:
+    # Where there is no room, the next run makes it again.
+    with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.replacing(path) as temporary:
             temporary.write_bytes(content)
-    except OSError as error:
-        raise UsageError(
-            f"cache_dir={path.parent}: cannot be written ({error.strerror}); name "
-            "another folder, or none."
-        ) from error

@@ -1,24 +1,28 @@
 """Checkpoints of a run, in OUT/checkpoints.
 
 A run that was cut off anywhere, SIGKILL in the middle of a save included, goes on from
-the newest intact checkpoint and ends in the numbers of one that was not.
+the newest intact checkpoint and ends in the numbers of one that was not. A power cut
+can damage the newest one, and no other: it is on the disk before the next is begun.
 """
 
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
+import sys
 import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import terminal
+from experiments import files, terminal
 from experiments.cli import UsageError
-from experiments.files import digest_arrays
 
 FOLDER = "checkpoints"
 DAMAGED = "damaged"
@@ -55,17 +59,24 @@ class Checkpoints:
 
         self._args = ocp.args
         self._folder = (out / FOLDER).absolute()
-        self._aliases = contextlib.ExitStack()
+        files.make_folder(self._folder)
+        self._synced: int | None = None
         options = ocp.CheckpointManagerOptions(
             max_to_keep=KEPT, cleanup_tmp_directories=True
         )
-        self._manager = ocp.CheckpointManager(self._alias(), options=options)
+        with contextlib.ExitStack() as self._undo:
+            self._undo.enter_context(_unheard())
+            try:
+                self._manager = ocp.CheckpointManager(self._alias(), options=options)
+            except Exception as error:
+                raise _as_os_error(error) from error
+            self._undo = self._undo.pop_all()
 
     def _alias(self) -> Path:
         """Returns a path of the folder that Orbax takes for no pattern and no URL."""
         if re.fullmatch(r"[\w./-]+", str(self._folder)):
             return self._folder
-        aliases = self._aliases.enter_context(tempfile.TemporaryDirectory())
+        aliases = self._undo.enter_context(tempfile.TemporaryDirectory())
         alias = Path(aliases, "out")
         alias.symlink_to(self._folder.parent)
         return alias / FOLDER
@@ -82,6 +93,7 @@ class Checkpoints:
         """
         if number == self._manager.latest_step():
             return
+        self.wait()
         about = checkpoint.about | {"digest": _digest(checkpoint)}
         try:
             self._manager.save(
@@ -95,7 +107,7 @@ class Checkpoints:
             raise _as_os_error(error) from error
 
     def wait(self) -> None:
-        """Waits until all is saved.
+        """Waits until all is saved, and on the disk.
 
         Raises:
             OSError: if it could not be written.
@@ -104,6 +116,11 @@ class Checkpoints:
             self._manager.wait_until_finished()
         except Exception as error:
             raise _as_os_error(error) from error
+        newest = self._manager.latest_step()
+        if newest is not None and newest != self._synced:
+            files.sync_all(self._folder / str(newest))
+            files.sync(self._folder)
+            self._synced = newest
 
     def load(self) -> Checkpoint | None:
         """Reads the newest intact checkpoint; names damaged ones and sets them aside.
@@ -145,7 +162,7 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits, and ends what runs in the background; what fails now is of no use."""
-        with self._aliases, contextlib.suppress(Exception):
+        with self._undo, contextlib.suppress(Exception):
             self._manager.close()
 
 
@@ -200,13 +217,43 @@ def warn_if_elsewhere(there: dict[str, Any], here: dict[str, Any]) -> None:
 
 def _digest(checkpoint: Checkpoint) -> str:
     text = json.dumps(checkpoint.about, sort_keys=True)
-    text += digest_arrays(checkpoint.arrays)
+    text += files.digest_arrays(checkpoint.arrays)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """Silences what Orbax and TensorStore print of errors, which they raise as well.
+
+    A full disk would be hundreds of lines, and the one that says so the last of them.
+    """
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    before = sys.excepthook
+
+    def drop(record: logging.LogRecord) -> bool:
+        return False
+
+    def show(*error: Any) -> None:
+        # Threads of Python have a hook of their own: these are TensorStore's.
+        if threading.current_thread() is threading.main_thread():
+            before(*error)
+
+    for logger in loggers:
+        logger.addFilter(drop)
+    sys.excepthook = show
+    try:
+        yield
+    finally:
+        sys.excepthook = before
+        for logger in loggers:
+            logger.removeFilter(drop)
 
 
 def _as_os_error(error: Exception) -> OSError:
     """Converts an error of Orbax or TensorStore to an OSError of one line."""
     if isinstance(error, OSError):
         return error
+    if match := re.search(r"\[(?:os_error_code='|OS error )(\d+)", str(error)):
+        return OSError(int(match[1]), os.strerror(int(match[1])))
     line = str(error).partition("\n")[0]
     return OSError(0, line[:200] or type(error).__name__)

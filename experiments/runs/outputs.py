@@ -36,9 +36,10 @@ def claim_folder(out: Path, *, resume: bool = False) -> Iterator[None]:
         try:
             # Before anything is made, and again when nobody else can write there.
             _check_folder(out, resume)
-            out.mkdir(parents=True, exist_ok=True)
+            files.make_folder(out)
             stack.enter_context(files.lock(out))
             _check_folder(out, resume)
+            files.remove_leftovers(out)
             if not resume:
                 write_metrics(out, [])
         except OSError as error:
@@ -69,9 +70,10 @@ def _check_folder(out: Path, resume: bool) -> None:
 
 
 def write_metrics(out: Path, records: list[dict]) -> None:
-    """Writes metrics.jsonl anew."""
+    """Writes metrics.jsonl anew, whole or not at all."""
     lines = (dumps(record) + "\n" for record in records)
-    (out / METRICS).write_text("".join(lines), encoding="utf-8")
+    with files.replacing(out / METRICS) as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8")
 
 
 def append_metrics(out: Path, record: dict) -> None:
@@ -82,7 +84,7 @@ def append_metrics(out: Path, record: dict) -> None:
 def save_predictions(
     out: Path, logits: np.ndarray, labels: np.ndarray, seeds: list[int]
 ) -> None:
-    """Writes predictions.npz.
+    """Writes predictions.npz, whole or not at all.
 
     Args:
         out: the run's folder.
@@ -90,9 +92,10 @@ def save_predictions(
         labels: int32 `[M]`.
         seeds: of length S.
     """
-    np.savez_compressed(
-        out / "predictions.npz", logits=logits, labels=labels, seeds=np.asarray(seeds)
-    )
+    arrays = {"logits": logits, "labels": labels, "seeds": np.asarray(seeds)}
+    path = out / "predictions.npz"
+    with files.replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def save_result(out: Path, result: dict) -> None:

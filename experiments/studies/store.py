@@ -79,7 +79,7 @@ def claim(folder: Path) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         with _writing(folder, remedy="name another folder"):
-            folder.mkdir(parents=True, exist_ok=True)
+            files.make_folder(folder)
             stack.enter_context(files.lock(folder))
         yield
 
@@ -132,7 +132,7 @@ class Store:
         ]
         path = logits_path(self.folder, cell)
         with _writing(self.folder):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            files.make_folder(path.parent)
             with files.replacing(path) as temporary, open(temporary, "wb") as file:
                 np.savez_compressed(file, logits=logits)
             files.append_lines(self.folder / NETWORKS, [*texts, files.dumps(line)])
@@ -177,7 +177,7 @@ def open_store(
             plans.parse(ours["plan"], plan.name, is_done=True)
         records, shared = _read_networks(folder)
         check_origins(folder, ours, records)
-        (folder / LOGITS).mkdir(parents=True, exist_ok=True)
+        files.make_folder(folder / LOGITS)
         # Not where a link leads out of the store.
         for own in (folder, *folder.glob(f"{LOGITS}/*/*/*")):
             if own.resolve().is_relative_to(folder.resolve()) and own.is_dir():

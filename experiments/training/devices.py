@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import warnings
 
 import jax
 from jax.sharding import Mesh
@@ -24,6 +25,10 @@ def keep_programs() -> None:
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         # The many small programs of a start, too: together they take seconds.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    # One for each program, where the folder is full: it is compiled then.
+    warnings.filterwarnings(
+        "ignore", "Error (reading|writing) persistent compilation cache entry"
+    )
 
 
 def _wastes_little(num_seeds: int, num_devices: int) -> bool:
