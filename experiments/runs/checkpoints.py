@@ -6,6 +6,7 @@ can damage the newest one, and no other: it is on the disk before the next is be
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -15,7 +16,6 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,24 +59,20 @@ class Checkpoints:
 
         self._args = ocp.args
         self._folder = (out / FOLDER).absolute()
+        self._aliases = contextlib.ExitStack()
         files.make_folder(self._folder)
         self._synced: int | None = None
         options = ocp.CheckpointManagerOptions(
             max_to_keep=KEPT, cleanup_tmp_directories=True
         )
-        with contextlib.ExitStack() as self._undo:
-            self._undo.enter_context(_unheard())
-            try:
-                self._manager = ocp.CheckpointManager(self._alias(), options=options)
-            except Exception as error:
-                raise _as_os_error(error) from error
-            self._undo = self._undo.pop_all()
+        _silence()
+        self._manager = ocp.CheckpointManager(self._alias(), options=options)
 
     def _alias(self) -> Path:
         """Returns a path of the folder that Orbax takes for no pattern and no URL."""
         if re.fullmatch(r"[\w./-]+", str(self._folder)):
             return self._folder
-        aliases = self._undo.enter_context(tempfile.TemporaryDirectory())
+        aliases = self._aliases.enter_context(tempfile.TemporaryDirectory())
         alias = Path(aliases, "out")
         alias.symlink_to(self._folder.parent)
         return alias / FOLDER
@@ -162,7 +158,7 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits, and ends what runs in the background; what fails now is of no use."""
-        with self._undo, contextlib.suppress(Exception):
+        with self._aliases, contextlib.suppress(Exception):
             self._manager.close()
 
 
@@ -221,32 +217,22 @@ def _digest(checkpoint: Checkpoint) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-@contextlib.contextmanager
-def _unheard() -> Iterator[None]:
+@functools.cache
+def _silence() -> None:
     """Silences what Orbax and TensorStore print of errors, which they raise as well.
 
-    A full disk would be hundreds of lines, and the one that says so the last of them.
+    A full disk would be hundreds of lines, some of them after all is closed.
     """
-    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).disabled = True
     before = sys.excepthook
-
-    def drop(record: logging.LogRecord) -> bool:
-        return False
 
     def show(*error: Any) -> None:
         # Threads of Python have a hook of their own: these are TensorStore's.
         if threading.current_thread() is threading.main_thread():
             before(*error)
 
-    for logger in loggers:
-        logger.addFilter(drop)
     sys.excepthook = show
-    try:
-        yield
-    finally:
-        sys.excepthook = before
-        for logger in loggers:
-            logger.removeFilter(drop)
 
 
 def _as_os_error(error: Exception) -> OSError:
