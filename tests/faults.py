@@ -8,6 +8,7 @@ import builtins
 import contextlib
 import errno
 import functools
+import importlib
 import io
 import itertools
 import os
@@ -23,11 +24,13 @@ import numpy as np
 import pytest
 
 from experiments import cifar, files, report, study
+from experiments.analysis.comparisons import Analysis
 from experiments.data import datasets
 from experiments.reporting import page
 from experiments.runs import outputs
 from experiments.runs import runner as runs_runner
 from experiments.studies import runner as studies_runner
+from experiments.studies import store
 from experiments.training.trainer import Progress
 from tests import stores
 
@@ -332,6 +335,7 @@ def fake_picture(result: dict, path: Path) -> None:
 def fakes() -> Iterator[None]:
     """Puts fakes in place of what takes long, or differs from time to time."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)  # which may take 50 ms
         patch.setattr(datasets, "load", functools.cache(datasets.load))
         patch.setattr(studies_runner, "train", fake_train)
         patch.setattr(studies_runner, "IMAGES_PER_CORE", 1)
@@ -446,4 +450,9 @@ def kill_and_go_on(command: str, folder: Path, step: int) -> None:
 if __name__ == "__main__":
     with fakes(), contextlib.redirect_stdout(io.StringIO()):
         prepare(place := Path(sys.argv[2]))
+        # Imported once, and not by every child.
+        datasets.load("digits")
+        Analysis(store.read([store_folder(place / "base")]))
+        for name in ("orbax.checkpoint", "sklearn.metrics"):
+            importlib.import_module(name)
         kill_and_go_on(sys.argv[1], place, int(sys.argv[3]))

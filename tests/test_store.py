@@ -315,18 +315,30 @@ def test_a_record_that_could_not_be_finished_is_absent(
     assert [r["environment"]["jax"] for r in study.records] == ["0.10", "0.11"]
 
 
-@pytest.mark.parametrize("length", [1, 20, -1])
-def test_a_line_that_a_killed_process_left_is_dropped(tmp_path, length):
+@pytest.mark.parametrize(
+    "tear",
+    [
+        lambda line: line[:1],
+        lambda line: line[:20],
+        lambda line: line[:-1],
+        lambda line: bytes(len(line)),
+        lambda line: bytes(20) + line[20:] + b"\n",
+    ],
+    ids=["a byte", "20 bytes", "no end", "zeros", "zeros at first"],
+)
+def test_a_line_that_a_stop_left_is_dropped_with_a_warning(tmp_path, tear, capsys):
     cells = all_cells(open_store(tmp_path))
     write(tmp_path, *cells[:2])
     path = tmp_path / store.NETWORKS
     whole = path.read_bytes()
     *_, last = whole.splitlines()
-    path.write_bytes(whole + last[:length])  # as if of a third network
+    path.write_bytes(whole + tear(last))  # as if of a third network
     assert len(store.read([tmp_path]).records) == 2
     assert path.read_bytes() != whole  # reading writes nothing
     opened = reopen(tmp_path)
     assert path.read_bytes() == whole
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {path}: its last record is not whole")
     append(opened, cells[2])
     assert len(store.read([tmp_path]).records) == 3
 

@@ -5,7 +5,7 @@
     DIR/logits/REGIME/ARM/STRENGTH/SEED.npz    float32 [M, num_classes]
 
 Lines are only ever appended, so a study goes on wherever it was stopped: a last line
-without an end is one that was being written, and counts for nothing. What networks
+without an end, or with zeros, is one that was being written, and counts for nothing. What networks
 share, such as the environment, has a line of its own above the first of them, and they
 refer to it. Among that is what their numbers hang on: a record of another study is
 refused, wherever it was put. Stores of several machines merge by reading them
@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import files, values, words
+from experiments import files, terminal, values, words
 from experiments.cli import UsageError
 from experiments.studies import plans
 from experiments.studies.cells import Cell, all_cells, cell_of, tuning_cells
@@ -307,11 +307,17 @@ def _why(error: Exception) -> str:
 
 
 def _read_lines(path: Path) -> Iterator[bytes]:
-    """Reads the lines of a file that may be there, without a torn last one."""
+    """Reads the lines of a file that may be there, but not what a stop left unfinished.
+
+    That is a last line without an end; or zeros, which a power cut leaves for a block
+    that was on its way: one behind it may have come, and was not said to be written.
+    """
     if not os.path.exists(path):  # False where looking is not permitted
         return
     with open(path, "rb") as file:
         for line in file:
+            if b"\0" in line:
+                return
             if not line.endswith(b"\n"):
                 try:
                     json.loads(line)  # whole, although an editor took its end
@@ -321,13 +327,14 @@ def _read_lines(path: Path) -> Iterator[bytes]:
 
 
 def _mend(path: Path) -> None:
-    """Removes a torn last line, or ends one that is whole."""
-    with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
-        if not file.seek(0, os.SEEK_END):
-            return
-        file.seek(-1, os.SEEK_END)
-        if file.read() == b"\n":
-            return
+    """Removes what a stop left at the end, or ends a last line that is whole."""
+    size = path.stat().st_size if path.exists() else 0
+    whole = sum(len(line) + 1 for line in _read_lines(path))
+    if whole < size:
+        terminal.warn(
+            f"{path}: its last record is not whole, and its network is trained again."
+        )
+    if whole != size:
         with files.replacing(path) as temporary, open(temporary, "wb") as mended:
             mended.writelines(line + b"\n" for line in _read_lines(path))
 
