@@ -11,6 +11,7 @@ import functools
 import importlib
 import io
 import itertools
+import json
 import os
 import random
 import shutil
@@ -386,14 +387,6 @@ def prepare(folder: Path) -> None:
     stores.make_store(store_folder(folder / "base"), plan_document=document)
 
 
-def undisturbed(command: str, base: Path) -> tuple[list[tuple[str, str]], dict]:
-    """Runs a command where nothing fails: what it asks of the disk, and what it makes."""
-    base.mkdir()
-    with Disk(base) as disk:
-        assert call(command, base) == 0
-    return disk.calls, read_tree(base)
-
-
 def check_whole(tree: dict, whole: dict, *, torn: bool) -> None:
     """Asserts that what has a name of a result is a result, or the start of a log."""
     for name, content in tree.items():
@@ -407,52 +400,95 @@ def check_whole(tree: dict, whole: dict, *, torn: bool) -> None:
             assert content == whole[name], name
 
 
-def kill_and_go_on(command: str, folder: Path, step: int) -> None:
-    """Kills a command at every call in turn, and after the last, and goes on each time.
+Run = Callable[[str, Path, Callable[[Disk], object]], tuple[int, list[str]]]
+"""A command, its folder, what is done to the disk -> exit code, lines on stderr."""
 
-    It forks, and so it is for a process of its own, in which JAX was not started.
-    """
-    calls, whole = [], {}
 
-    def run(base: Path, number: int) -> int:
-        if (child := os.fork()) == 0:
-            with Disk(base) as disk:
-                disk.before = lambda at: at == number and os.kill(os.getpid(), 9)
-                code = call(command, base)
-                if number == len(disk.calls):
-                    os.kill(os.getpid(), 9)
-            os._exit(code)
-        return os.waitpid(child, 0)[1]
+def fail_and_go_on(command: str, folder: Path, step: int, run: Run) -> str:
+    """Lets calls of a command fail, one in some in turn, and goes on each time."""
+    calls, whole = count(command, folder, run)
+    points = [n for n, (kind, _) in enumerate(calls) if kind != "remove"][::step]
+    num_ended = 0
+    for number, code in itertools.product(points, (errno.ENOSPC, errno.EIO)):
+        base = new(folder / "failed")
+        exit_code, lines = run(command, base, lambda disk: disk.fail_at(number, code))
+        where = (*calls[number], errno.errorcode[code], exit_code, lines)
+        if exit_code == 0:  # what failed is not needed
+            assert len(lines) <= 1, where
+            assert all(line.startswith("warning: --out=") for line in lines), where
+        else:
+            num_ended += 1
+            assert (exit_code, len(lines)) == (2, 1), where
+            assert lines[0].startswith("error: --out="), where
+            assert f"({os.strerror(code)})" in lines[0], where
+        check_whole(read_tree(base), whole, torn=False)
+        assert run(command, base, lambda disk: None)[0] == 0, where
+        assert read_tree(base) == whole, where
+    assert num_ended > len(points) >= 5
+    return f"{command}: {2 * len(points)} faults, of which {num_ended} ended it"
 
-    if (child := os.fork()) == 0:
-        calls, whole = undisturbed(command, folder / "whole")
-        (folder / "count").write_text(str(len(calls)))
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
-    whole = read_tree(folder / "whole")
-    points = range(0, int((folder / "count").read_text()) + 1, step)
+
+def kill_and_go_on(command: str, folder: Path, step: int, run: Run) -> str:
+    """Kills a command at calls, one in some in turn, and goes on each time."""
+    calls, whole = count(command, folder, run)
+    points = range(0, len(calls), step)
     num_killed = 0
     for number in points:
-        base = folder / "killed"
-        base.mkdir()
-        status = run(base, number)
-        num_killed += status == 9
+        base = new(folder / "killed")
+
+        def kill(disk, number=number):
+            disk.before = lambda at: at == number and os.kill(os.getpid(), 9)
+
+        status, _ = run(command, base, kill)
+        num_killed += status == -9
         # Threads make one call more or less.
-        assert status in (0, 9), (command, number, status)
+        assert status in (0, -9), (command, number, status)
         check_whole(read_tree(base), whole, torn=True)
-        assert run(base, -1) == 0, (command, number)
+        assert run(command, base, lambda disk: None)[0] == 0, (command, number)
         assert read_tree(base) == whole, (command, number)
-        shutil.rmtree(base)
-    print(f"{command}: {num_killed} kills, the same every time", file=sys.__stdout__)
-    assert num_killed >= 0.9 * len(points)
+    assert num_killed >= 0.9 * len(points) >= 5
+    return f"{command}: {num_killed} kills"
+
+
+def count(command: str, folder: Path, run: Run) -> tuple[list, dict]:
+    """Runs a command that nothing disturbs: what it calls, and what it makes."""
+    log = folder / "calls.json"
+    base = new(folder / "whole")
+
+    def note(disk: Disk) -> None:
+        disk.after = lambda number: log.write_text(json.dumps(disk.calls))
+
+    assert run(command, base, note) == (0, [])
+    return json.loads(log.read_text()), read_tree(base)
+
+
+def new(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder
+
+
+def run_in_child(command: str, base: Path, prepare: Callable) -> tuple[int, list[str]]:
+    """Runs a command in a fork of a process in which JAX was not started."""
+    errors = base.parent / "stderr"
+    if (child := os.fork()) == 0:
+        os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+        with Disk(base) as disk:
+            prepare(disk)
+            code = call(command, base)
+        os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return code, errors.read_text().splitlines()
 
 
 if __name__ == "__main__":
+    do = {"fail": fail_and_go_on, "kill": kill_and_go_on}[sys.argv[1]]
     with fakes(), contextlib.redirect_stdout(io.StringIO()):
-        prepare(place := Path(sys.argv[2]))
+        prepare(place := Path(sys.argv[3]))
         # Imported once, and not by every child.
         datasets.load("digits")
         Analysis(store.read([store_folder(place / "base")]))
         for name in ("orbax.checkpoint", "sklearn.metrics"):
             importlib.import_module(name)
-        kill_and_go_on(sys.argv[1], place, int(sys.argv[3]))
+        said = do(sys.argv[2], place, int(sys.argv[4]), run_in_child)
+    print(said)
