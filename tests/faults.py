@@ -127,9 +127,16 @@ class Disk:
         return self.call("open", os.fspath(path), do, path, flags, *args, **kw)
 
     def _open(
-        self, do, file, mode="r", buffering=-1, encoding=None, errors=None, newline=None,
+        self,
+        do,
+        file,
+        mode="r",
+        buffering=-1,
+        encoding=None,
+        errors=None,
+        newline=None,
         **kw,
-    ):  # fmt: skip
+    ):
         is_ours = not isinstance(file, int) and os.fspath(file).startswith(self.root)
         if not is_ours or not set(mode) & set("wax+"):
             return do(file, mode, buffering, encoding, errors, newline, **kw)
@@ -411,7 +418,8 @@ def fail_and_go_on(command: str, folder: Path, step: int, run: Run) -> str:
     num_ended = 0
     for number, code in itertools.product(points, (errno.ENOSPC, errno.EIO)):
         base = new(folder / "failed")
-        exit_code, lines = run(command, base, lambda disk: disk.fail_at(number, code))
+        fail = functools.partial(Disk.fail_at, number=number, code=code)
+        exit_code, lines = run(command, base, fail)
         where = (*calls[number], errno.errorcode[code], exit_code, lines)
         if exit_code == 0:  # what failed is not needed
             assert len(lines) <= 1, where
@@ -458,7 +466,7 @@ def count(command: str, folder: Path, run: Run) -> tuple[list, dict]:
     def note(disk: Disk) -> None:
         disk.after = lambda number: log.write_text(json.dumps(disk.calls))
 
-    assert run(command, base, note) == (0, [])
+    assert (done := run(command, base, note)) == (0, []), done
     return json.loads(log.read_text()), read_tree(base)
 
 

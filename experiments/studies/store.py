@@ -5,12 +5,12 @@
     DIR/logits/REGIME/ARM/STRENGTH/SEED.npz    float32 [M, num_classes]
 
 Lines are only ever appended, so a study goes on wherever it was stopped: a last line
-without an end, or with zeros, is one that was being written, and counts for nothing. What networks
-share, such as the environment, has a line of its own above the first of them, and they
-refer to it. Among that is what their numbers hang on: a record of another study is
-refused, wherever it was put. Stores of several machines merge by reading them
-together, or by appending the lines of one to those of another. The networks that chose
-the strengths of a plan have the regime "tuning".
+without an end, or with zeros, is one that was being written, and counts for nothing.
+What networks share, such as the environment, has a line of its own above the first of
+them, and they refer to it. Among that is what their numbers hang on: a record of
+another study is refused, wherever it was put. Stores of several machines merge by
+reading them together, or by appending the lines of one to those of another. The
+networks that chose the strengths of a plan have the regime "tuning".
 """
 
 import contextlib
