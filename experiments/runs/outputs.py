@@ -92,7 +92,7 @@ def save_predictions(
         labels: int32 `[M]`.
         seeds: of length S.
     """
-    arrays = {"logits": logits, "labels": labels, "seeds": np.asarray(seeds)}
+    arrays: Any = {"logits": logits, "labels": labels, "seeds": np.asarray(seeds)}
     path = out / "predictions.npz"
     with files.replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)
