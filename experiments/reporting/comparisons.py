@@ -13,7 +13,6 @@ from experiments.reporting.formats import score, span
 from experiments.studies.outcomes import OUTCOMES
 from experiments.words import name_seeds
 
-
 _MOST_POINTS = 500  # a row
 
 

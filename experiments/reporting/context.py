@@ -11,7 +11,7 @@ from experiments.analysis.comparisons import Analysis, Comparison
 from experiments.analysis.names import name_arm
 from experiments.pictures import curves, drawing
 from experiments.pictures.curves import Series
-from experiments.reporting.formats import span, upper
+from experiments.reporting.formats import span
 from experiments.studies.cells import choose_strengths
 from experiments.studies.outcomes import OUTCOMES
 
@@ -103,7 +103,7 @@ class Context:
 
     def heading(self, regime: str) -> str:
         """Begins the caption of a regime's figure, if there are several."""
-        return f"{upper(regime)}: " if self.several_regimes else ""
+        return f"In regime {regime}: " if self.several_regimes else ""
 
     def versus(self, each: Comparison) -> str:
         """Names the arms of a comparison."""

@@ -1,6 +1,8 @@
 """The page of a study: one HTML file that needs no other, made of its store alone."""
 
 import functools
+import itertools
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -60,10 +62,14 @@ def build(analysis: Analysis, *, with_pictures: bool = True) -> str:
         if found := gather(context):
             template = _environment().get_template(f"{gather.__name__}.html")
             sections[title] = Markup(template.render(shared, title=title, **found))
-    return (
+    text = (
         _environment()
         .get_template("page.html")
         .render(shared, opened=_OPEN, sections=sections)
+    )
+    numbers = itertools.count(1)
+    return re.sub(
+        "<figcaption>", lambda _: f"<figcaption>Figure {next(numbers)}. ", text
     )
 
 
