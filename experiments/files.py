@@ -1,12 +1,16 @@
-"""Files that are written whole or not at all, locks of folders, and caches."""
+"""Files that are read within bounds, and written whole or not at all; locks, caches."""
 
 import contextlib
+import errno
 import hashlib
+import io
 import json
 import math
 import os
 import re
 import secrets
+import stat
+import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +20,127 @@ import numpy as np
 import platformdirs
 
 from experiments.cli import UsageError
+from experiments.words import reason
 
 LOCK = ".lock"
+LARGEST = 2**26
+"""How many bytes a file that is read whole may have, or a line of one that is not."""
+CACHE_SIZE = 2**30
+"""How many bytes a folder of the user's caches may keep."""
+
+
+def open_to_read(path: Path, largest: float = LARGEST) -> io.BufferedReader:
+    """Opens a file to read its bytes; nothing that may have no end, or never begin.
+
+    Args:
+        path: of a file, or of a link to one.
+        largest: how many bytes it may have.
+
+    Raises:
+        OSError: if it cannot be read, is no file or a larger one; its `strerror` says
+            which.
+
+    Example:
+        >>> open_to_read(Path("/dev/zero"))
+        Traceback (most recent call last):
+        OSError: [Errno 22] a pipe or a device, not a file
+    """
+    # A pipe would be waited for, until somebody writes to it.
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        status = os.fstat(handle)
+        if stat.S_ISDIR(status.st_mode):
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "a pipe or a device, not a file")
+        if status.st_size > largest:
+            words = f"{status.st_size:,} bytes, more than the {largest:,} expected"
+            raise OSError(errno.EFBIG, words)
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def read(path: Path, largest: int = LARGEST) -> bytes:
+    """Reads a file whole, see `open_to_read`."""
+    with open_to_read(path, largest) as file:
+        return file.read()
+
+
+def read_lines(path: Path, largest: int = LARGEST) -> Iterator[bytes]:
+    """Reads a file line by line, each with its end if it has one.
+
+    Args:
+        path: see `open_to_read`.
+        largest: how many bytes a line may have.
+
+    Raises:
+        OSError: as there, and for a longer line.
+    """
+    with open_to_read(path, math.inf) as file:
+        while line := file.readline(largest + 1):
+            if len(line) > largest:
+                raise OSError(errno.EFBIG, f"more than {largest:,} bytes")
+            yield line
+
+
+def read_arrays(path: Path, largest: int) -> dict[str, np.ndarray]:
+    """Reads an .npz file, which is believed no more than its checksums and sizes.
+
+    Args:
+        path: see `open_to_read`.
+        largest: how many bytes the file may have, and each array in it.
+
+    Returns:
+        The arrays by name, which cannot be written to.
+
+    Raises:
+        OSError: as there.
+        ValueError: if it is damaged or larger, or needs a pickle.
+    """
+    with open_to_read(path, largest) as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                return {
+                    each.filename.removesuffix(".npy"): _read_array(archive, each)
+                    for each in archive.infolist()
+                    if each.file_size <= largest
+                }
+        except Exception as error:  # what is damaged may raise anything at all
+            raise ValueError(f"damaged: {reason(error)}") from None
+
+
+def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
+    data = archive.read(entry)
+    header = io.BytesIO(data)
+    version = np.lib.format.read_magic(header)
+    if version != (1, 0):
+        raise ValueError(f"version {version} of .npy")
+    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(header)
+    array = np.frombuffer(data, dtype, offset=header.tell())  # no pickle, nor a copy
+    return array.reshape(shape, order="F" if is_fortran else "C")
+
+
+def check_regular(path: Path) -> None:
+    """Raises for what is no file, or a folder that holds more than files and folders.
+
+    Args:
+        path: which others are going to read, who would wait for a pipe.
+
+    Raises:
+        OSError: its `strerror` names the first pipe, device or link to such.
+    """
+    found, wrong = [path], []
+    if path.is_dir():
+        found = []
+        for parent, folders, names in os.walk(path):
+            found += [Path(parent, name) for name in names if name[0] != "."]
+            links = [Path(parent, name) for name in folders]
+            wrong += [each for each in links if each.is_symlink()]
+    wrong += [each for each in found if not os.path.isfile(each)]
+    if wrong:
+        raise OSError(errno.EINVAL, f"{wrong[0].name} is not a file")
 
 
 @contextlib.contextmanager
@@ -130,7 +253,9 @@ def lock(out: Path) -> Iterator[None]:
     try:
         held.acquire(timeout=0)
     except filelock.Timeout:
-        owner = path.read_text(encoding="utf-8").strip() or "another one"
+        owner = "another one"
+        with contextlib.suppress(OSError):
+            owner = read(path).decode(errors="replace").strip() or owner
         raise UsageError(
             f"--out={out}: process {owner} is writing to it; wait for its end, or "
             "name another folder."
@@ -152,14 +277,36 @@ def cache_folder(name: str) -> Path | None:
 
     Returns:
         The folder, on Linux `$XDG_CACHE_HOME/sounddrop_jax/name`, where `~/.cache` is
-        the default; or None where it cannot be written to.
+        the default; or None where it cannot be written to, or others can.
     """
     path = platformdirs.user_cache_path("sounddrop_jax", appauthor=False) / name
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        for each in (path.parent, path):
+            each.mkdir(parents=True, exist_ok=True, mode=0o700)
+            status = each.stat()
+            if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+                return None
     except OSError:
         return None
     return path if os.access(path, os.W_OK | os.X_OK) else None
+
+
+def trim(folder: Path, size: int = CACHE_SIZE) -> None:
+    """Removes from a cache what is no file of the user's own, and what is too old.
+
+    Args:
+        folder: of the cache; what cannot be removed stays.
+        size: how many bytes it may keep: those of the newest files.
+    """
+    with contextlib.suppress(OSError):
+        found = [(path.lstat(), path) for path in folder.iterdir()]
+        found.sort(key=lambda each: each[0].st_mtime_ns, reverse=True)
+        for status, path in found:
+            size -= status.st_size
+            is_own = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+            if not is_own or size < 0:
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:

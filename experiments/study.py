@@ -8,12 +8,13 @@ What is done stays in the store, so the same command goes on where it was stoppe
 import dataclasses
 import hashlib
 import importlib.util
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from experiments import terminal
+from experiments import files, terminal
 from experiments.analysis import comparisons, verdict
 from experiments.cli import (
     DataDir,
@@ -30,10 +31,12 @@ from experiments.reporting import tables
 from experiments.runs.environment import environment
 from experiments.studies import plans, store
 from experiments.studies.cells import (
+    TUNING,
     all_cells,
     choose_strengths,
     tuning_cells,
 )
+from experiments.studies.logits import find_faults
 from experiments.studies.networks import make_arm_functions, select
 from experiments.studies.noise import measure_noise
 from experiments.studies.plans import Plan
@@ -139,6 +142,7 @@ def run(config: StudyConfig) -> Path:
     description = describe_dataset(dataset)
     with store.claim(out):
         opened = store.open_store(out, plan, description, inputs, noise)
+        _check_logits(plan, dataset, opened)
         settings = {"part": part, "data_dir": config.data_dir, "environment": own}
         return _train_and_report(plan, dataset, opened, settings)
 
@@ -178,6 +182,21 @@ def _train_and_report(
     return out
 
 
+def _check_logits(plan: Plan, dataset: Dataset, opened: store.Store) -> None:
+    """Warns once if logits beside the records are missing or damaged."""
+    num_classes = len(dataset.class_names)
+    shapes = dict.fromkeys(plan.regimes, (len(dataset.test_labels), num_classes))
+    if plan.tuning is not None:
+        shapes[TUNING] = plan.tuning.images, num_classes
+    records = opened.records([*tuning_cells(plan), *all_cells(plan)])
+    if faults := find_faults(opened.folder, records, shapes):
+        others = f", and {len(faults) - 1} more like it" if len(faults) > 1 else ""
+        terminal.warn(
+            f"{faults[0]}{others}; the records are whole, and without their lines in "
+            "networks.jsonl the networks would be trained again."
+        )
+
+
 def _find_recordings(plan: Plan, folder: Path | None) -> tuple[Plan, dict[str, str]]:
     """Puts the paths of recordings where their names stood, and digests the files."""
     arms, digests = {}, {}
@@ -190,7 +209,7 @@ def _find_recordings(plan: Plan, folder: Path | None) -> tuple[Plan, dict[str, s
                     "the folder that holds it, --audio-dir=DIR."
                 )
             path = folder / audio
-            if not path.is_file():
+            if not os.path.isfile(path):
                 raise UsageError(
                     f"--audio-dir={folder}: {audio}, which arm {name} needs, is not in "
                     "it; give the folder that holds it."
@@ -204,7 +223,7 @@ def _find_recordings(plan: Plan, folder: Path | None) -> tuple[Plan, dict[str, s
 
 def _digest(path: Path) -> str:
     try:
-        with open(path, "rb") as file:
+        with files.open_to_read(path, math.inf) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}).") from None
@@ -213,9 +232,16 @@ def _digest(path: Path) -> str:
 def _register(path: Path) -> None:
     """Runs a user's file, which adds to `REGULARIZERS`."""
     known = set(REGULARIZERS)
+    plans.check_text("--module", path)
+    try:
+        files.read(path)
+    except OSError as error:
+        raise UsageError(
+            f"--module={path}: cannot be read ({error.strerror}); name a Python file."
+        ) from None
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise UsageError(f"--module={path}: not a Python file.")
+    if spec is None or spec.loader is None:
+        raise UsageError(f"--module={path}: not a Python file; end its name in .py.")
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
     if known == set(REGULARIZERS):
         raise UsageError(

@@ -17,6 +17,7 @@ import pytest
 
 from experiments import files
 from experiments.cli import UsageError
+from experiments.studies import logits as logits_module
 from experiments.studies import plans, store
 from experiments.studies.cells import (
     TUNING,
@@ -368,7 +369,7 @@ def test_a_full_disk_is_named_by_whatever_writes(tmp_path, monkeypatch, where):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-@pytest.mark.parametrize("module", [store, files])
+@pytest.mark.parametrize("module", [logits_module, files])
 def test_a_device_that_is_really_full_ends_in_one_line(tmp_path, monkeypatch, module):
     open_store(tmp_path)
     opened = reopen(tmp_path)

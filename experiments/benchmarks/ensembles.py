@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import importlib.util
-import json
 import math
 import os
 import platform
@@ -139,8 +138,10 @@ def check(config: EnsembleConfig) -> None:
     """Validates the settings, see `run_ensemble`."""
     check_choice("--reg", config.reg, REGS)
     for name, count in ("--rounds", config.rounds), ("--max-seeds", config.max_seeds):
-        if count is not None and count < 1:
-            raise UsageError(f"{name}={count}: give a whole number of 1 or more.")
+        if count is not None and not 1 <= count < 2**31:
+            raise UsageError(
+                f"{name}={count}: give a whole number of 1 or more, below 2^31."
+            )
     if not 0 < config.seconds < math.inf:
         raise UsageError(f"--seconds={config.seconds}: give a finite number above 0.")
     if config.out is not None:
@@ -396,6 +397,6 @@ def time_first_step(config: EnsembleConfig) -> dict[str, dict]:
             if done.returncode != 0:
                 lines = done.stderr.splitlines() or [f"exit code {done.returncode}"]
                 raise WorkerError(f"experiments.cifar failed, {lines[-1]}")
-            says = json.loads((out / outputs.RESULT).read_text("utf-8"))["seconds"]
+            says = outputs.read_result(out)["seconds"]
             times[name] = {"seconds": seconds, "compile_seconds": says["compile"]}
     return times

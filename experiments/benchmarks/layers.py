@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import math
 import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -273,10 +274,7 @@ def run_layer(config: LayerConfig) -> dict:
     Raises:
         UsageError: if a flag is at fault; nothing was written then.
     """
-    if config.rounds < 1:
-        raise UsageError(f"--rounds={config.rounds}: give a whole number of 1 or more.")
-    if config.out is not None:
-        check_writable(config.out)
+    check(config)
     devices.start_jax()
     console = terminal.make_console()
     shapes = SHAPES
@@ -311,6 +309,16 @@ def run_layer(config: LayerConfig) -> dict:
     return result
 
 
+def check(config: LayerConfig) -> None:
+    """Validates the settings, see `run_layer`."""
+    if not 1 <= config.rounds < 2**31:
+        raise UsageError(
+            f"--rounds={config.rounds}: give a whole number of 1 or more, below 2^31."
+        )
+    if config.out is not None:
+        check_writable(config.out)
+
+
 def save(out: Path, result: dict) -> None:
     """Writes the results.
 
@@ -330,9 +338,16 @@ def check_writable(out: Path) -> None:
     """Raises for a file that cannot be written, before anything is measured.
 
     Raises:
-        UsageError: if it is a folder, or lies in one that cannot be written to.
+        UsageError: if it is a folder, a link, a pipe or a device, or lies in a folder
+            that cannot be written to.
     """
-    if out.is_dir() or not os.access(out.parent, os.W_OK):
+    try:
+        is_file = stat.S_ISREG(out.lstat().st_mode)
+    except FileNotFoundError:
+        is_file = True  # it will be
+    except OSError:
+        is_file = False
+    if not is_file or not os.access(out.parent, os.W_OK):
         raise UsageError(
             f"--out={out}: cannot be written; name a file in a folder that can."
         )

@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments import files, words
 from experiments.cli import UsageError
-from experiments.data import cifar10
+from experiments.data import prepared
 from experiments.data.dataset import Dataset
 from experiments.robustness.corruptions import check, corrupt
 
@@ -97,8 +97,9 @@ def _load_published(name: str, severity: int, data_dir: str | None) -> Corrupted
     if not os.path.exists(root / folder):
         return None
     try:
-        builder = tfds.builder_from_directory(root / folder)
-        images, labels = cifar10.read_split(builder, "test")
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS asks for TensorFlow
+            builder = prepared.open_prepared(root / folder)
+            images, labels = prepared.read_split(builder, "test")
     # As for CIFAR-10 itself, what can be raised has no common base.
     except Exception as error:
         raise UsageError(
@@ -112,7 +113,7 @@ def _load_published(name: str, severity: int, data_dir: str | None) -> Corrupted
 def _read(path: Path) -> np.ndarray | None:
     """What `_write` wrote, or None where that is missing or damaged."""
     try:
-        content = path.read_bytes()
+        content = files.read(path, files.CACHE_SIZE)
     except OSError:
         return None
     array, checksum = content[:-32], content[-32:]

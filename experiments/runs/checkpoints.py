@@ -6,6 +6,7 @@ can damage the newest one, and no other: it is on the disk before the next is be
 """
 
 import contextlib
+import errno
 import functools
 import hashlib
 import json
@@ -17,12 +18,16 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+import pydantic
+from pydantic import Field
+from typing_extensions import TypedDict  # pydantic's own need, on Python 3.11
 
-from experiments import files, terminal
+from experiments import files, terminal, values, words
 from experiments.cli import UsageError
+from experiments.files import LARGEST, check_regular
 
 FOLDER = "checkpoints"
 DAMAGED = "damaged"
@@ -44,6 +49,29 @@ class Checkpoint(NamedTuple):
     arrays: dict[str, np.ndarray]
 
 
+class Epoch(TypedDict):
+    """A record of an epoch, as in metrics.jsonl but with NaN and infinity."""
+
+    epoch: int
+    train_loss: list[float]
+    test_accuracy: list[float]
+    seconds: float
+
+
+class About(TypedDict):
+    """What a run says of a checkpoint, digest aside."""
+
+    numbers: dict[str, Any]
+    environment: dict[str, str]
+    epoch: Annotated[int, Field(ge=0)]
+    step: Annotated[int, Field(ge=0)]
+    seconds: float
+    records: list[Epoch]
+
+
+ABOUT = pydantic.TypeAdapter(About)
+
+
 class Checkpoints:
     """The checkpoints of one run, written by Orbax in the background.
 
@@ -59,6 +87,7 @@ class Checkpoints:
 
         self._args = ocp.args
         self._folder = (out / FOLDER).absolute()
+        self._set_pipes_aside()
         self._aliases = contextlib.ExitStack()
         files.make_folder(self._folder)
         self._synced: int | None = None
@@ -76,6 +105,30 @@ class Checkpoints:
         alias = Path(aliases, "out")
         alias.symlink_to(self._folder.parent)
         return alias / FOLDER
+
+    def _set_pipes_aside(self) -> None:
+        """Sets aside what Orbax, which reads some of it at once, would wait for."""
+        for path in self._folder.glob("[!.]*"):
+            try:
+                check_regular(path)
+                for file in path.rglob("*"):
+                    # Of the arrays in d/, of any size, it reads no more than there is.
+                    if file.parent.name != "d" and file.stat().st_size > LARGEST:
+                        size = f"{file.stat().st_size:,} bytes"
+                        raise OSError(errno.EFBIG, f"{file.name} in it has {size}")
+            except OSError as error:
+                self._set_aside(path, error.strerror or str(error))
+
+    def _set_aside(self, path: Path, reason: str) -> None:
+        aside = self._folder.with_name(DAMAGED) / path.name
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.parent.mkdir(exist_ok=True)
+        os.replace(path, aside)
+        others = [each for each in self._folder.iterdir() if each.name.isdecimal()]
+        terminal.warn(
+            f"{path} is damaged ({reason}), and was moved to {aside}; going on from "
+            f"{'the one before' if others else 'the start'}."
+        )
 
     def save(self, number: int, checkpoint: Checkpoint) -> None:
         """Begins to save a checkpoint, once the one before is saved.
@@ -125,6 +178,7 @@ class Checkpoints:
             None if there is none.
         """
         for number in sorted(self._manager.all_steps(), reverse=True):
+            path = self._folder / str(number)
             reason = "its digest is another"
             # A damaged file may raise anything at all.
             try:
@@ -142,18 +196,9 @@ class Checkpoints:
             except MemoryError:
                 raise
             except Exception as error:
-                reason = str(error).partition("\n")[0] or type(error).__name__
-            path = self._folder / str(number)
-            aside = self._folder.with_name(DAMAGED) / str(number)
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.parent.mkdir(exist_ok=True)
-            os.replace(path, aside)
+                reason = words.reason(error)
+            self._set_aside(path, reason)
             self._manager.reload()
-            next_one = "the one before" if self._manager.all_steps() else "the start"
-            terminal.warn(
-                f"{path} is damaged ({reason}), and was moved to {aside}; going on "
-                f"from {next_one}."
-            )
         return None
 
     def close(self) -> None:
@@ -172,6 +217,33 @@ def remove(out: Path) -> None:
     """Removes the checkpoints of a run, damaged ones too, if there are any."""
     for folder in (FOLDER, DAMAGED):
         shutil.rmtree(out / folder, ignore_errors=True)
+
+
+def check_about(about: dict[str, Any]) -> None:
+    """Raises for a checkpoint that no run of this command has written.
+
+    Args:
+        about: of a checkpoint, `numbers` included.
+
+    Raises:
+        UsageError: names the entry at fault.
+    """
+    try:
+        values.read(ABOUT, about)
+        numbers, records = about["numbers"], about["records"]
+        epochs, steps = numbers["--epochs"], numbers["--steps-per-epoch"]
+        if not (about["epoch"] < epochs and 0 < about["step"] <= steps):
+            raise ValueError(f"epoch {about['epoch']}, step {about['step']}")
+        curves = [r[name] for r in records for name in ("train_loss", "test_accuracy")]
+        if len(records) != about["epoch"] or any(
+            len(curve) != numbers["--seeds"] for curve in curves
+        ):
+            raise ValueError("records of other networks or epochs")
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"--resume: a checkpoint in --out is of no run of this command "
+            f"({words.reason(error).removesuffix('.')}); name another folder."
+        ) from None
 
 
 def check_same(there: dict[str, Any], here: dict[str, Any]) -> None:

@@ -174,8 +174,10 @@ def check(config: Config) -> None:
         ("--steps-per-epoch", config.steps_per_epoch),
         ("--batch-size", config.batch_size),
     ):
-        if count is not None and count < 1:
-            raise UsageError(f"{name}={count}: give a whole number of 1 or more.")
+        if count is not None and not 1 <= count < 2**31:
+            raise UsageError(
+                f"{name}={count}: give a whole number of 1 or more, below 2^31."
+            )
     # Seeds are 32-bit, like JAX's own where 64-bit numbers are off.
     if not 0 <= config.seed <= 2**32 - config.seeds:
         raise UsageError(

@@ -2,23 +2,84 @@
 
 import contextlib
 import dataclasses
+import json
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+import pydantic
+from pydantic import ConfigDict, Field
+from typing_extensions import TypedDict  # pydantic's own need, on Python 3.11
 
-from experiments import files
+from experiments import files, values
 from experiments.cli import UsageError
 from experiments.data.dataset import Dataset, describe_dataset
 from experiments.files import dumps, write_json
 from experiments.runs import checkpoints
-from experiments.runs.configs import Config
+from experiments.runs.configs import LARGEST, Config
 from experiments.runs.environment import environment
-from experiments.words import name_seeds
+from experiments.training.regularizers import REGULARIZERS
+from experiments.words import name_seeds, reason
 
 RESULT = "result.json"
 METRICS = "metrics.jsonl"
+PREDICTIONS = "predictions.npz"
+
+Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
+Curve = Annotated[list[Number | None], Field(min_length=1)]
+
+
+class _Open(TypedDict):
+    """A table with entries of its own besides those that are read again."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+
+class Settings(_Open):
+    """See `describe`."""
+
+    reg: Literal[tuple(REGULARIZERS)]  # type: ignore[valid-type]
+    audio: str | None
+    strength: Number
+    batch_size: Annotated[int, Field(ge=1)]
+    steps_per_epoch: Annotated[int, Field(ge=1)] | None
+    distributed: bool
+
+
+class Set(_Open):
+    """See `dataset.describe_dataset`."""
+
+    title: str
+    fingerprint: str
+    train_size: int
+    class_names: list[str]
+
+
+class Run(_Open):
+    """See `metrics.score`, and `runner`."""
+
+    seed: int
+    diverged: bool
+    train_loss: Curve
+    test_accuracy: Curve
+    accuracy: Number
+    peak_accuracy: Number | None
+    confusion: list[list[Annotated[int, Field(ge=0, lt=2**63)]]]
+
+
+class Result(_Open):
+    """What result.json says that is read again."""
+
+    config: Settings
+    dataset: Set
+    runs: Annotated[list[Run], Field(min_length=1)]
+    summary: dict[str, Number | list[int] | None]
+
+
+_RESULT = pydantic.TypeAdapter(Result)
 
 
 @contextlib.contextmanager
@@ -51,13 +112,20 @@ def claim_folder(out: Path, *, resume: bool = False) -> Iterator[None]:
 
 
 def _check_folder(out: Path, resume: bool) -> None:
+    for path in (out / RESULT, out / METRICS, out / PREDICTIONS):
+        # To write to a pipe is to wait for a reader, and a link leads elsewhere.
+        if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+            raise UsageError(
+                f"--out={out}: {path.name} in it is no file, but a folder, a link, a "
+                "pipe or a device; name another folder."
+            )
     if resume:
         if checkpoints.exist(out) and not (out / METRICS).exists():
             raise UsageError(
                 f"--out={out}: the checkpoints in it are of no run of this command; "
                 "name another folder."
             )
-    elif (out / RESULT).exists():
+    elif os.path.lexists(out / RESULT):
         raise UsageError(
             f"--out={out}: it already holds a result; name another folder, or remove "
             "this one."
@@ -93,7 +161,7 @@ def save_predictions(
         seeds: of length S.
     """
     arrays: Any = {"logits": logits, "labels": labels, "seeds": np.asarray(seeds)}
-    path = out / "predictions.npz"
+    path = out / PREDICTIONS
     with files.replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)
 
@@ -101,6 +169,22 @@ def save_predictions(
 def save_result(out: Path, result: dict) -> None:
     """Writes result.json, whole or not at all."""
     write_json(out / RESULT, result)
+
+
+def read_result(out: Path) -> dict:
+    """Reads result.json.
+
+    Raises:
+        UsageError: if it cannot be read, or says something else; the entry is named.
+    """
+    try:
+        result = json.loads(files.read(out / RESULT).decode())
+        return values.read(_RESULT, result)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(
+            f"--out={out}: its {RESULT} cannot be read "
+            f"({reason(error).removesuffix('.')}); name another folder."
+        ) from None
 
 
 def describe(config: Config, dataset: Dataset) -> dict:

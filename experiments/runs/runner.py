@@ -3,7 +3,6 @@
 import contextlib
 import datetime
 import io
-import json
 import secrets
 import signal
 import sys
@@ -15,7 +14,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from experiments import terminal, words
+from experiments import files, terminal, words
 from experiments.cli import (
     Interrupted,
     Signals,
@@ -23,7 +22,6 @@ from experiments.cli import (
 )
 from experiments.data import datasets
 from experiments.data.dataset import Dataset
-from experiments.files import digest_arrays
 from experiments.pictures import runs as run_pictures
 from experiments.runs import checkpoints, outputs, processes
 from experiments.runs.checkpoints import Checkpoint, Checkpoints
@@ -167,16 +165,11 @@ def _close_finished(out: Path, result: dict, console: Console) -> dict:
 
     Recordings are told apart by their names alone.
     """
-    try:
-        finished = json.loads((out / outputs.RESULT).read_text(encoding="utf-8"))
-        there, here = (
-            outputs.describe_numbers(each) | {"--audio": each["config"]["audio"]}
-            for each in (finished, result)
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UsageError(
-            f"--out={out}: its {outputs.RESULT} cannot be read; name another folder."
-        ) from None
+    finished = outputs.read_result(out)
+    there, here = (
+        outputs.describe_numbers(each) | {"--audio": each["config"]["audio"]}
+        for each in (finished, result)
+    )
     checkpoints.check_same(there, here)
     checkpoints.remove(out)
     if not all((out / name).exists() for name in PICTURES):
@@ -228,7 +221,7 @@ def _describe_origin(config: Config, result: dict, functions: Functions) -> dict
     if config.audio is not None:
         leaves = jax.tree.leaves(functions.constants.layers)
         arrays = {str(i): np.asarray(leaf) for i, leaf in enumerate(leaves)}
-        numbers["--audio"] = digest_arrays(arrays)[:12]
+        numbers["--audio"] = files.digest_arrays(arrays)[:12]
     environment = result["environment"]
     device, _, _ = environment["device"].rpartition(" x")
     return {
@@ -245,17 +238,21 @@ def _find_checkpoint(
         console.print("No checkpoint to go on from: starting afresh.")
         return None
     there = checkpoint.about
-    checkpoints.check_same(there["numbers"], about["numbers"])
+    if isinstance(there.get("numbers"), dict):
+        checkpoints.check_same(there["numbers"], about["numbers"])
+    checkpoints.check_about(there)
     checkpoints.warn_if_elsewhere(there["environment"], about["environment"])
     return checkpoint
 
 
 def _take_up(trainer: Trainer, checkpoint: Checkpoint) -> Progress:
     about, arrays = checkpoint.about, dict(checkpoint.arrays)
-    totals = arrays.pop("totals")
     try:
+        totals = arrays.pop("totals")
+        if (totals.shape, totals.dtype) != ((trainer.num_seeds,), np.float32):
+            raise ValueError("the totals are of other networks")
         trainer.load_state(arrays)
-    except ValueError as error:
+    except (ValueError, KeyError) as error:
         raise UsageError(
             f"--resume: the run in --out is of another version of the code ({error}); "
             "go on with that one, or name another folder."

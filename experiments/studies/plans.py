@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from experiments import files
 from experiments.cli import UsageError
 from experiments.studies import entries
 from experiments.training.regularizers import REGULARIZERS, check_settings
 from experiments.values import read
-from experiments.words import nearest
+from experiments.words import nearest, reason
 
 FOLDER = Path(__file__).parents[1] / "plans"
 STRENGTHS = ("intensity", "rate")
@@ -154,7 +155,7 @@ def load(name: str) -> Plan:
         path = FOLDER / f"{name}.toml"
     try:
         # Some editors begin a file with the mark of UTF-8, which TOML does not know.
-        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        document = tomllib.loads(files.read(path).decode("utf-8-sig"))
     except OSError as error:
         raise UsageError(
             f"--plan={name}: cannot be read ({error.strerror}); give the path of a "
@@ -165,8 +166,20 @@ def load(name: str) -> Plan:
             f"--plan={name}: cannot be read (not UTF-8 text); save it as UTF-8."
         ) from None
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"--plan={name}: not TOML ({error}); correct it.") from None
+        why = reason(error).removesuffix(".")
+        raise UsageError(f"--plan={name}: not TOML ({why}); correct it.") from None
+    check_text("--plan", path)
     return parse(document, path.stem)
+
+
+def check_text(flag: str, path: Path) -> None:
+    """Raises for a file whose name a store cannot hold."""
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"{flag}={path}: its name is not UTF-8 text; rename it."
+        ) from None
 
 
 def parse(document: Mapping[str, Any], name: str, *, is_done: bool = False) -> Plan:

@@ -128,7 +128,7 @@ def _batches(
 
 def parse_part(part: str) -> tuple[int, int]:
     """Reads "2/4", the second of four shares, as (1, 4)."""
-    match = re.fullmatch(r"(\d+)/(\d+)", part)
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", part)
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise UsageError(f"--part={part}: give I/N, the I-th share of N, such as 2/4.")
     return int(match[1]) - 1, int(match[2])

@@ -2,7 +2,7 @@
 
     DIR/study.json        the plan, what its numbers hang on, and each arm's noise
     DIR/networks.jsonl    a line for each network: its cell, scores and curves
-    DIR/logits/REGIME/ARM/STRENGTH/SEED.npz    float32 [M, num_classes]
+    DIR/logits/REGIME/ARM/STRENGTH/SEED.npz    see `logits`
 
 Lines are only ever appended, so a study goes on wherever it was stopped: a last line
 without an end, or with zeros, is one that was being written, and counts for nothing.
@@ -28,6 +28,7 @@ from experiments import files, terminal, values, words
 from experiments.cli import UsageError
 from experiments.studies import plans
 from experiments.studies.cells import Cell, all_cells, cell_of, tuning_cells
+from experiments.studies.logits import LOGITS, logits_path, write_logits
 from experiments.studies.plans import Plan
 from experiments.studies.records import (
     NETWORKS,
@@ -43,7 +44,6 @@ from experiments.studies.records import (
 
 # Of the numbers: raised with every change of the code that gives other ones.
 VERSION = 1
-LOGITS = "logits"
 SHARED = ("environment", "corruption_source", "origin")
 """What of a record many networks have in common."""
 
@@ -132,9 +132,7 @@ class Store:
         ]
         path = logits_path(self.folder, cell)
         with _writing(self.folder):
-            files.make_folder(path.parent)
-            with files.replacing(path) as temporary, open(temporary, "wb") as file:
-                np.savez_compressed(file, logits=logits)
+            write_logits(path, logits)
             files.append_lines(self.folder / NETWORKS, [*texts, files.dumps(line)])
         self._shared |= shared.keys()
         self._records.setdefault(cell, record)
@@ -171,7 +169,7 @@ def open_store(
     ours = json.loads(files.dumps(ours))  # as it will be read
     path = folder / STUDY
     with _writing(folder, remedy="name another folder"):
-        if path.exists():
+        if os.path.lexists(path):
             ours = _merge(_read_study(folder), ours, f"--out={folder}")
             # Arms may not go together.
             plans.parse(ours["plan"], plan.name, is_done=True)
@@ -191,14 +189,7 @@ def open_store(
 def read_noise(folder: Path) -> Mapping[str, Any]:
     """Returns the noise that a store holds, by arm; nothing if there is no store."""
     # Not there, too, where looking is not permitted.
-    return _read_study(folder)["noise"] if os.path.exists(folder / STUDY) else {}
-
-
-def logits_path(folder: Path, cell: Cell) -> Path:
-    """Returns where the test logits of a network lie."""
-    # 17 digits would tell all floats apart, and repr gives as few as do.
-    strength = repr(float(cell.strength))
-    return Path(folder, LOGITS, cell.regime, cell.arm, strength, f"{cell.seed}.npz")
+    return _read_study(folder)["noise"] if os.path.lexists(folder / STUDY) else {}
 
 
 def read(folders: Sequence[Path]) -> Study:
@@ -246,14 +237,15 @@ def _writing(
 
 def _read_study(folder: Path) -> dict:
     path = folder / STUDY
-    if not os.path.exists(path):  # False where looking is not permitted
+    if not os.path.lexists(path):  # False where looking is not permitted
         raise UsageError(
             f"{folder}: there is no study in it; python -m experiments.study makes one."
         )
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(files.read(path).decode())
         values.read(STUDY_FILE, value)
-    except (OSError, ValueError, RecursionError) as error:
+        plans.parse(value["plan"], value["name"], is_done=True)
+    except (OSError, ValueError, RecursionError, UsageError) as error:
         raise UsageError(
             f"{path}: damaged ({_why(error)}); restore it, or name another folder."
         ) from None
@@ -312,18 +304,15 @@ def _read_lines(path: Path) -> Iterator[bytes]:
     That is a last line without an end; or zeros, which a power cut leaves for a block
     that was on its way: one behind it may have come, and was not said to be written.
     """
-    if not os.path.exists(path):  # False where looking is not permitted
-        return
-    with open(path, "rb") as file:
-        for line in file:
-            if b"\0" in line:
+    for line in files.read_lines(path) if os.path.lexists(path) else ():
+        if b"\0" in line:
+            return
+        if not line.endswith(b"\n"):
+            try:
+                json.loads(line)  # whole, although an editor took its end
+            except ValueError:
                 return
-            if not line.endswith(b"\n"):
-                try:
-                    json.loads(line)  # whole, although an editor took its end
-                except ValueError:
-                    return
-            yield line.removesuffix(b"\n")
+        yield line.removesuffix(b"\n")
 
 
 def _mend(path: Path) -> None:

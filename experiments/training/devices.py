@@ -1,34 +1,60 @@
 """The devices of a command: how many, which, and the programs compiled for them."""
 
 import contextlib
+import glob
 import os
+import re
 import sys
 import warnings
+from pathlib import Path
 
 import jax
 from jax.sharding import Mesh
 
 from experiments.cli import UsageError
-from experiments.files import cache_folder
+from experiments.files import cache_folder, trim
 from sounddrop_jax import ensembles
 
 
 def keep_programs() -> None:
     """Keeps compiled programs for the next run, in the user's folder of caches.
 
-    JAX_COMPILATION_CACHE_DIR names another folder; empty, it keeps nothing.
+    JAX_COMPILATION_CACHE_DIR names another folder, which is left as it is; empty, it
+    keeps nothing.
     """
     chosen = os.environ.get("JAX_COMPILATION_CACHE_DIR")
     if chosen is None:
-        chosen = str(cache_folder("programs") or "")
+        folder = cache_folder("programs")
+        if folder is not None:
+            trim(folder)
+            _heal(folder)
+        chosen = str(folder or "")
     jax.config.update("jax_compilation_cache_dir", chosen or None)
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         # The many small programs of a start, too: together they take seconds.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    # One for each program, where the folder is full: it is compiled then.
-    warnings.filterwarnings(
-        "ignore", "Error (reading|writing) persistent compilation cache entry"
-    )
+
+
+def _heal(folder: Path) -> None:
+    """Removes the programs that JAX finds damaged, and says nothing of them.
+
+    JAX compares checksums, warns and compiles anew, every time, but never replaces
+    what it found.
+    """
+    # Whatever the command's filters are; where the folder is full, too.
+    words = r"Error \w+ persistent compilation cache entry for '(.*?)'"
+    warnings.filterwarnings("always", words)
+    show = warnings.showwarning
+
+    def heal(message, *args, **settings):
+        match = re.match(words, str(message))
+        if match is None:
+            return show(message, *args, **settings)
+        for path in folder.glob(f"{glob.escape(match[1])}-*"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    warnings.showwarning = heal
 
 
 def _wastes_little(num_seeds: int, num_devices: int) -> bool:
