@@ -11,13 +11,16 @@ memory is a finding, and its number makes the same file again (--first=N --input
 
 import argparse
 import io
+import math
 import multiprocessing
 import os
 import resource
 import struct
 import sys
 import tempfile
+import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +39,15 @@ def make_input(number: int, originals: dict[str, bytes]) -> tuple[str, bytes]:
     """Makes the damaged file of a number: its extension and its bytes."""
     rng = np.random.default_rng(number)
     suffix = KINDS[number % len(KINDS)]
-    content = bytearray(originals[suffix])
+    content = damage(rng, originals[suffix])
+    if rng.random() < 0.1:
+        suffix = KINDS[rng.integers(len(KINDS))]  # a wrong extension
+    return suffix, content
+
+
+def damage(rng: np.random.Generator, original: bytes) -> bytes:
+    """Changes, doubles or cuts out a few bytes, at the beginning above all."""
+    content = bytearray(original)
     for _ in range(rng.integers(1, 8)):
         # Headers are where most of the decisions are made.
         end = min(len(content), 128) if rng.random() < 0.6 else len(content)
@@ -58,9 +69,7 @@ def make_input(number: int, originals: dict[str, bytes]) -> tuple[str, bytes]:
                 content[place : place + length] = rng.bytes(length)
             case 5:
                 del content[max(place, 16) :]
-    if rng.random() < 0.1:
-        suffix = KINDS[rng.integers(len(KINDS))]  # a wrong extension
-    return suffix, bytes(content)
+    return bytes(content)
 
 
 def make_originals(folder: Path) -> dict[str, bytes]:
@@ -114,7 +123,14 @@ def _work(load, numbers, originals, folder, connection) -> None:
 
 
 def fuzz(
-    first: int, num_inputs: int, *, load=load, seconds: float = SECONDS
+    first: int,
+    num_inputs: int,
+    *,
+    load=load,
+    make_originals=make_originals,
+    good: Sequence[str] = ("track", "refused"),
+    seconds: float = SECONDS,
+    deadline: float = math.inf,
 ) -> tuple[dict[str, int], dict[int, str]]:
     """Loads damaged files in a process of their own, restarted where one kills it.
 
@@ -122,12 +138,15 @@ def fuzz(
         first: number of the first file.
         num_inputs: number of files.
         load: what is done with each.
+        make_originals: makes what is damaged, in a folder.
+        good: the outcomes that are counted; any other is a finding.
         seconds: after which a file counts as a hang.
+        deadline: of `time.monotonic`, after which no more are loaded.
 
     Returns:
-        How many were loaded and how many refused; and by number what else happened.
+        How many had each outcome; and by number what else happened.
     """
-    counts = {"track": 0, "refused": 0}
+    counts = dict.fromkeys(good, 0)
     findings: dict[int, str] = {}
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as name:
@@ -144,7 +163,7 @@ def fuzz(
             sender.close()
             patience = 120.0  # for the imports
             try:
-                while number < stop:
+                while number < stop and time.monotonic() < deadline:
                     if not receiver.poll(patience):
                         findings[number] = "hangs"
                         break
@@ -161,6 +180,8 @@ def fuzz(
                 number += 1
             process.kill()
             process.join()
+            if time.monotonic() > deadline:
+                break
     return counts, findings
 
 

@@ -1,14 +1,19 @@
-"""Damaged recordings are loaded or refused; tests/fuzz_audio.py tries more of them."""
+"""What is damaged is refused or read rightly, a few inputs of each kind.
+
+tests/fuzz_audio.py tries more recordings, tests/fuzz_inputs.py more of all the rest.
+"""
 
 import os
 import time
 
-import fuzz_audio
 import numpy as np
 import pytest
 
 from sounddrop_jax import audio
+from tests import fuzz_audio, fuzz_inputs
 
+# Kinds of input that take a second or less, once libraries are imported.
+QUICK = {"plans": 150, "logits": 150, "flags": 150, "stores": 40}
 INPUTS = int(os.environ.get("FUZZ_INPUTS", "400"))
 
 
@@ -18,6 +23,29 @@ def test_damaged_recordings_are_loaded_or_refused():
     # The damage is neither so small nor so great that nothing is tested.
     assert sum(counts.values()) == INPUTS
     assert min(counts.values()) > INPUTS / 10
+
+
+@pytest.mark.parametrize(("name", "num_inputs"), QUICK.items())
+def test_damaged_inputs_are_read_rightly_or_refused(name, num_inputs, tmp_path):
+    # Here, as another process would take seconds to start.
+    kind = fuzz_inputs.KINDS[name]
+    originals = kind.make(tmp_path)
+    outcomes = [
+        kind.attack(number, originals, tmp_path) for number in range(num_inputs)
+    ]
+    assert set(outcomes) == {"read", "refused"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", fuzz_inputs.KINDS)
+def test_many_damaged_inputs_are_read_rightly_or_refused(name):
+    counts, findings = fuzz_inputs.attack(name, 150, 10**9, time.monotonic() + 12)
+    assert not findings
+    # Neither all of one kind, nor none at all.
+    assert sum(counts.values()) > 5
+    assert len([count for count in counts.values() if count]) == (
+        1 if name == "programs" else 2
+    )
 
 
 def misbehave(number, originals, folder) -> str:

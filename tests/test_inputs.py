@@ -1,0 +1,282 @@
+"""Pipes, devices and the like in place of what is read, caches, and absurd flags."""
+
+import json
+import os
+import random
+import shutil
+import sys
+import warnings
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import benchmark, cifar, files, report, study
+from experiments.runs import checkpoints
+from experiments.studies import store
+from experiments.studies.cells import Cell
+from experiments.studies.logits import find_faults, logits_path, write_logits
+from experiments.training import devices
+from tests import fuzz_inputs
+from tests.stores import make_store
+
+PLAN = """
+question = "Does it start?"
+rule = "It does not."
+dataset = "digits"
+seeds = 2
+comparisons = [["none", "water"]]
+[regimes.short]
+epochs = 1
+[arms.none]
+reg = "none"
+[arms.water]
+reg = "water"
+"""
+OTHERS = ("pipe", "folder", "circle", "device", "full", "socket", "sparse")
+CIFAR = ("--dataset=cifar10", "--data-dir=data")
+PREPARED = "data/cifar10/3.0.2"
+PLACES = [
+    # what is none, the command that is to read it, its flags
+    ("x", study, ["--plan=x"]),
+    ("x.py", study, ["--plan=p.toml", "--module=x.py"]),
+    ("store/study.json", report, ["store"]),
+    ("store/networks.jsonl", report, ["store"]),
+    ("store/networks.jsonl", report, ["whole", "store"]),
+    ("store/study.json", study, ["--plan=p.toml", "--out=store"]),
+    ("x/networks.jsonl", study, ["--plan=p.toml", "--out=x"]),
+    ("x.wav", cifar, ["--dataset=digits", "--reg=aphex", "--audio=x.wav"]),
+    ("x/result.json", cifar, ["--dataset=digits", "--out=x", "--resume"]),
+    ("x/metrics.jsonl", cifar, ["--dataset=digits", "--out=x"]),
+    ("x/predictions.npz", cifar, ["--dataset=digits", "--out=x"]),
+    (f"{PREPARED}/features.json", cifar, CIFAR),
+    (f"{PREPARED}/dataset_info.json", cifar, CIFAR),
+    (f"{PREPARED}/label.labels.txt", cifar, CIFAR),
+    (f"{PREPARED}/cifar10-train.array_record-00000-of-00001", cifar, CIFAR),
+    ("x.json", benchmark, ["layer", "--out=x.json"]),
+]
+# A file of any size is replaced where it is an output.
+OUTPUTS = ("metrics.jsonl", "predictions.npz", "x.json")
+
+
+class Always(random.Random):
+    """Chooses one thing, whatever there is to choose from."""
+
+    def __init__(self, thing: str):
+        super().__init__(0)
+        self._thing = thing
+
+    def choice(self, things):
+        return self._thing
+
+
+def refusal(command, flags, monkeypatch, capsys) -> str:
+    """Runs a command that has to refuse its flags by one line."""
+    monkeypatch.setattr(sys, "argv", ["command", *flags])
+    with pytest.raises(SystemExit) as exit:
+        command.main()
+    assert exit.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line.removeprefix("error: ")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "p.toml").write_text(PLAN)
+    for name in ("store", "whole"):
+        make_store(folder / name)
+    prepared = fuzz_inputs.make_prepared(folder / "prepared")
+    fuzz_inputs.lay(prepared, folder / "data")
+    shutil.rmtree(folder / "prepared")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "other",
+    [OTHERS[0], *(pytest.param(each, marks=pytest.mark.slow) for each in OTHERS[1:])],
+)
+def test_what_is_no_file_is_refused_wherever_it_is_read(
+    other, whole, tmp_path, monkeypatch, capsys
+):
+    for index, (name, command, flags) in enumerate(PLACES):
+        if other == "sparse" and Path(name).name in OUTPUTS:
+            continue
+        folder = tmp_path / str(index)
+        shutil.copytree(whole, folder)
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        fuzz_inputs.replace(Always(other), path)
+        monkeypatch.chdir(folder)
+        line = refusal(command, flags, monkeypatch, capsys)
+        assert path.name in line or flags[-1] in line or flags[0] in line, line
+
+
+def test_a_line_of_absurd_length_is_refused(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"1\n22\n333\n")
+    assert list(files.read_lines(path, 4)) == [b"1\n", b"22\n", b"333\n"]
+    with pytest.raises(OSError, match="more than 3 bytes"):
+        list(files.read_lines(path, 3))
+
+
+NINES = "9" * 5000
+BAD_NAME = os.fsdecode(b"n\xff")
+FLAGS = [
+    # command, flags, and a part of the line
+    (cifar, ["--epochs=1000000000000000"], "below 2^31"),
+    (cifar, [f"--epochs={NINES}"], "give a whole number"),
+    (cifar, ["--seeds=1e400"], "give a whole number"),
+    (cifar, ["--dataset=cifar10", "--data-dir=~nouser/x"], "there is no user nouser"),
+    (cifar, ["--dataset=digits", f"--out={NINES}"], "File name too long"),
+    (study, ["--plan=p.toml", f"--module={NINES}.py"], "File name too long"),
+    (study, [f"--plan={NINES}"], "File name too long"),
+    (study, [f"--plan={BAD_NAME}.toml"], "its name is not UTF-8 text"),
+    (study, ["--plan=p.toml", f"--module={BAD_NAME}.py"], "its name is not UTF-8"),
+    (study, ["--plan=hex.toml"], "seeds=(int too large to show)"),
+    (study, [f"--seeds={NINES}"], "give a whole number"),
+    (study, ["--part=1/999999999999999999"], "give I/N"),
+    (study, [f"--part=1/{NINES}"], "give I/N"),
+    (report, [NINES], "there is no study in it"),
+    (report, [f"{BAD_NAME}"], "there is no study in it"),
+    (benchmark, ["layer", "--rounds=1000000000000000"], "below 2^31"),
+    (benchmark, ["layer", f"--out={NINES}"], "cannot be written"),
+    (benchmark, ["ensemble", "--seconds=nan"], "give a finite number"),
+]
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "part"), FLAGS, ids=[f"{f[-1][:20]!a}" for _, f, _ in FLAGS]
+)
+def test_absurd_flags_are_refused_in_one_line(
+    command, flags, part, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("p.toml", f"{BAD_NAME}.toml"):
+        Path(name).write_text(PLAN)
+    Path(f"{BAD_NAME}.py").touch()
+    Path("hex.toml").write_text(PLAN.replace("seeds = 2", f"seeds = 0x{NINES}"))
+    before = set(tmp_path.iterdir())
+    assert part in refusal(command, flags, monkeypatch, capsys)
+    assert set(tmp_path.iterdir()) == before
+
+
+# Logits
+
+
+def test_logits_that_are_missing_or_damaged_are_named(tmp_path):
+    records = [
+        {**Cell("short", "water", 0.5, s)._asdict(), "diverged": s == 4}
+        for s in range(6)
+    ]
+    paths = [logits_path(tmp_path, store.cell_of(record)) for record in records]
+    whole = np.zeros((5, 3), np.float32)
+    with_nan = np.full_like(whole, np.nan)
+    for path, logits in zip(
+        paths, [whole, whole, whole[:4], with_nan, with_nan, whole], strict=True
+    ):
+        write_logits(path, logits)
+    paths[5].unlink()
+    paths[1].write_bytes(paths[0].read_bytes()[:-30])
+    faults = find_faults(tmp_path, records, {"short": (5, 3)})
+    assert [fault.partition(": ")[0] for fault in faults] == [
+        str(paths[index]) for index in (1, 2, 3, 5)
+    ]
+    for fault, part in zip(
+        faults, ["damaged", "float32[4, 3]", "not finite", "No such file"], strict=True
+    ):
+        assert part in fault
+
+
+# Caches
+
+
+@pytest.fixture
+def caches(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "sounddrop_jax"
+
+
+def test_a_cache_that_others_can_write_to_is_not_ours(caches, monkeypatch):
+    assert files.cache_folder("a") == caches / "a"
+    assert (caches / "a").stat().st_mode & 0o077 == 0
+    for folder in (caches, caches / "a"):
+        folder.chmod(0o777)
+        assert files.cache_folder("a") is None
+        folder.chmod(0o700)
+    assert files.cache_folder("a") is not None
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    assert files.cache_folder("a") is None
+
+
+def test_a_cache_keeps_the_newest_files_of_its_user_up_to_a_size(tmp_path, monkeypatch):
+    for age, name in enumerate(["new", "newer", "old", "older"]):
+        (tmp_path / name).write_bytes(bytes(10))
+        os.utime(tmp_path / name, (1000 - age, 1000 - age))
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("new")
+    files.trim(tmp_path, 25)
+    assert {path.name for path in tmp_path.iterdir()} == {"new", "newer"}
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    files.trim(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_program_is_made_anew_and_nothing_said(caches, monkeypatch):
+    before = jax.config.jax_compilation_cache_dir
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    said = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda message, *rest: said.append(message)
+        devices.keep_programs()
+        show = warnings.showwarning
+        jax.config.update("jax_compilation_cache_dir", before)
+        folder = caches / "programs"
+        for name in ("jit_f-1-cache", "jit_f-2-cache", "jit_g-1-cache"):
+            (folder / name).touch()
+        text = "Error reading persistent compilation cache entry for 'jit_f': zlib"
+        show(UserWarning(text), UserWarning, "", 1)
+        show(UserWarning("else"), UserWarning, "", 1)
+    assert [str(message) for message in said] == ["else"]
+    assert [path.name for path in folder.iterdir()] == ["jit_g-1-cache"]
+
+
+# Checkpoints
+
+
+def test_a_pipe_among_checkpoints_is_set_aside(tmp_path, capsys):
+    originals = fuzz_inputs.make_checkpoints(tmp_path)
+    for name in ("_CHECKPOINT_METADATA", "about/metadata", "arrays/manifest.ocdbt"):
+        out = tmp_path / "run"
+        fuzz_inputs.lay(originals, out)
+        path = out / checkpoints.FOLDER / "5" / name
+        path.unlink()
+        os.mkfifo(path)
+        saved = checkpoints.Checkpoints(out)
+        assert saved.load().about["step"] == 3
+        saved.close()
+        line = capsys.readouterr().err
+        assert f"{path.name} is not a file" in line and "the one before." in line
+
+
+@pytest.mark.parametrize(
+    "entry, value",
+    [
+        ("epoch", 3),
+        ("epoch", -1),
+        ("step", 10),
+        ("records", []),
+        ("records", [{"epoch": 1}]),
+        ("seconds", "1"),
+        ("environment", "cpu"),
+        ("numbers", {}),
+    ],
+)
+def test_a_checkpoint_that_no_run_wrote_is_refused(entry, value):
+    about = fuzz_inputs._checkpoint(3).about
+    checkpoints.check_about(json.loads(json.dumps(about)))
+    with pytest.raises(files.UsageError, match="is of no run of this command"):
+        checkpoints.check_about(about | {entry: value})
