@@ -320,11 +320,7 @@ def attack_store(number: int, originals: Files, folder: Path) -> str:
         lay(originals, whole)
         folders = [whole, other]
         rng.shuffle(folders)
-        records = store.read(folders).records
-        expected = {json.dumps(each, sort_keys=True) for each in _records(whole)}
-        if {
-            json.dumps(each, sort_keys=True) for each in map(_own, records)
-        } != expected:
+        if set(map(_own, store.read(folders).records)) != _records(whole):
             return "merged with the whole store, other records"
         return "read"
     analysis = Analysis(store.read([other]))
@@ -333,13 +329,14 @@ def attack_store(number: int, originals: Files, folder: Path) -> str:
     return "read"
 
 
-def _own(record: Any) -> dict:
-    return {k: v for k, v in record.items() if k not in ("environment", "seconds")}
+def _own(record: Any) -> str:
+    own = {k: v for k, v in record.items() if k not in ("environment", "seconds")}
+    return json.dumps(own, sort_keys=True, default=lambda array: array.tolist())
 
 
 @functools.cache
-def _records(folder: Path) -> list[dict]:
-    return list(map(_own, store.read([folder]).records))
+def _records(folder: Path) -> set[str]:
+    return set(map(_own, store.read([folder]).records))
 
 
 # Logits
