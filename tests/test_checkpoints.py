@@ -26,6 +26,7 @@ from experiments import cifar, cli, terminal
 from experiments.cli import Interrupted, Signals, UsageError
 from experiments.data.datasets import load
 from experiments.files import lock
+from experiments.pictures import runs as run_pictures
 from experiments.runs import checkpoints, outputs, runner
 from experiments.runs.checkpoints import Checkpoint, Checkpoints
 from experiments.runs.configs import Config
@@ -36,7 +37,7 @@ from experiments.training.trainer import Trainer
 ROOT = Path(__file__).parents[1]
 FILES = {
     *("result.json", "metrics.jsonl", "predictions.npz"),
-    *("loss.png", "confusion.png"),
+    *("loss.png", "loss.svg", "confusion.png", "confusion.svg"),
 }
 SEEDS = [58, 59, 60]
 STEPS = 3
@@ -504,7 +505,7 @@ def test_a_finished_run_is_not_taken_for_one_with_another_recording(tmp_path):
     scores = {"seed": 58, "diverged": False, "accuracy": 9.0, "peak_accuracy": 9.0}
     finished |= {"runs": [scores | curves], "summary": {}}
     outputs.save_result(tmp_path, finished)
-    for name in runner.PICTURES:
+    for name in run_pictures.FILES:
         (tmp_path / name).touch()
     console = Console(quiet=True)
     assert runner._close_finished(tmp_path, finished, console) == finished
@@ -773,9 +774,10 @@ def test_a_picture_that_cannot_be_drawn_costs_no_result(
     printed = capsys.readouterr()
     (line,) = printed.err.splitlines()
     assert line.startswith(f"warning: --out={tmp_path}: ") and str(error) in line
-    assert printed.out.splitlines()[-1].startswith("Precision: ")
+    *_, where, first, _ = printed.out.splitlines()
+    assert "pictures" not in where and first.endswith("result.json")
     left = {path.name for path in tmp_path.glob("[!.]*")}
-    assert left == FILES - set(runner.PICTURES)
+    assert left == FILES - set(run_pictures.FILES)
     # As it says, and without training anew.
     with monkeypatch.context() as patch:
         patch.setattr(runner, "Trainer", fail)
@@ -854,10 +856,10 @@ def test_all_seeds_that_diverge_leave_no_mean(shared, tmp_path, capsys):
         **dict.fromkeys(f"accuracy_{name}" for name in ("mean", "std", "min", "max")),
         "diverged": SEEDS,
     }
-    assert capsys.readouterr().out.splitlines()[-2:] == [
-        "Diverged, and left out: seeds 58 to 60 of 3.",
-        "No network is left to score.",
-    ]
+    *_, diverged, none_left, _, _, following = capsys.readouterr().out.splitlines()
+    assert diverged == "Diverged, and left out: seeds 58 to 60 of 3."
+    assert none_left == "No network is left to score."
+    assert " --learning-rate=0.0001 " in following
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The command end to end: five files, the closing lines, one line for bad input."""
+"""The command end to end: its files, the closing lines, one line for bad input."""
 
 import dataclasses
 import functools
@@ -28,7 +28,7 @@ from sounddrop_jax import tracks
 ROOT = Path(__file__).parents[1]
 FILES = {
     *("result.json", "metrics.jsonl", "predictions.npz"),
-    *("loss.png", "confusion.png"),
+    *("loss.png", "loss.svg", "confusion.png", "confusion.svg"),
 }
 FLAGS = ["--dataset=digits", "--epochs=2", "--steps-per-epoch=2", "--batch-size=32"]
 SEEDS = [58, 59]
@@ -74,7 +74,7 @@ def result(finished) -> dict:
     return json.loads((finished[0] / "result.json").read_text())
 
 
-def test_a_run_leaves_five_files_and_nothing_else(finished):
+def test_a_run_leaves_its_files_and_nothing_else(finished):
     out, _ = finished
     assert {path.name for path in out.glob("[!.]*")} == FILES
     for name in ("loss.png", "confusion.png"):
@@ -87,9 +87,18 @@ def test_stderr_is_empty_and_stdout_has_plain_lines(finished):
     out, process = finished
     assert process.stderr == ""
     assert "\x1b" not in process.stdout and "\r" not in process.stdout
-    first, epoch_1, epoch_2, where, header, *rows, accuracy, scores = (
-        process.stdout.splitlines()
-    )
+    (
+        first,
+        epoch_1,
+        epoch_2,
+        header,
+        *rows,
+        accuracy,
+        scores,
+        where,
+        shown,
+        following,
+    ) = process.stdout.splitlines()
     num_cores = len(os.sched_getaffinity(0))
     if jax.default_backend() == "cpu":
         assert first.endswith(f"cpu x{min(num_cores, 2)}")
@@ -101,7 +110,16 @@ def test_stderr_is_empty_and_stdout_has_plain_lines(finished):
             line,
         )
     assert epoch_2.endswith(" 0:00:00 left")
-    assert where == f"Results: {out}"
+    assert where.startswith(f"Results: {out}, with ")
+    assert {name for name in FILES if name in where} == {
+        *("result.json", "metrics.jsonl", "predictions.npz")
+    }
+    assert shown == f"Open first: {out}/loss.png, then confusion.png"
+    assert following.endswith(
+        ": python -m experiments.cifar --reg=none --seeds=2 --epochs=2 "
+        "--steps-per-epoch=2 --batch-size=32 --dataset=digits "
+        f"--out={out}-none && python -m experiments.report {out}-none {out}"
+    )
     assert "loss" in header
     assert [row.split()[0] for row in rows] == ["58", "59"]
     assert re.fullmatch(
@@ -188,9 +206,9 @@ def test_the_same_command_gives_the_same_numbers(
     again = json.loads((tmp_path / "again" / "result.json").read_text())
     for name in ("runs", "summary", "dataset"):
         assert again[name] == result[name]
-    # The last lines, word for word.
-    expected = finished[1].stdout.splitlines()[-5:]
-    assert capsys.readouterr().out.splitlines()[-5:] == expected
+    # The last lines but those that name the folder, word for word.
+    expected = finished[1].stdout.splitlines()[-8:-3]
+    assert capsys.readouterr().out.splitlines()[-8:-3] == expected
 
 
 def test_deterministic_asks_xla_for_it_whatever_the_flags(

@@ -9,9 +9,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from experiments import report
@@ -21,158 +23,198 @@ from experiments.cli import UsageError
 from experiments.pictures import differences, drawing
 from experiments.pictures import runs as run_pictures
 from experiments.reporting import page, tables
+from experiments.runs import outputs
 from experiments.studies import store
 from experiments.studies.cells import Cell
 from sounddrop_jax import statistics
 from tests.stores import make_store
 
-CLASS_NAMES = [f"class {index}" for index in range(10)]
 
-
-def make_result(num_seeds: int = 1, num_epochs: int = 3) -> dict:
+def make_result(num_seeds: int = 1, num_epochs: int = 3, num_classes: int = 10) -> dict:
     rng = np.random.default_rng(0)
     runs = [
         {
             "seed": 58 + seed,
+            "diverged": False,
             "train_loss": (2 / np.arange(1, num_epochs + 1) + 0.1 * seed).tolist(),
-            "confusion": rng.integers(0, 100, (10, 10)).tolist(),
+            "test_accuracy": rng.uniform(60, 80, num_epochs).tolist(),
+            "accuracy": 70.0 + seed**2,
+            "confusion": rng.integers(1, 100, (num_classes,) * 2).tolist(),
         }
         for seed in range(num_seeds)
     ]
-    spread = {"accuracy_std": 1.16 if num_seeds > 1 else None}
+    names = [f"class {index}" for index in range(num_classes)]
     return {
         "config": {"reg": "water", "strength": 0.05},
-        "dataset": {"title": "CIFAR-10, JPEG-75 copy", "class_names": CLASS_NAMES},
+        "dataset": {"title": "CIFAR-10, JPEG-75 copy", "class_names": names},
         "runs": runs,
-        "summary": {"n": num_seeds, "accuracy_mean": 74.88} | spread,
+        "summary": outputs.summarize(runs),
     }
 
 
-@pytest.fixture
-def drawn(monkeypatch) -> list:
-    """The axes of every picture of a run."""
-    made: list = []
-    new_figure = run_pictures._new_figure
-
-    def record(size):
-        figure, axes = new_figure(size)
-        made.append(axes)
-        return figure, axes
-
-    monkeypatch.setattr(run_pictures, "_new_figure", record)
-    return made
+def diverge(result: dict, *indices: int, missing: float | None = None) -> dict:
+    for index in indices:
+        losses = [2.5, missing, missing]
+        result["runs"][index] |= {"diverged": True, "train_loss": losses}
+    return result | {"summary": outputs.summarize(result["runs"])}
 
 
-def assert_is_picture(path: Path) -> None:
-    with Image.open(path) as picture:
-        assert picture.format == "PNG"
-        pixels = np.asarray(picture.convert("L"))
-    assert min(pixels.shape) >= 400
-    # Something dark on something bright.
-    assert pixels.min() < 50 and pixels.max() == 255
+def lines_of(axes) -> list[np.ndarray]:
+    return [line.get_ydata() for line in axes.lines]
 
 
-def texts(axes) -> str:
-    return "\n".join(text.get_text() for text in axes.figure.findobj(match=is_text))
+def shares_of(figure) -> np.ndarray:
+    return figure.axes[0].images[0].get_array()
 
 
-def is_text(artist) -> bool:
-    return hasattr(artist, "get_text")
+def title_of(figure) -> str:
+    return " ".join(figure.get_suptitle().split())
 
 
 @pytest.mark.parametrize("num_epochs", [1, 10])
 @pytest.mark.parametrize("num_seeds", [1, 3])
-def test_losses_are_drawn_for_each_seed_and_their_mean(
-    tmp_path, drawn, num_seeds, num_epochs
-):
+def test_training_is_drawn_for_each_seed_and_their_mean(num_seeds, num_epochs):
     result = make_result(num_seeds, num_epochs)
-    run_pictures.plot_losses(result, tmp_path / "loss.png")
-    assert_is_picture(tmp_path / "loss.png")
-    (axes,) = drawn
-    losses = [run["train_loss"] for run in result["runs"]]
-    curves = [*losses, np.mean(losses, axis=0)] if num_seeds > 1 else losses
-    assert len(axes.lines) == len(curves)
-    for line, curve in zip(axes.lines, curves, strict=True):
-        np.testing.assert_array_equal(line.get_xdata(), np.arange(1, num_epochs + 1))
-        np.testing.assert_allclose(line.get_ydata(), curve)
-    words = texts(axes)
-    for word in ("water 0.05", "CIFAR-10, JPEG-75 copy", "epoch", "loss"):
-        assert word in words
-    assert ("mean of 3 seeds" if num_seeds > 1 else "seed 58") in words
+    figure = run_pictures.draw_training(result)
+    *panels, last = figure.axes if num_seeds > 1 else [*figure.axes, None]
+    for axes, key in zip(panels, ("train_loss", "test_accuracy"), strict=True):
+        values = [run[key] for run in result["runs"]]
+        curves = [*values, np.mean(values, axis=0)] if num_seeds > 1 else values
+        for drawn, curve in zip(axes.lines, curves, strict=True):
+            np.testing.assert_array_equal(drawn.get_xdata(), 1 + np.arange(num_epochs))
+            np.testing.assert_allclose(drawn.get_ydata(), curve)
+        widths = [line.get_linewidth() for line in axes.lines]
+        assert widths == sorted(widths) and axes.get_xlabel() == "epoch"
+    if last is not None:
+        mean, points = lines_of(last)
+        assert list(points) == [70.0, 71.0, 74.0]
+        np.testing.assert_allclose(mean, 215 / 3)
+    assert title_of(figure).startswith("water 0.05 on CIFAR-10, JPEG-75 copy ")
+    assert ("3 seeds, 58 to 60" if num_seeds > 1 else "seed 58") in title_of(figure)
 
 
 @pytest.mark.parametrize("num_seeds", [1, 3])
-def test_confusion_is_in_percent_of_the_true_class_over_all_seeds(
-    tmp_path, drawn, num_seeds
-):
+def test_confusion_is_in_percent_of_the_true_class_over_all_seeds(num_seeds):
     result = make_result(num_seeds)
-    run_pictures.plot_confusion(result, tmp_path / "confusion.png")
-    assert_is_picture(tmp_path / "confusion.png")
-    (axes,) = drawn
+    result["runs"][0]["confusion"][3] = [0, 1, *[200] * 8]
+    figure = run_pictures.draw_confusion(result)
+    axes = figure.axes[0]
     counts = sum(np.array(run["confusion"]) for run in result["runs"])
     percent = 100 * counts / counts.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(axes.images[0].get_array(), percent)
+    np.testing.assert_allclose(shares_of(figure), percent)
+    # What would read 0 is blank.
     cells = {text.get_position(): text.get_text() for text in axes.texts}
-    for true, predicted in np.ndindex(10, 10):
-        assert cells[predicted, true] == f"{percent[true, predicted]:.0f}"
+    assert cells == {
+        (predicted, true): f"{percent[true, predicted]:.0f}"
+        for true, predicted in np.ndindex(10, 10)
+        if percent[true, predicted] > 0.5
+    }
+    assert (len(cells) < 100) == (num_seeds == 1)
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted class", "true class")
     for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
-        assert [label.get_text() for label in labels] == CLASS_NAMES
-    accuracy = "74.88%" if num_seeds == 1 else "74.88 ± 1.16%, 3 seeds"
-    assert accuracy in axes.get_title()
-    assert "CIFAR-10, JPEG-75 copy" in axes.get_title()
+        names = [label.get_text() for label in labels]
+        assert names == result["dataset"]["class_names"]
+    accuracy = "70.00%" if num_seeds == 1 else "71.67 ± 2.08%, 3 seeds"
+    assert accuracy in title_of(figure)
 
 
 @pytest.mark.parametrize("missing", [None, math.nan], ids=["from JSON", "from memory"])
-@pytest.mark.parametrize("num_seeds", [1, 3])
-def test_a_diverged_seed_is_drawn_without_a_warning(
-    tmp_path, drawn, num_seeds, missing
-):
-    result = make_result(num_seeds)
-    result["runs"][0]["train_loss"] = [2.5, missing, missing]
-    run_pictures.plot_losses(result, tmp_path / "loss.png")
-    assert_is_picture(tmp_path / "loss.png")
-    np.testing.assert_array_equal(drawn[0].lines[0].get_ydata(), [2.5, np.nan, np.nan])
+def test_a_diverged_seed_is_left_out_by_name(missing):
+    result = diverge(make_result(3), 1, missing=missing)
+    figure = run_pictures.draw_training(result)
+    assert title_of(figure).endswith("; without seed 59, diverged")
+    losses = [result["runs"][index]["train_loss"] for index in (0, 2)]
+    np.testing.assert_allclose(lines_of(figure.axes[0])[:2], losses)
+    alone = copy.deepcopy(result)
+    del alone["runs"][1]
+    drawn, expected = map(run_pictures.draw_confusion, (result, alone))
+    assert (shares_of(drawn) == shares_of(expected)).all()
 
 
-def test_a_run_that_diverged_at_once_is_drawn_without_a_warning(tmp_path):
-    result = make_result(num_seeds=2)
-    for run in result["runs"]:
-        run["train_loss"] = [math.nan] * 3
-    run_pictures.plot_losses(result, tmp_path / "loss.png")
-    assert_is_picture(tmp_path / "loss.png")
+def test_a_run_that_diverged_altogether_is_drawn_as_it_is(tmp_path):
+    result = diverge(make_result(2), 0, 1)
+    run_pictures.save(result, tmp_path)
+    figure = run_pictures.draw_training(result)
+    assert title_of(figure).endswith("; diverged")
+    np.testing.assert_array_equal(lines_of(figure.axes[0])[0], [2.5, np.nan, np.nan])
 
 
-def test_a_class_without_test_images_is_drawn_without_a_warning(tmp_path, drawn):
+def test_a_class_without_test_images_is_drawn_without_a_warning():
     result = make_result()
     result["runs"][0]["confusion"][3] = [0] * 10
-    run_pictures.plot_confusion(result, tmp_path / "confusion.png")
-    assert (drawn[0].images[0].get_array()[3] == 0).all()
+    assert (shares_of(run_pictures.draw_confusion(result))[3] == 0).all()
 
 
-def test_an_arm_without_a_strength_shows_none(tmp_path, drawn):
-    result = make_result()
-    result["config"] = {"reg": "none", "strength": 0.0}
-    run_pictures.plot_losses(result, tmp_path / "loss.png")
-    assert drawn[0].get_title().startswith("none: ")
+def test_an_arm_without_a_strength_shows_none():
+    result = make_result() | {"config": {"reg": "none", "strength": 0.0}}
+    assert title_of(run_pictures.draw_training(result)).startswith("none on CIFAR")
+
+
+LONG = [f"{'Verkehrszeichen ' * 3}{index}" for index in range(43)]
+AWKWARD = {
+    "long": ("a data set of a very long name " * 5, LONG),
+    "two": ("W" * 200, ["W" * 30, "b"]),
+    "hundred": ("100", list(map(str, range(100)))),
+    "signs": (r"$\no$ 飞机", ["$x_1$", "飞机", "a\nb"]),
+}
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        pytest.param(what, marks=[pytest.mark.slow] if len(names) > 20 else [])
+        for what, (_, names) in AWKWARD.items()
+    ],
+)
+def test_titles_and_names_stay_inside_of_the_margins(tmp_path, what):
+    title, names = AWKWARD[what]
+    result = make_result(2, num_classes=len(names))
+    result["dataset"] = {"title": title, "class_names": names}
+    run_pictures.save(result, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(run_pictures.FILES)
+    for name in run_pictures.PICTURES:
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert picture.format == "PNG" and round(picture.info["dpi"][0]) == 200
+            pixels = np.asarray(picture.convert("L"))
+        assert pixels.min() < 50
+        border = np.concatenate([pixels[:4].ravel(), pixels[-4:].ravel()])
+        sides = np.concatenate([pixels[:, :4].ravel(), pixels[:, -4:].ravel()])
+        assert (border == 255).all() and (sides == 255).all()
+        svg = (tmp_path / f"{name}.svg").read_text(encoding="utf-8")
+        root = ElementTree.fromstring(svg)
+        assert root.attrib["width"].endswith("pt") and "height" in root.attrib
+        ground = next(e for e in root.iter() if e.tag.endswith("}path"))
+        assert "fill: #ffffff" in ground.attrib["style"]
+        assert "$x_1$" in svg or what != "signs" or name != "confusion"
+
+
+def test_numbers_can_be_read_on_every_cell():
+    def luminance(colour) -> float:
+        linear = [
+            c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
+            for c in to_rgb(colour)
+        ]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    result = make_result(num_classes=50)
+    percent = np.arange(0, 100, 2)  # of each class that is recognised
+    counts = np.diag(percent) + np.roll(np.diag(100 - percent), 1, axis=1)
+    result["runs"][0]["confusion"] = counts.tolist()
+    axes = run_pictures.draw_confusion(result).axes[0]
+    image = axes.images[0]
+    assert len(axes.texts) > 80
+    for text in axes.texts:
+        column, row = text.get_position()
+        ground = image.cmap(image.norm(image.get_array()[row, column]))[:3]
+        dark, bright = sorted(map(luminance, (text.get_color(), ground)))
+        assert (bright + 0.05) / (dark + 0.05) >= 4.5
 
 
 def test_pictures_leave_the_result_as_it_is(tmp_path):
     result = make_result(num_seeds=3)
     before = copy.deepcopy(result)
-    run_pictures.plot_losses(result, tmp_path / "loss.png")
-    run_pictures.plot_confusion(result, tmp_path / "confusion.png")
+    run_pictures.save(result, tmp_path)
     assert result == before
-
-
-def test_a_dollar_is_a_dollar(tmp_path, drawn):
-    result = make_result()
-    result["dataset"] = {"title": r"$\no$", "class_names": ["$x_1$"] * 10}
-    run_pictures.plot_losses(result, tmp_path / "loss.png")
-    run_pictures.plot_confusion(result, tmp_path / "confusion.png")
-    for axes in drawn:
-        for text in [axes.title, *axes.get_xticklabels(), *axes.get_yticklabels()]:
-            assert "$" not in text.get_text() or not text.get_parse_math()
 
 
 def test_drawing_needs_no_pyplot_and_no_jax(tmp_path):
@@ -184,7 +226,7 @@ from experiments.pictures import drawing
 from experiments.pictures import runs as run_pictures
 assert "matplotlib" not in sys.modules
 result = json.loads({json.dumps(make_result())!r})
-run_pictures.plot_losses(result, Path({str(tmp_path)!r}, "loss.png"))
+run_pictures.save(result, Path({str(tmp_path)!r}))
 for module in "matplotlib.pyplot", "jax", "flax":
     assert module not in sys.modules, module
 """
@@ -195,7 +237,7 @@ for module in "matplotlib.pyplot", "jax", "flax":
         text=True,
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
-    assert_is_picture(tmp_path / "loss.png")
+    assert {path.name for path in tmp_path.iterdir()} == set(run_pictures.FILES)
 
 
 def test_a_users_settings_of_matplotlib_change_no_picture(tmp_path):
@@ -203,12 +245,10 @@ def test_a_users_settings_of_matplotlib_change_no_picture(tmp_path):
 
     def draw() -> list:
         row = differences.Interval("a", "wins", 1.0, 0.5, 1.5)
-        run_pictures.plot_losses(make_result(2), tmp_path / "loss.png")
-        run_pictures.plot_confusion(make_result(), tmp_path / "confusion.png")
+        run_pictures.save(make_result(2), tmp_path)
         return [
             drawing.svg("f", "label", differences.forest, [row], "x", 1),
-            (tmp_path / "loss.png").read_bytes(),
-            (tmp_path / "confusion.png").read_bytes(),
+            *((tmp_path / name).read_bytes() for name in run_pictures.FILES),
         ]
 
     expected = draw()

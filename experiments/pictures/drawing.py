@@ -62,7 +62,7 @@ def svg(name: str, label: str, draw: Callable[..., Any], *args: Any, **kw: Any) 
         An `<svg>` element; the same arguments give the same text.
     """
     file = io.StringIO()
-    with drawing(STYLE | {"svg.hashsalt": name}), _no_glyph_warnings():
+    with drawing(STYLE | {"svg.hashsalt": name}), no_glyph_warnings():
         figure = draw(*args, **kw)
         width = figure.get_figwidth() * 96
         figure.savefig(file, format="svg", metadata={"Date": None})
@@ -91,7 +91,8 @@ def drawing(settings: dict[str, Any]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _no_glyph_warnings() -> Iterator[None]:
+def no_glyph_warnings() -> Iterator[None]:
+    """Keeps silent about letters that our font lacks."""
     with warnings.catch_warnings():
         # The reader's fonts have what DejaVu lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")

@@ -1,9 +1,10 @@
-"""What a run writes: a folder of five files, and lines on the terminal."""
+"""What a run writes: a folder of files, and lines on the terminal."""
 
 import contextlib
 import dataclasses
 import json
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from experiments import files, values
 from experiments.cli import UsageError
 from experiments.data.dataset import Dataset, describe_dataset
 from experiments.files import dumps, write_json
+from experiments.pictures import runs as run_pictures
 from experiments.runs import checkpoints
 from experiments.runs.configs import LARGEST, Config
 from experiments.runs.environment import environment
@@ -287,3 +289,63 @@ def closing_lines(result: dict) -> list[str]:
         f"Precision: {spread('precision', 4)}, Recall: {spread('recall', 4)}, "
         f"F1: {spread('f1', 4)}",
     ]
+
+
+def next_lines(config: Config, out: Path, result: dict) -> list[str]:
+    """Returns three lines: what lies where, which to open first, what to try next.
+
+    The commands in them can be given as they stand.
+    """
+    pictures = [name for name in run_pictures.FILES if (out / name).exists()]
+    shown = [name for name in pictures if name.endswith(".png")] or [RESULT]
+    lines = [
+        f"Results: {_quote(out)}, with scores and curves in {RESULT} and {METRICS}, "
+        f"test logits in {PREDICTIONS}"
+        + (", pictures as PNG and SVG." if pictures else "."),
+        f"Open first: {_quote(out / shown[0])}" + ", then ".join(["", *shown[1:]]),
+    ]
+    dataset = result["dataset"]["name"]  # which auto may not find again
+    if result["summary"]["n"] == 0:
+        slower = dataclasses.replace(
+            config,
+            dataset=dataset,
+            learning_rate=float(f"{config.learning_rate / 10:.3g}"),
+            out=out.with_name(f"{out.name}-slower"),
+        )
+        return [*lines, f"Next, a lower learning rate: {_command(slower)}"]
+    reg = "water" if config.reg == "none" else "none"
+    other = dataclasses.replace(
+        config,
+        reg=reg,
+        dataset=dataset,
+        intensity=None,
+        rate=None,
+        audio=None,
+        out=out.with_name(f"{out.name}-{reg}"),
+    )
+    # The page says how the second differs from the first.
+    pair = (other.out, out) if reg == "none" else (out, other.out)
+    return [
+        *lines,
+        f"Next, {reg} with the same seeds and both on a page (then a study, "
+        f"docs/study.md): {_command(other)} && python -m experiments.report "
+        + " ".join(_quote(each) for each in pair if each is not None),
+    ]
+
+
+def _command(config: Config) -> str:
+    """Writes the command that makes a run of this process alone."""
+    flags = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if value == field.default or field.name in ("resume", "distributed"):
+            continue
+        flag = f"--{field.name.replace('_', '-')}"
+        flags.append(flag if value is True else shlex.quote(f"{flag}={value}"))
+    return " ".join(["python -m experiments.cifar", *flags])
+
+
+def _quote(path: Path) -> str:
+    """Writes a path as a shell takes it, and no command for a flag."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)

@@ -31,11 +31,6 @@ from experiments.training.steps import Functions, make_functions
 from experiments.training.trainer import Progress, Trainer
 from sounddrop_jax.audio import AudioError
 
-PICTURES = {
-    "loss.png": run_pictures.plot_losses,
-    "confusion.png": run_pictures.plot_confusion,
-}
-
 
 class Setup(NamedTuple):
     """Validated config, dataset and regularizer factory.
@@ -107,7 +102,7 @@ def _prepare(config: Config, is_first: bool) -> Setup:
 
 
 def run(config: Config) -> dict:
-    """Trains and evaluates, and writes the five files of a run.
+    """Trains and evaluates, and writes the files of a run.
 
     Of several processes the first writes and prints. A single one keeps checkpoints
     while it trains; SIGINT and SIGTERM make it save where it is.
@@ -172,7 +167,7 @@ def _close_finished(out: Path, result: dict, console: Console) -> dict:
     )
     checkpoints.check_same(there, here)
     checkpoints.remove(out)
-    if not all((out / name).exists() for name in PICTURES):
+    if not all((out / name).exists() for name in run_pictures.FILES):
         _draw(finished, out)
     console.print(f"Nothing to do, the run is finished: {out}")
     return finished
@@ -209,8 +204,11 @@ def _run(setup: Setup, result: dict, console: Console, signals: Signals) -> dict
             _draw(result, out)
     if processes.is_first():
         checkpoints.remove(out)
-    console.print(f"Results: {out}")
-    for line in outputs.seed_table(result) + outputs.closing_lines(result):
+    for line in (
+        *outputs.seed_table(result),
+        *outputs.closing_lines(result),
+        *outputs.next_lines(config, out, result),
+    ):
         console.print(line)
     return result
 
@@ -383,18 +381,9 @@ def _score(setup: Setup, training: Training) -> dict:
 
 
 def _draw(result: dict, out: Path) -> None:
-    """Draws the two pictures, of the networks that did not diverge, where it can."""
-    drawn = result
-    converged = [run for run in result["runs"] if not run["diverged"]]
-    if converged:
-        drawn = result | {"runs": converged}
-    else:
-        # Of nothing but such networks, which the picture then shows as they are.
-        alike = [run | {"diverged": False} for run in result["runs"]]
-        drawn = result | {"summary": outputs.summarize(alike)}
+    """Draws the pictures, where it can."""
     try:
-        for name, plot in PICTURES.items():
-            plot(drawn, out / name)
+        run_pictures.save(result, out)
     except Exception as error:  # Matplotlib has many parts, and each may be broken
         again = "" if result["config"]["distributed"] else "; --resume tries again"
         terminal.warn(
