@@ -1,6 +1,6 @@
-"""One command: the report of a study, made of its stores alone.
+"""One command: the report of a study, made of its stores alone, or one of runs.
 
-python -m experiments.report DIR
+python -m experiments.report DIR [DIR ...]
 """
 
 import dataclasses
@@ -10,9 +10,10 @@ from typing import Annotated
 import tyro
 
 from experiments import terminal
-from experiments.analysis import verdict
+from experiments.analysis import runs, verdict
 from experiments.analysis.comparisons import Analysis
 from experiments.cli import UsageError, exit_codes, flag, read_flags
+from experiments.reporting import runs as reporting_runs
 from experiments.reporting.tables import write
 from experiments.studies import store
 from experiments.words import printable
@@ -20,10 +21,16 @@ from experiments.words import printable
 DESCRIPTION = """\
 Makes the report of a study anew: report.html, a page that needs no other file, and
 table.csv and comparisons.csv with its numbers. Several stores of one study are read
-together.
+together. Of runs of experiments.cifar it makes a page that compares them with the first
+one, seed by seed.
 
   python -m experiments.report studies/claim
-  python -m experiments.report part1 part2 --out=whole"""
+  python -m experiments.report part1 part2 --out=whole
+  python -m experiments.report runs/none runs/water"""
+
+
+# A run stays as it was.
+COMPARISON = "comparison"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,10 +40,18 @@ class ReportConfig:
     folders: Annotated[
         tuple[Path, ...],
         tyro.conf.Positional,
-        flag("Stores, as experiments.study makes them.", "DIR [DIR ...]"),
+        flag(
+            "Stores, as experiments.study makes them, or runs of experiments.cifar.",
+            "DIR [DIR ...]",
+        ),
     ]
     out: Annotated[
-        Path | None, flag("Folder for the report. Default: the first DIR.", "DIR")
+        Path | None,
+        flag(
+            "Folder for the report. Default: the first DIR; of runs, the folder "
+            f"{COMPARISON} in it.",
+            "DIR",
+        ),
     ] = None
 
 
@@ -52,9 +67,16 @@ def main() -> None:
         )
         if not config.folders:
             raise UsageError("DIR is missing: name the folder of a store, or several.")
-        analysis = Analysis(store.read(config.folders))
-        print(printable(verdict.sentence(analysis)))
-        print(f"Report: {write(analysis, config.out or config.folders[0])}")
+        first = config.folders[0]
+        if runs.hold_runs(config.folders):
+            compared = runs.read(config.folders)
+            print(printable(runs.sentence(compared)))
+            page = reporting_runs.write(compared, config.out or first / COMPARISON)
+        else:
+            analysis = Analysis(store.read(config.folders))
+            print(printable(verdict.sentence(analysis)))
+            page = write(analysis, config.out or first)
+        print(f"Report: {page}")
 
 
 if __name__ == "__main__":

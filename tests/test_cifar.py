@@ -87,18 +87,8 @@ def test_stderr_is_empty_and_stdout_has_plain_lines(finished):
     out, process = finished
     assert process.stderr == ""
     assert "\x1b" not in process.stdout and "\r" not in process.stdout
-    (
-        first,
-        epoch_1,
-        epoch_2,
-        header,
-        *rows,
-        accuracy,
-        scores,
-        where,
-        shown,
-        following,
-    ) = process.stdout.splitlines()
+    first, epoch_1, epoch_2, header, *rest = process.stdout.splitlines()
+    *rows, accuracy, scores, where, shown, following = rest
     num_cores = len(os.sched_getaffinity(0))
     if jax.default_backend() == "cpu":
         assert first.endswith(f"cpu x{min(num_cores, 2)}")

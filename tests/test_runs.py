@@ -1,9 +1,11 @@
 """A run's folder: claimed with care, valid JSON, no trace of the machine's paths."""
 
+import dataclasses
 import json
 import math
 import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 from experiments import files
-from experiments.cli import UsageError
+from experiments.cli import UsageError, read_flags
 from experiments.data.dataset import Dataset
 from experiments.runs import outputs
 from experiments.runs.configs import Config
@@ -391,6 +393,61 @@ def test_several_seeds_close_with_mean_and_deviation_worst_and_best():
         "Accuracy: 74.88 ± 1.16% over 4 seeds (worst 73.69%, best 76.02%)",
         "Precision: 0.7604 ± 0.0000, Recall: 0.7488 ± 0.0116, F1: 0.7565 ± 0.0000",
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "follows", "compared"),
+    [
+        ({}, {"reg": "none"}, "run-none run"),
+        ({"reg": "none", "seeds": 8}, {"reg": "water"}, "run run-water"),
+        (
+            {"reg": "dropout", "rate": 0.3, "epochs": 3, "seeds_at_once": 2},
+            {"reg": "none", "rate": None},
+            "run-none run",
+        ),
+        (
+            {"reg": "aphex", "audio": "a song", "out": Path("my runs/it's")},
+            {"reg": "none", "audio": None},
+            "'my runs/it'\"'\"'s-none' 'my runs/it'\"'\"'s'",
+        ),
+        ({"out": Path("-x"), "data_dir": "my data"}, {"reg": "none"}, "./-x-none ./-x"),
+        # Of what needs a launcher, and of what there is nothing to go on with.
+        (
+            {"distributed": True, "deterministic": True},
+            {"reg": "none", "distributed": False},
+            "run-none run",
+        ),
+        ({"resume": True}, {"reg": "none", "resume": False}, "run-none run"),
+    ],
+    ids=str,
+)
+def test_the_commands_that_come_next_can_be_given(given, follows, compared):
+    config = Config(**given)
+    out = config.out or Path("run")
+    result = make_result(ACCURACIES) | {"dataset": {"name": "digits"}}
+    where, shown, following = outputs.next_lines(config, out, result)
+    assert where.startswith("Results: ") and shown.startswith("Open first: ")
+    train, report = following.partition(": ")[2].split(" && ")
+    assert report == f"python -m experiments.report {compared}"
+    python, m, command, *flags = shlex.split(train)
+    assert (python, m, command) == ("python", "-m", "experiments.cifar")
+    expected = dataclasses.replace(config, dataset="digits", **follows)
+    beside = Path(f"{out}-{expected.reg}")
+    assert read_flags(Config, prog="", args=flags) == dataclasses.replace(
+        expected, out=beside
+    )
+
+
+def test_what_diverged_altogether_is_to_be_tried_more_slowly(tmp_path):
+    result = diverge(make_result([10.0]), 0) | {"dataset": {"name": "digits"}}
+    (tmp_path / "loss.png").touch()
+    where, shown, following = outputs.next_lines(Config(reg="none"), tmp_path, result)
+    assert where.endswith(", pictures as PNG and SVG.")
+    assert shown == f"Open first: {tmp_path}/loss.png"
+    assert following.endswith(
+        ": python -m experiments.cifar --reg=none --learning-rate=0.0001 "
+        f"--dataset=digits --out={tmp_path}-slower"
+    )
 
 
 def test_seed_table_has_a_row_a_seed():

@@ -1,5 +1,6 @@
 """The sections of differences between arms, and of the scores behind them."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.analysis import verdict
@@ -68,34 +69,47 @@ def seeds(context: Context) -> dict[str, Any]:
     key, outcome = context.plan.outcome, context.outcome
     tables = []
     for regime, groups in context.by_regime(key):
-        scores = [{r["seed"]: r[key] for r in group.with_a(key)} for group in groups]
-        axis = marks.axis_of_scores([x for own in scores for x in own.values()])
-        rows = [
-            {
-                "label": group.label,
-                "mean": sum(own.values()) / len(own),
-                # Evenly among the seeds, where there are too many to be told apart.
-                "points": {
-                    seed: axis.place(own[seed])
-                    for seed in list(own)[:: max(1, -(-len(own) // _MOST_POINTS))]
-                },
-                "scores": own,
-                "bar": axis.place(sum(own.values()) / len(own)),
-            }
-            for group, own in zip(groups, scores, strict=True)
+        arms = [
+            (group.label, {r["seed"]: r[key] for r in group.with_a(key)})
+            for group in groups
         ]
-        tables.append(
-            {
-                "label": context.in_regime(f"Every seed's {outcome.title}", regime),
-                "heading": context.heading(regime),
-                "ticks": axis.ticks(),
-                "rows": rows,
-                "n": span(map(len, scores)),
-                "shown": span(len(row["points"]) for row in rows),
-                "left_out": _left_out(context, regime),
-            }
-        )
+        label = context.in_regime(f"Every seed's {outcome.title}", regime)
+        heading, left_out = context.heading(regime), _left_out(context, regime)
+        tables.append(strips(label, arms) | {"heading": heading, "left_out": left_out})
     return {"tables": tables, "score": score(outcome)} if tables else {}
+
+
+def strips(
+    label: str, arms: Sequence[tuple[str, Mapping[int, float]]]
+) -> dict[str, Any]:
+    """Places every seed's score on one axis, an arm a row.
+
+    Args:
+        label: names the table.
+        arms: labels, and the scores by seed, at least one.
+    """
+    axis = marks.axis_of_scores([x for _, own in arms for x in own.values()])
+    rows = [
+        {
+            "label": name,
+            "mean": sum(own.values()) / len(own),
+            # Evenly among the seeds, where there are too many to be told apart.
+            "points": {
+                seed: axis.place(own[seed])
+                for seed in list(own)[:: max(1, -(-len(own) // _MOST_POINTS))]
+            },
+            "scores": own,
+            "bar": axis.place(sum(own.values()) / len(own)),
+        }
+        for name, own in arms
+    ]
+    return {
+        "label": label,
+        "ticks": axis.ticks(),
+        "rows": rows,
+        "n": span(len(own) for _, own in arms),
+        "shown": span(len(row["points"]) for row in rows),
+    }
 
 
 def _left_out(context: Context, regime: str) -> list[str]:

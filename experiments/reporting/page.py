@@ -1,9 +1,9 @@
-"""The page of a study: one HTML file that needs no other, made of its store alone."""
+"""The page of a study, or of runs: one HTML file that needs no other."""
 
 import functools
 import itertools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,16 +57,38 @@ def build(analysis: Analysis, *, with_pictures: bool = True) -> str:
         "baseline": context.plan.arms[context.baseline].title,
         "several_regimes": context.several_regimes,
     }
-    sections = {}
-    for title, gather in _SECTIONS.items():
-        if found := gather(context):
-            template = _environment().get_template(f"{gather.__name__}.html")
-            sections[title] = Markup(template.render(shared, title=title, **found))
-    text = (
-        _environment()
-        .get_template("page.html")
-        .render(shared, opened=_OPEN, sections=sections)
-    )
+    sections = {
+        title: (f"{gather.__name__}.html", shared | found)
+        for title, gather in _SECTIONS.items()
+        if (found := gather(context))
+    }
+    plan = context.plan
+    return lay_out(f"Study {plan.name}", plan.question, sections, _OPEN)
+
+
+def lay_out(
+    kind: str,
+    heading: str,
+    sections: Mapping[str, tuple[str, Mapping[str, Any]]],
+    opened: Collection[str],
+) -> str:
+    """Lays out a page, of a study or of runs.
+
+    Args:
+        kind: what it is of: "Study claim".
+        heading: what it asks.
+        sections: by heading the template of each, and what that says.
+        opened: the headings of those that are not closed at first.
+
+    Returns:
+        HTML.
+    """
+    rendered = {}
+    for title, (name, found) in sections.items():
+        template = _environment().get_template(name)
+        rendered[title] = Markup(template.render(found, title=title))
+    template = _environment().get_template("page.html")
+    text = template.render(kind=kind, heading=heading, sections=rendered, opened=opened)
     numbers = itertools.count(1)
     return re.sub(
         "<figcaption>", lambda _: f"<figcaption>Figure {next(numbers)}. ", text

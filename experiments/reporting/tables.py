@@ -2,13 +2,14 @@
 
 import contextlib
 import csv
+import functools
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments import files, terminal, words
-from experiments.analysis import comparisons
+from experiments.analysis import comparisons, runs
 from experiments.analysis.comparisons import Analysis
 from experiments.cli import UsageError
 from experiments.reporting import page
@@ -30,15 +31,39 @@ def write(analysis: Analysis, out: Path) -> Path:
     Raises:
         UsageError: if the folder cannot be written.
     """
-    comparisons = [*analysis.family, *analysis.secondary]
+    family = [*analysis.family, *analysis.secondary]
+    build = functools.partial(page.build, analysis)
+    return write_files(out, build, analysis.rows, map(_flatten, family))
+
+
+def write_files(
+    out: Path,
+    build: Callable[..., str],
+    rows: Iterable[Mapping[str, Any]],
+    comparisons: Iterable[Mapping[str, Any]],
+) -> Path:
+    """Writes a page and its two tables, each whole or not at all.
+
+    Args:
+        out: the folder, made if need be.
+        build: makes the page, without pictures for `with_pictures=False`.
+        rows: of table.csv.
+        comparisons: those of comparisons.csv.
+
+    Returns:
+        The page.
+
+    Raises:
+        UsageError: if the folder cannot be written.
+    """
     texts = {
-        "table.csv": _write_csv(analysis.rows),
-        "comparisons.csv": _write_csv(map(_flatten, comparisons)),
+        "table.csv": _write_csv(rows),
+        "comparisons.csv": _write_csv(comparisons),
     }
     try:
-        texts[PAGE] = page.build(analysis)
+        texts[PAGE] = build()
     except Exception as error:  # Matplotlib has many parts, and each may be broken
-        texts[PAGE] = page.build(analysis, with_pictures=False)
+        texts[PAGE] = build(with_pictures=False)
         terminal.warn(
             f"--out={out}: {PAGE} has no pictures, as one could not be drawn "
             f"({words.reason(error)}); experiments.report makes it anew."
@@ -57,13 +82,18 @@ def write(analysis: Analysis, out: Path) -> Path:
 
 
 def _flatten(comparison: comparisons.Comparison) -> dict[str, Any]:
+    row = flatten(comparison)
+    if comparison.decision == "secondary":
+        row["p_value"] = None  # no test was planned
+    return row
+
+
+def flatten(comparison: comparisons.Comparison | runs.Comparison) -> dict[str, Any]:
+    """Returns a comparison as a row, with the entries of its result at the end."""
     row = comparison._asdict()
     result = row.pop("result")
     fields = statistics.PairedComparison._fields
-    numbers = dict.fromkeys(fields) if result is None else result._asdict()
-    if comparison.decision == "secondary":
-        numbers["p_value"] = None  # no test was planned
-    return row | numbers
+    return row | (dict.fromkeys(fields) if result is None else result._asdict())
 
 
 def _write_csv(rows: Iterable[Mapping[str, Any]]) -> str:

@@ -310,35 +310,28 @@ def next_lines(config: Config, out: Path, result: dict) -> list[str]:
             config,
             dataset=dataset,
             learning_rate=float(f"{config.learning_rate / 10:.3g}"),
-            out=out.with_name(f"{out.name}-slower"),
+            out=Path(f"{out}-slower"),
         )
         return [*lines, f"Next, a lower learning rate: {_command(slower)}"]
     reg = "water" if config.reg == "none" else "none"
-    other = dataclasses.replace(
-        config,
-        reg=reg,
-        dataset=dataset,
-        intensity=None,
-        rate=None,
-        audio=None,
-        out=out.with_name(f"{out.name}-{reg}"),
-    )
-    # The page says how the second differs from the first.
-    pair = (other.out, out) if reg == "none" else (out, other.out)
+    beside = Path(f"{out}-{reg}")
+    unused = {"intensity": None, "rate": None, "audio": None}
+    other = dataclasses.replace(config, reg=reg, dataset=dataset, out=beside, **unused)
+    first, second = (beside, out) if reg == "none" else (out, beside)
     return [
         *lines,
         f"Next, {reg} with the same seeds and both on a page (then a study, "
         f"docs/study.md): {_command(other)} && python -m experiments.report "
-        + " ".join(_quote(each) for each in pair if each is not None),
+        f"{_quote(first)} {_quote(second)}",
     ]
 
 
 def _command(config: Config) -> str:
     """Writes the command that makes a run of this process alone."""
-    flags = []
+    flags = [shlex.quote(f"--reg={config.reg}")]
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if value == field.default or field.name in ("resume", "distributed"):
+        if value == field.default or field.name in ("reg", "resume", "distributed"):
             continue
         flag = f"--{field.name.replace('_', '-')}"
         flags.append(flag if value is True else shlex.quote(f"{flag}={value}"))
