@@ -179,7 +179,7 @@ class Runs:
         rows = []
         for run in self.runs:
             config, networks = run.result["config"], run.result["runs"]
-            row = {"run": run.name, "folder": str(run.folder)}
+            row: dict[str, Any] = {"run": run.name, "folder": str(run.folder)}
             row |= {"reg": config["reg"], "strength": config["strength"]}
             row |= {"seeds": [each["seed"] for each in networks]}
             rows.append(row | summarize(networks))

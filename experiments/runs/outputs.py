@@ -315,8 +315,15 @@ def next_lines(config: Config, out: Path, result: dict) -> list[str]:
         return [*lines, f"Next, a lower learning rate: {_command(slower)}"]
     reg = "water" if config.reg == "none" else "none"
     beside = Path(f"{out}-{reg}")
-    unused = {"intensity": None, "rate": None, "audio": None}
-    other = dataclasses.replace(config, reg=reg, dataset=dataset, out=beside, **unused)
+    other = dataclasses.replace(
+        config,
+        reg=reg,
+        dataset=dataset,
+        intensity=None,
+        rate=None,
+        audio=None,
+        out=beside,
+    )
     first, second = (beside, out) if reg == "none" else (out, beside)
     return [
         *lines,
