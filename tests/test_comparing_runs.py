@@ -218,7 +218,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path, monkeypatch, capsys):
     study = make_store(tmp_path / "store", with_robustness=False)
     for folders, words in (
         ([first], "name another"),
-        ([first, *others], "more than 7"),
+        ([first, *others[: runs.MOST]], f"more than {runs.MOST}"),
         ([others[0], first / ".." / "1"], "given twice"),
         ([first, study], "the store of a study"),
         ([first, tmp_path / "nothing"], "no result.json"),

@@ -2,75 +2,25 @@
 
 import dataclasses
 import functools
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import pydantic
-from pydantic import ConfigDict, Field
-from typing_extensions import TypedDict  # pydantic's own need, on Python 3.11
 
-from experiments import values, words
+from experiments import words
+from experiments.analysis.results import read_result
 from experiments.cli import UsageError
+from experiments.pictures.drawing import COLOURS
 from experiments.runs.outputs import RESULT, summarize
-from experiments.studies.records import (
-    STUDY,
-    Count,
-    Curve,
-    DatasetDescription,
-    Number,
-    Percent,
-    Score,
-)
+from experiments.studies.records import STUDY
 from experiments.words import name_seeds
 from sounddrop_jax import statistics
 
 ALPHA = 0.05
-MOST = 7
+MOST = 1 + len(COLOURS)
 """More runs than a picture can tell apart are a study."""
-
-
-class Settings(TypedDict):
-    """The flags of a run; others are its own."""
-
-    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
-
-    reg: str
-    strength: Annotated[Number, Field(ge=0)]
-    epochs: Annotated[Count, Field(ge=1)]
-    batch_size: Annotated[Count, Field(ge=1)]
-    steps_per_epoch: Annotated[Count, Field(ge=1)] | None
-
-
-class Network(TypedDict):
-    """What is known of a network; other entries are its own."""
-
-    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
-
-    seed: Count
-    diverged: bool
-    accuracy: Percent
-    train_loss: Curve
-    test_accuracy: Annotated[list[Percent], Field(min_length=1)]
-    peak_accuracy: Score
-    confusion: list[list[Count]]
-
-
-class ResultFile(TypedDict):
-    """The entries of result.json that are compared."""
-
-    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
-
-    config: Settings
-    dataset: DatasetDescription
-    environment: dict[str, str | int | None]
-    runs: Annotated[list[Network], Field(min_length=1)]
-
-
-RESULT_FILE = pydantic.TypeAdapter(ResultFile)
 
 
 class Run(NamedTuple):
@@ -236,7 +186,7 @@ def read(folders: Sequence[Path]) -> Runs:
         if place in places:
             raise UsageError(f"{folder}: given twice; name another run.")
         places[place] = folder
-        results[folder] = _read_result(folder)
+        results[folder] = read_result(folder)
         ours, theirs = (results[each]["dataset"] for each in (folder, folders[0]))
         if ours != theirs:
             a, b = (f"{e['title']} ({e['fingerprint'][:12]})" for e in (ours, theirs))
@@ -246,41 +196,6 @@ def read(folders: Sequence[Path]) -> Runs:
             )
     names = _name(results)
     return Runs([Run(names[each], each, result) for each, result in results.items()])
-
-
-def _read_result(folder: Path) -> Mapping[str, Any]:
-    path = folder / RESULT
-    if not os.path.exists(path):  # False where looking is not permitted
-        raise UsageError(
-            f"{folder}: there is no {RESULT} in it; name the folder of a finished run."
-        )
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        values.read(RESULT_FILE, result)
-        _check(result)
-    except (OSError, ValueError, RecursionError) as error:
-        why = words.reason(error).removesuffix(".")
-        raise UsageError(
-            f"{path}: damaged ({why}); restore it, or name another folder."
-        ) from None
-    return result
-
-
-def _check(result: Mapping[str, Any]) -> None:
-    """Raises for what types do not tell: sizes, and seeds that come twice."""
-    seeds = [each["seed"] for each in result["runs"]]
-    if len(set(seeds)) < len(seeds):
-        raise ValueError("a seed comes twice")
-    epochs, count = result["config"]["epochs"], len(result["dataset"]["class_names"])
-    for each in result["runs"]:
-        where = f"of seed {each['seed']}"
-        for key in ("train_loss", "test_accuracy"):
-            if len(each[key]) != epochs:
-                raise ValueError(f"{key} {where} has not {epochs} epochs")
-        if not each["diverged"] and None in each["train_loss"]:
-            raise ValueError(f"train_loss {where} has gaps, and it did not diverge")
-        if [len(row) for row in each["confusion"]] != [count] * count:
-            raise ValueError(f"confusion {where} is not of {count} classes")
 
 
 def _name(results: Mapping[Path, Mapping[str, Any]]) -> dict[Path, str]:
