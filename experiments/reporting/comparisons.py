@@ -89,7 +89,7 @@ def strips(
         arms: labels, and the scores by seed, at least one.
     """
     axis = marks.axis_of_scores([x for _, own in arms for x in own.values()])
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "label": name,
             "mean": sum(own.values()) / len(own),
