@@ -1,66 +1,13 @@
-"""The results of runs: what is compared of them, and whether it can be."""
+"""The results of runs: whether they can be compared."""
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import pydantic
-from pydantic import ConfigDict, Field
-from typing_extensions import TypedDict  # pydantic's own need, on Python 3.11
-
-from experiments import values, words
 from experiments.cli import UsageError
+from experiments.runs import outputs
 from experiments.runs.outputs import RESULT
-from experiments.studies.records import (
-    Count,
-    Curve,
-    DatasetDescription,
-    Number,
-    Percent,
-    Score,
-)
-
-
-class Settings(TypedDict):
-    """The flags of a run; others are its own."""
-
-    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
-
-    reg: str
-    strength: Annotated[Number, Field(ge=0)]
-    epochs: Annotated[Count, Field(ge=1)]
-    batch_size: Annotated[Count, Field(ge=1)]
-    steps_per_epoch: Annotated[Count, Field(ge=1)] | None
-
-
-class Network(TypedDict):
-    """What is known of a network; other entries are its own."""
-
-    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
-
-    seed: Count
-    diverged: bool
-    accuracy: Percent
-    train_loss: Curve
-    test_accuracy: Annotated[list[Percent], Field(min_length=1)]
-    peak_accuracy: Score
-    confusion: list[list[Count]]
-
-
-class ResultFile(TypedDict):
-    """The entries of result.json that are compared."""
-
-    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
-
-    config: Settings
-    dataset: DatasetDescription
-    environment: dict[str, str | int | None]
-    runs: Annotated[list[Network], Field(min_length=1)]
-
-
-RESULT_FILE = pydantic.TypeAdapter(ResultFile)
 
 
 def read_result(folder: Path) -> Mapping[str, Any]:
@@ -70,18 +17,16 @@ def read_result(folder: Path) -> Mapping[str, Any]:
         UsageError: if the folder holds none, or a damaged one.
     """
     path = folder / RESULT
-    if not os.path.exists(path):  # False where looking is not permitted
+    if not os.path.lexists(path):  # False where looking is not permitted
         raise UsageError(
             f"{folder}: there is no {RESULT} in it; name the folder of a finished run."
         )
+    result = outputs.read_result(folder)
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        values.read(RESULT_FILE, result)
         _check(result)
-    except (OSError, ValueError, RecursionError) as error:
-        why = words.reason(error).removesuffix(".")
+    except ValueError as error:
         raise UsageError(
-            f"{path}: damaged ({why}); restore it, or name another folder."
+            f"{path}: damaged ({error}); restore it, or name another folder."
         ) from None
     return result
 

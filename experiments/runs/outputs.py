@@ -46,6 +46,7 @@ class Settings(_Open):
     reg: Literal[tuple(REGULARIZERS)]  # type: ignore[valid-type]
     audio: str | None
     strength: Number
+    epochs: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=1)]
     steps_per_epoch: Annotated[int, Field(ge=1)] | None
     distributed: bool
@@ -184,8 +185,8 @@ def read_result(out: Path) -> dict:
         return values.read(_RESULT, result)
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(
-            f"--out={out}: its {RESULT} cannot be read "
-            f"({reason(error).removesuffix('.')}); name another folder."
+            f"{out / RESULT}: damaged ({reason(error).removesuffix('.')}); restore it, "
+            "or name another folder."
         ) from None
 
 
