@@ -603,10 +603,10 @@ def test_unknown_name_lists_the_choices(name):
 
 
 def test_digits(monkeypatch):
-    def no_look_at_the_network(url):
+    def no_look_at_the_network(url, *args, **settings):
         raise AssertionError(url)
 
-    monkeypatch.setattr(cifar10, "_open", no_look_at_the_network)
+    monkeypatch.setattr(cifar10, "receive", no_look_at_the_network)
     dataset = datasets.load("digits")
     assert (dataset.name, dataset.title) == ("digits", "handwritten digits")
     assert dataset.class_names == tuple("0123456789")
