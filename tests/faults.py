@@ -27,6 +27,7 @@ import pytest
 from experiments import cifar, files, report, study
 from experiments.analysis.comparisons import Analysis
 from experiments.data import datasets
+from experiments.pictures import runs as run_pictures
 from experiments.reporting import page
 from experiments.runs import outputs
 from experiments.runs import runner as runs_runner
@@ -334,9 +335,10 @@ def fake_train(plan, dataset, cells, probes, *, show):
     return results
 
 
-def fake_picture(result: dict, path: Path) -> None:
-    with files.replacing(path) as temporary:
-        temporary.write_bytes(b"picture")
+def fake_pictures(result: dict, folder: Path) -> None:
+    for name in run_pictures.FILES:
+        with files.replacing(folder / name) as temporary:
+            temporary.write_bytes(b"picture")
 
 
 @contextlib.contextmanager
@@ -353,8 +355,8 @@ def fakes() -> Iterator[None]:
         patch.setattr(runs_runner, "Trainer", FakeTrainer)
         patch.setattr(runs_runner, "make_functions", lambda *args, **kw: None)
         patch.setattr(outputs, "environment", lambda: stores.ENVIRONMENT)
-        pictures = dict.fromkeys(runs_runner.PICTURES, fake_picture)
-        patch.setattr(runs_runner, "PICTURES", pictures)
+        patch.setattr(runs_runner.memory, "check_seeds", lambda *args: None)
+        patch.setattr(run_pictures, "save", fake_pictures)
         yield
 
 

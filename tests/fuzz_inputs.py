@@ -44,6 +44,7 @@ from experiments.benchmarks.layers import LayerConfig
 from experiments.cli import UsageError, read_flags
 from experiments.data import cifar10, digits
 from experiments.data.dataset import Dataset
+from experiments.pictures import runs as run_pictures
 from experiments.report import ReportConfig
 from experiments.reporting import page
 from experiments.runs import checkpoints, outputs, runner
@@ -654,7 +655,7 @@ def attack_run(number: int, originals: Files, folder: Path) -> str:
     if rng.random() < 0.05:
         replace(rng, path)
     if rng.random() < 0.9:
-        for name in runner.PICTURES:
+        for name in run_pictures.FILES:
             (out / name).touch()
     result = json.loads(originals[outputs.RESULT])
     with outputs.claim_folder(out, resume=True):

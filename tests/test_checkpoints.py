@@ -237,7 +237,7 @@ def test_a_signal_before_the_first_checkpoint_leaves_nothing_to_resume(
         os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "make_functions", stop)
+        patch.setattr(runner, "Trainer", stop)
         assert call_main(*FLAGS, f"--out={tmp_path}") == 143
     assert one_error(capsys) == "interrupted: no result was written."
     # The same command can be given again.

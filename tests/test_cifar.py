@@ -331,7 +331,6 @@ def no_training(monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("training began")
 
-    monkeypatch.setattr(runner, "make_functions", refuse)
     monkeypatch.setattr(runner, "Trainer", refuse)
 
 
@@ -497,6 +496,7 @@ class Interrupted:
 def interrupted(monkeypatch):
     monkeypatch.setattr(runner, "Trainer", Interrupted)
     monkeypatch.setattr(runner, "make_functions", lambda *args, **kwargs: None)
+    monkeypatch.setattr(runner.memory, "check_seeds", lambda *args: None)
     # Of which there is nothing to fingerprint.
     monkeypatch.setattr(runner, "_describe_origin", lambda *args: {})
 
@@ -567,6 +567,7 @@ def test_flags_reach_the_training(tmp_path, monkeypatch, capsys):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(runner, "make_functions", make_functions)
+    monkeypatch.setattr(runner.memory, "check_seeds", lambda *args: None)
     monkeypatch.setattr(runner, "Trainer", Recorder)
     flags = ["--dataset=digits", "--reg=gaussian", "--intensity=0.3", "--seeds=3"]
     flags += ["--seed=7", "--epochs=4", "--batch-size=100", "--learning-rate=0.5"]

@@ -44,6 +44,7 @@ def make_run(
     ]
     settings = {"reg": reg, "strength": 0.0 if reg == "none" else 0.05, "epochs": 2}
     settings |= {"batch_size": 10, "steps_per_epoch": None, "seeds_at_once": "auto"}
+    settings |= {"audio": None, "distributed": False}
     dataset = {"name": "pets", "title": f"pets {HOSTILE}", "fingerprint": "f" * 64}
     dataset |= {"train_size": 100, "test_size": 8}
     result = {
@@ -51,6 +52,7 @@ def make_run(
         "dataset": dataset | {"class_names": ["cat", HOSTILE]},
         "environment": {"jax": "0.12", "commit": None, "cores": 2},
         "runs": networks,
+        "summary": {"n": len(networks)},
     }
     folder.mkdir(parents=True)
     (folder / "result.json").write_text(json.dumps(result))
