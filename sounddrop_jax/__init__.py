@@ -18,3 +18,5 @@ from sounddrop_jax.modules import WaterNoiseLayer as WaterNoiseLayer
 from sounddrop_jax.sweeps import convolution as convolution
 from sounddrop_jax.sweeps import ensembles as ensembles
 from sounddrop_jax.sweeps import statistics as statistics
+
+__version__ = "0.1.0"  # the one place: pyproject.toml reads it here

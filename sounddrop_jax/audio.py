@@ -459,7 +459,7 @@ def _require(module: str) -> Any:
         return importlib.import_module(module)
     except (ImportError, OSError) as error:  # OSError: soundfile without libsndfile
         raise ImportError(
-            f"reading recordings needs {module}; pip install 'sounddrop_jax[audio]'"
+            f"reading recordings needs {module}; pip install 'sounddrop-jax[audio]'"
         ) from error
 
 

@@ -404,7 +404,7 @@ def test_reading_without_resampling_needs_no_librosa(tmp_path, monkeypatch):
 def test_a_missing_library_names_the_extra(tmp_path, monkeypatch, missing):
     path = save(tmp_path, "sound.wav", encode(SOUND))
     monkeypatch.setitem(sys.modules, missing, None)
-    remedy = rf"{missing}; pip install 'sounddrop_jax\[audio\]'"
+    remedy = rf"{missing}; pip install 'sounddrop-jax\[audio\]'"
     for source in (path, tmp_path, [path], io.BytesIO(WAV)):
         with pytest.raises(ImportError, match=remedy) as caught:
             load_track(source, sample_rate=22_050)

@@ -74,6 +74,13 @@ print(*set(sys.modules) - before)
     assert packages - sys.stdlib_module_names == {"sounddrop_jax"}
 
 
+def test_importing_the_library_loads_about_as_much_as_flax():
+    code = "import sys, {}; print(*sys.modules)"
+    names = ("flax.nnx", "sounddrop_jax")
+    flax, ours = (len(run(code.format(name)).split()) for name in names)
+    assert flax < ours < 1.15 * flax
+
+
 def imports(path: Path) -> list[tuple[str, str]]:
     """Every (module, name) that a file imports, inside functions too."""
     found = []
@@ -195,8 +202,9 @@ def test_only_one_module_makes_consoles():
 
 def test_the_package_itself_only_re_exports():
     tree = ast.parse((FOLDER / "__init__.py").read_text())
-    docstring, *statements = tree.body
+    docstring, *statements, version = tree.body
     assert isinstance(docstring, ast.Expr)
+    assert ast.unparse(version) == f"__version__ = {sounddrop_jax.__version__!r}"
     for statement in statements:
         assert isinstance(statement, ast.ImportFrom)
         for alias in statement.names:

@@ -784,6 +784,6 @@ def test_arguments_out_of_range_are_refused(call, message):
 
 def test_a_missing_scipy_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.special", None)
-    with pytest.raises(ImportError, match=r"install 'sounddrop_jax\[statistics\]'"):
+    with pytest.raises(ImportError, match=r"install 'sounddrop-jax\[statistics\]'"):
         mean_interval([1.0, 2.0], [0.0, 0.0])
     assert sign_flip_test([1.0, 2.0], [0.0, 0.0]) == 0.5  # needs NumPy only

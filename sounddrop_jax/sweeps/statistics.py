@@ -635,5 +635,5 @@ def _require(module: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(
-            f"statistics need {module}; pip install 'sounddrop_jax[statistics]'"
+            f"statistics need {module}; pip install 'sounddrop-jax[statistics]'"
         ) from error
