@@ -1,0 +1,168 @@
+"""A user's script with every public name, for type checkers: see test_typing.py."""
+
+import tempfile
+import wave
+from pathlib import Path
+from typing import assert_type
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import nnx
+from jax.sharding import PartitionSpec
+
+import sounddrop_jax
+from sounddrop_jax import (
+    AphexNoiseLayer,
+    BankVariable,
+    GaussianNoiseLayer,
+    IntensityVariable,
+    NoiseBank,
+    NoiseInjection,
+    WaterNoiseLayer,
+    audio,
+    banks,
+    convolution,
+    ensembles,
+    inject,
+    linen,
+    make_power_law_bank,
+    make_recording_bank,
+    spectra,
+    statistics,
+    tracks,
+)
+
+assert_type(sounddrop_jax.__version__, str)
+key = jax.random.key(0)
+maps = jnp.ones((2, 8, 8, 4))
+
+# Spectra
+
+field = spectra.power_law(key, (2, 8, 8, 4), exponent=2.0, axes=(-3, -2))
+assert_type(field, jax.Array)
+frequencies, power = spectra.periodogram(field, axes=(-3, -2))
+assert_type(power, np.ndarray)
+assert_type(spectra.fit_exponent(field, axes=(-3, -2)), float)
+law: np.ndarray = spectra.power_at_frequencies((8, 8), exponent=2.0)
+
+# Tracks and recordings
+
+rain = tracks.make_track("rain", num_frames=4096)
+surrogates: list[np.ndarray] = [
+    tracks.randomize_phases(rain, seed=1),
+    tracks.shuffle_samples(rain),
+    tracks.reverse(rain),
+]
+with tempfile.TemporaryDirectory() as folder:
+    path = Path(folder, "rain.wav")
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 44_100, 0, "NONE", ""))
+        file.writeframes((2000 * rain).astype("<i2").tobytes())
+    track = audio.load_track(path, sample_rate=22_050, mono=True)
+    recorded = AphexNoiseLayer(file_path=[path, str(path)], rngs=nnx.Rngs(0))
+    by_linen = linen.AphexNoiseLayer(file_path=path)
+    try:
+        audio.load_track(Path(folder, "missing.wav"))
+    except audio.AudioError as error:
+        assert_type(error, audio.AudioError)
+        assert "missing.wav" in str(error)
+
+# Banks and the functions below the layers
+
+bank = make_power_law_bank(0, (8, 4), exponent=1.0, num_entries=64)
+assert_type(bank, NoiseBank)
+recording: banks.NoiseBank = make_recording_bank(track, field_shape=(8, 8, 4))
+window = banks.sample_window(key, bank, maps.shape)
+noisy = inject.add_noise(maps, window, intensity=0.1, mode="relative")
+noisy = inject.random_noise(key, noisy, intensity=jnp.array(0.1), bank=bank)
+assert_type(noisy, jax.Array)
+inject.check_settings(intensity=0.1, mode="additive", bank=bank)
+
+# Layers for NNX
+
+
+class Network(nnx.Module):
+    """Every layer in turn."""
+
+    def __init__(self, *, rngs: nnx.Rngs) -> None:
+        self.conv = nnx.Conv(4, 4, (3, 3), rngs=rngs)
+        self.water = WaterNoiseLayer(0.05, bank=bank, rngs=rngs)
+        self.aphex = AphexNoiseLayer(bank=recording, intensity=0.05, rngs=rngs)
+        self.white = GaussianNoiseLayer(0.1, broadcast_dims=(-1,), rngs=rngs)
+        self.plane = NoiseInjection(
+            lambda step: 1e-3 * step, exponent=2.0, axes=(-3, -2), rngs=rngs
+        )
+
+    def __call__(self, inputs: jax.Array, *, step: int) -> jax.Array:
+        outputs = self.water(jax.nn.relu(self.conv(inputs)))
+        outputs = self.white(self.aphex(outputs))
+        return self.plane(outputs, deterministic=False, step=step)
+
+
+network = Network(rngs=nnx.Rngs(0))
+assert_type(network(maps, step=1), jax.Array)
+assert_type(network.water(maps, rngs=key), jax.Array)
+network.water.intensity = 0.1
+network.water.bank = BankVariable(bank.values)
+network.white.intensity = IntensityVariable(jnp.array(0.1))
+evaluated = nnx.view(network, deterministic=True)
+
+# Layers for Linen
+
+
+class LinenNetwork(nn.Module):
+    """Every layer in turn."""
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, *, train: bool) -> jax.Array:
+        inputs = linen.WaterNoiseLayer(0.05, bank=bank)(inputs, deterministic=not train)
+        inputs = linen.AphexNoiseLayer(bank=recording, deterministic=not train)(inputs)
+        inputs = linen.GaussianNoiseLayer(0.1)(inputs, deterministic=not train)
+        layer = linen.NoiseInjection(0.1, exponent=2.0, axes=(-3, -2), mode="relative")
+        return layer(inputs, deterministic=not train)
+
+
+LinenNetwork().apply({}, maps, train=True, rngs={"dropout": key})
+
+# Many seeds, and how arms compare
+
+mesh = ensembles.make_mesh(devices=jax.devices()[:1])
+
+
+def train(seed: jax.Array, scale: jax.Array) -> jax.Array:
+    return scale * jax.random.normal(jax.random.key(seed), (3,)).mean()
+
+
+seeds, scale = jnp.arange(5), jnp.ones(())
+run = ensembles.map_seeds(train, in_axes=(0, None), seeds_at_once=2, mesh=mesh)
+scores: np.ndarray = ensembles.gather(run(seeds, scale))
+padded = ensembles.pad_seeds(seeds, mesh=mesh)
+placed = ensembles.place(padded, mesh=mesh, spec=PartitionSpec("seeds"))
+agreed: np.ndarray = ensembles.exchange(len(placed), mesh=mesh)
+at_once, program = ensembles.fit_seeds_at_once(
+    lambda num: jax.jit(jax.vmap(train, (0, None))).lower(seeds[:num], scale).compile(),
+    len(seeds),
+    memory=ensembles.free_memory(jax.devices()[0]),
+)
+assert_type(at_once, int)
+assert_type(ensembles.required_memory(program), int)
+convolved = convolution.conv_general_dilated(
+    maps,
+    network.conv.kernel[...],
+    (1, 1),
+    "SAME",
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+)
+assert_type(convolved, jax.Array)
+
+compared = statistics.compare_pairs(scores, np.zeros(5), method="t")
+assert_type(compared, statistics.PairedComparison)
+assert_type(compared.mean_difference, float)
+interval: statistics.MeanInterval = statistics.mean_interval(scores, np.zeros(5))
+better: statistics.Improvement = statistics.improvement_probability(scores, -scores)
+p_values = statistics.sign_flip_test(np.stack([scores, scores], 1), np.zeros((5, 2)))
+corrected: np.ndarray = statistics.holm(p_values)
+assert_type(statistics.smallest_p_value(8), float)
+assert_type(statistics.smallest_detectable_effect(8, 1.0, num_comparisons=2), float)
