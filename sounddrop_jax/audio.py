@@ -104,15 +104,15 @@ def load_track(
 
     Args:
         source: the path of a file or of a folder; a file object that gives bytes, read
-          from where it stands to its end (a copy on the disk, so it need not seek); or
-          several of either, without folders.
+            from where it stands to its end (a copy on the disk, so it need not seek);
+            or several of either, without folders.
         sample_rate: frames per second, in Hz, to resample to. None, the default, keeps
-          each recording's own rate, so that files of different rates are joined frame
-          by frame; nothing is ever resampled unasked.
+            each recording's own rate, so that files of different rates are joined frame
+            by frame; nothing is ever resampled unasked.
         mono: whether to average the channels. If not, each is kept and normalised.
         max_frames: the most frames to hold, at least 2, both as recorded and as
-          resampled; None for no limit. The default is 12 minutes at 44.1 kHz, 128 MiB
-          a channel.
+            resampled; None for no limit. The default is 12 minutes at 44.1 kHz, 128 MiB
+            a channel.
 
     Returns:
         A float32 track (num_frames,), or (num_frames, num_channels) if not `mono`, with
@@ -120,13 +120,13 @@ def load_track(
 
     Raises:
         AudioError: a file is missing, unreadable, empty, not audio, damaged, shorter
-          than two frames, longer than libsndfile reads it, silent or constant in what
-          is kept of a channel, or holds NaN or infinity; a folder holds no recordings,
-          or the sequence is empty; what is given is neither a path nor a file object in
-          binary mode; the channels are kept and their number differs between files;
-          `sample_rate` is not a positive integer within a factor of 256 of the
-          recording's own; or `max_frames` is not an integer of at least 2 for each
-          recording.
+            than two frames, longer than libsndfile reads it, silent or constant in what
+            is kept of a channel, or holds NaN or infinity; a folder holds no
+            recordings, or the sequence is empty; what is given is neither a path nor a
+            file object in binary mode; the channels are kept and their number differs
+            between files; `sample_rate` is not a positive integer within a factor of
+            256 of the recording's own; or `max_frames` is not an integer of at least 2
+            for each recording.
         ImportError: soundfile, or librosa when resampling, is not installed.
 
     Example:

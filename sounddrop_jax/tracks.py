@@ -37,7 +37,7 @@ def make_track(
         name: one of `TRACKS`.
         num_frames: length of the track, at least 2.
         sample_rate: frames per second, in Hz; sets how many frames a droplet or a burst
-          lasts. The noises have no time scale and ignore it.
+            lasts. The noises have no time scale and ignore it.
         seed: at least 0, for `np.random.default_rng`; the same gives the same track.
 
     Returns:
@@ -45,7 +45,7 @@ def make_track(
 
     Raises:
         ValueError: `name` is unknown, `num_frames` is not an integer of at least 2,
-          `sample_rate` is not a positive integer, or `seed` is not one of at least 0.
+            `sample_rate` is not a positive integer, or `seed` is not one of at least 0.
 
     Example:
         >>> track = make_track("glitch", num_frames=4_096, seed=1)
@@ -80,7 +80,7 @@ def randomize_phases(track: np.ndarray, *, seed: int = 0) -> np.ndarray:
 
     Args:
         track: real and finite, (num_frames,) or (num_frames, num_channels); any mean
-          and scale.
+            and scale.
         seed: at least 0, for `np.random.default_rng`.
 
     Returns:
@@ -88,7 +88,7 @@ def randomize_phases(track: np.ndarray, *, seed: int = 0) -> np.ndarray:
 
     Raises:
         ValueError: `track` has another shape, is empty, has more channels than frames,
-          or holds NaN or infinity; or `seed` is not an integer of at least 0.
+            or holds NaN or infinity; or `seed` is not an integer of at least 0.
 
     References:
         Theiler, Eubank, Longtin, Galdrikian and Farmer, "Testing for nonlinearity in
@@ -131,7 +131,7 @@ def shuffle_samples(track: np.ndarray, *, seed: int = 0) -> np.ndarray:
 
     Raises:
         ValueError: `track` has another shape, is empty, has more channels than frames,
-          or holds NaN or infinity; or `seed` is not an integer of at least 0.
+            or holds NaN or infinity; or `seed` is not an integer of at least 0.
 
     Example:
         >>> track = make_track("pink", num_frames=1_000)
@@ -153,7 +153,7 @@ def reverse(track: np.ndarray) -> np.ndarray:
 
     Raises:
         ValueError: `track` has another shape, is empty, has more channels than frames,
-          or holds NaN or infinity.
+            or holds NaN or infinity.
 
     Example:
         >>> reverse(np.array([1, 2, 3])).tolist()
