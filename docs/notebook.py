@@ -9,9 +9,10 @@
 # %% [markdown]
 # # Noise seen, heard and put to the test
 #
-# A track and what is left of it when something is taken away; a window of it as a feature
-# map; the line that changes in a network; ten seeds of three arms side by side; and what
-# a paired comparison says of them. Everything is made here: no file, no download.
+# A track and what is left of it when something is taken away; a window of it as a
+# feature map; the line that changes in a network; ten seeds of three arms side by side;
+# and what a paired comparison says of them. Everything is made here: no file, no
+# download.
 
 # %%
 import jax
@@ -41,9 +42,10 @@ RATE = 44_100  # frames per second
 # %% [markdown]
 # ## Heard
 #
-# `glitch` is one of the built-in tracks: bursts, clicks, gated tones, pauses. A *surrogate*
-# keeps one thing of a track and loses the rest. With random phases it has the same spectrum
-# and no structure; with shuffled samples the same values and no spectrum.
+# `glitch` is one of the built-in tracks: bursts, clicks, gated tones, pauses. A
+# *surrogate* keeps one thing of a track and loses the rest. With random phases it has
+# the same spectrum and no structure; with shuffled samples the same values and no
+# spectrum.
 
 # %%
 glitch = tracks.make_track("glitch", num_frames=2 * RATE)
@@ -59,9 +61,9 @@ for name, track in heard.items():
 # %% [markdown]
 # ## Seen
 #
-# A layer takes a window of a bank and adds it to the feature maps. Here are windows for maps
-# of 32 x 32: of the track, which runs along the rows, of its surrogates, and of noise that
-# has a power law in the plane and no recording behind it.
+# A layer takes a window of a bank and adds it to the feature maps. Here are windows for
+# maps of 32 x 32: of the track, which runs along the rows, of its surrogates, and of
+# noise that has a power law in the plane and no recording behind it.
 
 # %%
 shape = (1, 32, 32, 1)
@@ -83,8 +85,8 @@ for axis, (name, window) in zip(axes, windows.items(), strict=True):
 # %% [markdown]
 # ## The line that changes
 #
-# A small network for 8 x 8 handwritten digits. What stands between its layers is given; with
-# `nnx.Dropout` and with noise the rest is the same, to the initial weights.
+# A small network for 8 x 8 handwritten digits. What stands between its layers is given;
+# with `nnx.Dropout` and with noise the rest is the same, to the initial weights.
 
 
 # %%
@@ -114,15 +116,15 @@ ARMS = {
 nnx.display(Network(ARMS["glitch"], rngs=nnx.Rngs(0)).layer)
 
 # %% [markdown]
-# A bank is a constant to Flax, so the model has the state that it has with Dropout. Made
-# without `rngs`, the layer has none at all: keys come with the call.
+# A bank is a constant to Flax, so the model has the state that it has with Dropout.
+# Made without `rngs`, the layer has none at all: keys come with the call.
 
 # %% [markdown]
 # ## Ten seeds, side by side
 #
-# A training is a function of a seed, so `vmap` trains ten at once. The same seed is the same
-# weights and the same batches in every arm, which makes the arms *pairs*. There are few
-# images to learn from, so that there is something to regularize.
+# A training is a function of a seed, so `vmap` trains ten at once. The same seed is the
+# same weights and the same batches in every arm, which makes the arms *pairs*. There
+# are few images to learn from, so that there is something to regularize.
 
 # %%
 NUM_SEEDS, NUM_STEPS, NUM_TRAIN, BATCH_SIZE = 10, 400, 150, 50
@@ -173,9 +175,10 @@ for name, accuracies in scores.items():
 # %% [markdown]
 # ## What it says
 #
-# Two spreads that overlap may hide a difference that every seed shows, and two means that
-# differ may be chance. So the difference is taken seed by seed: its interval, the p-value of
-# a sign-flip test, corrected by Holm for the number of comparisons, and a word.
+# Two spreads that overlap may hide a difference that every seed shows, and two means
+# that differ may be chance. So the difference is taken seed by seed: its interval, the
+# p-value of a sign-flip test, corrected by Holm for the number of comparisons, and a
+# word.
 
 # %%
 pairs = [("glitch", "none"), ("glitch", "dropout"), ("dropout", "none")]
@@ -189,7 +192,8 @@ for row, ((arm, baseline), result, p_value) in enumerate(
     verb = ("beats" if result.mean_difference > 0 else "loses to") if sure else None
     print(
         f"{arm} {verb or 'cannot be told from'} {baseline}: "
-        f"{result.mean_difference:+.1f} points ({result.low:.1f} to {result.high:.1f}), "
+        f"{result.mean_difference:+.1f} points "
+        f"({result.low:.1f} to {result.high:.1f}), "
         f"p = {p_value:.3f}, n = {result.num_seeds} seeds"
     )
     axis.scatter(scores[arm] - scores[baseline], np.full(NUM_SEEDS, row), alpha=0.4)
@@ -200,8 +204,9 @@ axis.set_ylim(len(pairs) - 0.5, -0.5)
 axis.set_xlabel("difference in test accuracy, points: each seed, and 95 % intervals")
 
 # %% [markdown]
-# How large an effect would ten seeds have found, given how much these differ from seed to
-# seed? An arm that cannot be told from another one may still differ by less than that.
+# How large an effect would ten seeds have found, given how much these differ from seed
+# to seed? An arm that cannot be told from another one may still differ by less than
+# that.
 
 # %%
 for (arm, baseline), result in zip(pairs, compared, strict=True):
@@ -211,11 +216,11 @@ for (arm, baseline), result in zip(pairs, compared, strict=True):
     print(f"{arm} − {baseline}: {effect:.1f} points, in 4 of 5 such experiments")
 
 # %% [markdown]
-# This is a toy, with one strength of each arm, and says how a comparison is made and not
-# which layer is better. A bank of noise without a recording would be
-# `make_power_law_bank(0, (8, 8, 8), exponent=2.0, axes=(-3, -2))`; which noise for what, and
-# what is known: [which noise](which_noise.html). With a plan, corruptions and a report:
-# [studies](study.html).
+# This is a toy, with one strength of each arm, and says how a comparison is made and
+# not which layer is better. A bank of noise without a recording would be
+# `make_power_law_bank(0, (8, 8, 8), exponent=2.0, axes=(-3, -2))`; which noise for
+# what, and what is known: [which noise](which_noise.html). With a plan, corruptions and
+# a report: [studies](study.html).
 
 # %%
 make_power_law_bank(0, (8, 8, 8), exponent=2.0, axes=(-3, -2))

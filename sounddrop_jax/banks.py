@@ -29,6 +29,11 @@ class NoiseBank:
         values: `[num_entries, *field]`, floating point. The field is what one entry
             fills: nothing for a recording (an entry is a sample), `[W, C]` for noise
             along rows, `[H, W, C]` for noise in the plane.
+
+    Example:
+        >>> bank = NoiseBank(jax.random.normal(jax.random.key(0), (1024, 16, 8)))
+        >>> bank, bank.num_entries
+        (NoiseBank(float32[1024, 16, 8]), 1024)
     """
 
     def __init__(self, values: jax.Array):

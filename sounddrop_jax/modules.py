@@ -25,6 +25,14 @@ class BankVariable(nnx.Variable):
     sees. It keeps it in this variable if the bank is traced, so that it cannot be a
     constant; or if it is given one, `layer.bank = BankVariable(bank.values)`, so that a
     large bank is an argument of a compiled program and not a part of it.
+
+    Example:
+        >>> from flax import nnx
+        >>> from sounddrop_jax import BankVariable, WaterNoiseLayer, make_power_law_bank
+        >>> bank = make_power_law_bank(0, (16, 8), num_entries=256)
+        >>> layer = WaterNoiseLayer(bank=BankVariable(bank.values), rngs=nnx.Rngs(0))
+        >>> nnx.state(layer, BankVariable)["bank"].shape
+        (256, 16, 8)
     """
 
     @property
@@ -34,7 +42,16 @@ class BankVariable(nnx.Variable):
 
 
 class IntensityVariable(nnx.Variable):
-    """Holds an intensity that is an array: state, of which nothing is to be learned."""
+    """Holds an intensity that is an array: state, of which nothing is to be learned.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from sounddrop_jax import IntensityVariable, NoiseInjection
+        >>> layer = NoiseInjection(jnp.array(0.1))
+        >>> nnx.state(layer, IntensityVariable)["intensity"].shape
+        ()
+    """
 
 
 @jax.tree_util.register_static

@@ -89,7 +89,7 @@ def test_examples_run(page):
     assert (examples > 0) == (">>>" in page.read_text("utf-8"))
 
 
-@pytest.mark.parametrize("name", ["guide", "which_noise"])
+@pytest.mark.parametrize("name", ["guide", "migration", "which_noise"])
 def test_every_block_of_python_is_an_example(name):
     blocks = re.findall(r"^```python\n(...)", (DOCS / f"{name}.md").read_text(), re.M)
     assert blocks and set(blocks) == {">>>"}

@@ -15,10 +15,9 @@ class AsWeWriteIt(griffe.Extension):
             text = obj.docstring.value
             obj.docstring.value = re.sub("^Example:$", "Examples:", text, flags=re.M)
 
-    def on_class(self, *, cls: griffe.Class, **kwargs: Any) -> None:
+    def on_class_instance(self, *, cls: griffe.Class, **kwargs: Any) -> None:
         """Linen makes a dataclass of every module, without a decorator."""
         if cls.module.path.endswith(".linen"):
-            names = griffe.ExprName("dataclasses", cls.module), griffe.ExprName("dataclass")
-            names[1].parent = names[0]
-            made = griffe.ExprAttribute([*names])
+            module = griffe.ExprName("dataclasses", cls.module)
+            made = griffe.ExprAttribute([module, griffe.ExprName("dataclass", module)])
             cls.decorators.append(griffe.Decorator(made, lineno=None, endlineno=None))

@@ -1,8 +1,9 @@
 """What MkDocs asks while it builds the site: addresses, pages from elsewhere, links.
 
-The home page is README.md and the changelog CHANGELOG.md; reports are made of the records
-in results/, by the command that makes them for anybody. Links that leave docs/ lead to the
-repository. A link that leads nowhere is a warning, and so an error of `--strict`.
+The home page is README.md and the changelog CHANGELOG.md; reports are made of the
+records in results/, by the command that makes them for anybody. Links that leave docs/
+lead to the repository. A link that leads nowhere is a warning, and so an error of
+`--strict`.
 """
 
 import logging

@@ -35,6 +35,11 @@ class MeanInterval(NamedTuple):
         high: float64 `[...]`.
         method: of strings, `[...]`: one of `METHODS`, or "none" where all differences
             are equal, and `low` and `high` with them.
+
+    Example:
+        >>> interval: MeanInterval = mean_interval([1.0, 2.0, 3.0, 5.0], [0.0] * 4)
+        >>> bool(interval.low < 2.75 < interval.high), str(interval.method)
+        (True, 't')
     """
 
     low: np.ndarray
@@ -49,6 +54,11 @@ class Improvement(NamedTuple):
         probability: float64 `[...]`, in [0, 1]; 0.5 if the arms are alike.
         low: float64 `[...]`, the lower end of its interval.
         high: float64 `[...]`, the upper end.
+
+    Example:
+        >>> better: Improvement = improvement_probability([1, 2, 3, 5], [0, 3, 0, 0])
+        >>> better.probability.item(), bool(better.low < 0.75 < better.high)
+        (0.75, True)
     """
 
     probability: np.ndarray
@@ -70,6 +80,11 @@ class PairedComparison(NamedTuple):
         improvement: the probability that the scores beat the baseline, from 0 to 1.
         improvement_low: the lower end of its interval.
         improvement_high: its upper end.
+
+    Example:
+        >>> compared: PairedComparison = compare_pairs([1, 2, 3, 5], [0, 0, 0, 0])
+        >>> compared.num_seeds, compared.mean_difference, compared.p_value
+        (4, 2.75, 0.125)
     """
 
     num_seeds: int
