@@ -7,17 +7,19 @@ lead to the repository. A link that leads nowhere is a warning, and so an error 
 """
 
 import logging
+import os
 import posixpath
 import re
 import subprocess
 import sys
 import tomllib
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import links
+from jinja2 import Environment
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -29,6 +31,9 @@ REPOSITORY = PROJECT["urls"]["Repository"]
 ELSEWHERE = {"index.md": "README.md", "changelog.md": "CHANGELOG.md"}
 
 log = logging.getLogger("mkdocs.hooks.site")
+# Reports are made while the notebook runs.
+pool = ThreadPoolExecutor(max_workers=os.cpu_count())
+reports: list[Future[None]] = []
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -39,14 +44,13 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     return config
 
 
-def make_report(records: Path) -> Path:
+def make_report(records: Path) -> None:
     """Makes the report of a study, unless it is there and newer than the records."""
     report = records / "report.html"
     newest = max(path.stat().st_mtime for path in records.glob("*.json*"))
     if not report.exists() or report.stat().st_mtime < newest:
         command = [sys.executable, "-m", "experiments.report", str(records)]
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    return report
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
@@ -54,12 +58,18 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     for uri, path in ELSEWHERE.items():
         content = (ROOT / path).read_text("utf-8")
         files.append(File.generated(config, uri, content=content))
-    studies = sorted(path.parent for path in ROOT.glob("results/*/study.json"))
-    with ThreadPoolExecutor() as pool:
-        for study, report in zip(studies, pool.map(make_report, studies), strict=True):
-            uri = f"reports/{study.name}.html"
-            files.append(File.generated(config, uri, abs_src_path=str(report)))
+    for records in sorted(path.parent for path in ROOT.glob("results/*/study.json")):
+        uri, report = f"reports/{records.name}.html", str(records / "report.html")
+        files.append(File.generated(config, uri, abs_src_path=report))
+        reports.append(pool.submit(make_report, records))
     return files
+
+
+def on_env(env: Environment, **kwargs: Any) -> Environment:
+    """Waits for the reports: pages have been read, and files are copied next."""
+    while reports:
+        reports.pop().result()
+    return env
 
 
 def on_page_markdown(
