@@ -8,7 +8,7 @@ import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import pydantic
@@ -23,7 +23,6 @@ from experiments.pictures import runs as run_pictures
 from experiments.runs import checkpoints
 from experiments.runs.configs import LARGEST, Config
 from experiments.runs.environment import environment
-from experiments.training.regularizers import REGULARIZERS
 from experiments.words import name_seeds, reason
 
 RESULT = "result.json"
@@ -43,9 +42,9 @@ class _Open(TypedDict):
 class Settings(_Open):
     """See `describe`."""
 
-    reg: Literal[tuple(REGULARIZERS)]  # type: ignore[valid-type]
+    reg: str
     audio: str | None
-    strength: Number
+    strength: Annotated[Number, Field(ge=0)]
     epochs: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=1)]
     steps_per_epoch: Annotated[int, Field(ge=1)] | None
@@ -68,7 +67,7 @@ class Run(_Open):
     diverged: bool
     train_loss: Curve
     test_accuracy: Curve
-    accuracy: Number
+    accuracy: Annotated[float, Field(ge=0, le=100)]
     peak_accuracy: Number | None
     confusion: list[list[Annotated[int, Field(ge=0, lt=2**63)]]]
 
