@@ -1,12 +1,14 @@
-"""One command: what the layers cost, and how fast many networks train.
+"""One command: what the layers cost, how fast many networks train, and compilers.
 
 python -m experiments.benchmark layer --out=layer.json
 python -m experiments.benchmark ensemble --out=ensemble.json
+python -m experiments.benchmark compile --target=h100 --out=compile.json
 """
 
 import tyro
 
 from experiments import terminal
+from experiments.benchmarks.compiling import CompileConfig, run_compile
 from experiments.benchmarks.ensembles import EnsembleConfig, run_ensemble
 from experiments.benchmarks.layers import LayerConfig, run_layer
 from experiments.cli import (
@@ -18,6 +20,11 @@ from experiments.cli import (
 )
 
 PROG = "python -m experiments.benchmark"
+COMMANDS = {
+    "layer": LayerConfig,
+    "ensemble": EnsembleConfig,
+    "compile": CompileConfig,
+}
 
 
 @terminal.sheltered()
@@ -31,12 +38,14 @@ def main() -> None:
                 run_ensemble(
                     read_flags(EnsembleConfig, prog=f"{PROG} ensemble", args=args)
                 )
-            case ["-h" | "--help", *_]:
-                tyro.extras.subcommand_cli_from_dict(
-                    {"layer": LayerConfig, "ensemble": EnsembleConfig}, prog=PROG
+            case ["compile", *args]:
+                run_compile(
+                    read_flags(CompileConfig, prog=f"{PROG} compile", args=args)
                 )
+            case ["-h" | "--help", *_]:
+                tyro.extras.subcommand_cli_from_dict(COMMANDS, prog=PROG)
             case args:
-                check_choice("benchmark", "".join(args[:1]), ["layer", "ensemble"])
+                check_choice("benchmark", "".join(args[:1]), list(COMMANDS))
 
 
 if __name__ == "__main__":
