@@ -5,6 +5,8 @@ python -m experiments.benchmark ensemble --out=ensemble.json
 python -m experiments.benchmark compile --target=h100 --out=compile.json
 """
 
+from typing import Any
+
 import tyro
 
 from experiments import terminal
@@ -20,7 +22,7 @@ from experiments.cli import (
 )
 
 PROG = "python -m experiments.benchmark"
-COMMANDS = {
+COMMANDS: dict[str, Any] = {
     "layer": LayerConfig,
     "ensemble": EnsembleConfig,
     "compile": CompileConfig,
