@@ -1,10 +1,14 @@
-"""A convolution as matrix products: fast under `vmap` over kernels and in loops.
+"""A convolution that is fast under `vmap` over kernels and in loops.
 
-XLA turns a convolution that is vmapped over its kernels into a grouped one, and on
-a CPU it runs kernel gradients inside `lax.scan` and `lax.fori_loop` without its fast
-paths. Both cost one to two orders of magnitude. Matrix products do not have these
+XLA turns a convolution that is vmapped over its kernels into a grouped one. On a CPU
+that costs one to two orders of magnitude, and so do kernel gradients inside `lax.scan`
+and `lax.fori_loop`. So a CPU convolves by matrix products, which do not have these
 cliffs: `vmap` makes them batched, a loop leaves them as they are. Only the input
 gradient of one network is left to XLA, which has no cliff there and is faster.
+
+An accelerator is fast at grouped convolutions, but JAX makes the kernel gradient of a
+vmapped one a convolution with a window as large as the maps. So there the seeds are
+merged into the channels by hand, and the gradients are those of what this gives.
 """
 
 import functools
@@ -31,15 +35,17 @@ def conv_general_dilated(
     precision: Any = None,
     **kwargs: Any,
 ) -> jax.Array:
-    """Convolves as `jax.lax.conv_general_dilated` does, with matrix products.
+    """Convolves as `jax.lax.conv_general_dilated` does, fast for many networks.
 
     Takes over plain 2-D convolutions: NHWC inputs and HWIO kernels, strides and
     dilations of 1, one group. Everything else goes to JAX's own function, so
     it can stand wherever that stands: `nnx.Conv(conv_general_dilated=...)`, or the
     attribute of the same name of a `flax.linen.Conv`.
 
-    Two things that it takes over are not as in JAX: they can be differentiated in
-    reverse mode alone (no `jax.jvp`, `jacfwd` or `hessian`), and keep the patches of
+    How it is computed depends on the platform that a program is compiled for: as
+    matrix products on a CPU, as a grouped convolution under `vmap` elsewhere. Two
+    things that it takes over are not as in JAX: they can be differentiated in reverse
+    mode alone (no `jax.jvp`, `jacfwd` or `hessian`), and a CPU keeps the patches of
     their inputs for the backward pass, up to kH * kW times the inputs.
 
     Args:
@@ -52,7 +58,7 @@ def conv_general_dilated(
         dimension_numbers: as in JAX; Flax passes NHWC, HWIO, NHWC.
         feature_group_count: as in JAX.
         batch_group_count: as in JAX.
-        precision: of the matrix products, as in JAX.
+        precision: of the products, as in JAX.
         **kwargs: as in JAX; any that is set makes JAX's own function do the work.
 
     Returns:
@@ -106,7 +112,13 @@ def conv_general_dilated(
         # A negative padding crops; JAX's own function knows how.
         if min(*top_bottom, *left_right) >= 0:
             exact = (tuple(top_bottom), tuple(left_right))
-            return _convolve(lhs, rhs, exact, precision)
+            settings = {"padding": exact, "precision": precision}
+            return lax.platform_dependent(
+                lhs,
+                rhs,
+                cpu=functools.partial(_convolve, **settings),
+                default=functools.partial(_convolve_merged, **settings),
+            )
     return jax_convolution(lhs, rhs)
 
 
@@ -130,12 +142,7 @@ def _backward(padding: Padding, precision, residuals, gradient):
     spread = functools.partial(_spread, block=block)
     (kernel_gradient,) = jax.linear_transpose(spread, kernel)(spread_gradient)
 
-    # The input's gradient is the convolution of the output's with the kernel
-    # turned round, padded to what the forward pass left out.
-    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    (top, bottom), (left, right) = padding
-    rows, columns = kernel.shape[0] - 1, kernel.shape[1] - 1
-    outside = ((rows - top, rows - bottom), (columns - left, columns - right))
+    turned, outside = _turn(kernel, padding)
     input_gradient = _convolve_without_patches(gradient, turned, outside, precision)
     return input_gradient, kernel_gradient
 
@@ -186,6 +193,18 @@ def _backward_without_patches(padding: Padding, precision, residuals, gradient):
 
 
 _convolve_without_patches.defvjp(_forward_without_patches, _backward_without_patches)
+
+
+def _turn(kernel, padding: Padding):
+    """Returns what convolves the output's gradient to that of the input.
+
+    It is the kernel turned round, padded to what the forward pass left out.
+    """
+    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+    (top, bottom), (left, right) = padding
+    rows, columns = kernel.shape[0] - 1, kernel.shape[1] - 1
+    outside = ((rows - top, rows - bottom), (columns - left, columns - right))
+    return turned, outside
 
 
 def _convolve_by_rows(inputs, kernel, padding: Padding, precision):
@@ -291,3 +310,120 @@ def _contract_rows(left, right, precision):
     if left.shape[-1] <= right.shape[-1]:
         return product(left, right)
     return product(right, left).T
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve_merged(inputs, kernel, padding: Padding, precision):
+    """Convolves as one grouped convolution under `vmap`."""
+    return _map_merged(
+        lambda inputs, kernel, groups: lax.conv_general_dilated(
+            inputs,
+            kernel,
+            (1, 1),
+            padding,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=groups,
+            precision=precision,
+        )
+    )(inputs, kernel)
+
+
+def _forward_merged(inputs, kernel, padding: Padding, precision):
+    return _convolve_merged(inputs, kernel, padding, precision), (inputs, kernel)
+
+
+def _backward_merged(padding: Padding, precision, residuals, gradient):
+    inputs, kernel = residuals
+    input_gradient = _input_gradient_merged(kernel, gradient, padding, precision)
+    kernel_gradient = _kernel_gradient_merged(inputs, gradient, padding, precision)
+    return input_gradient, kernel_gradient
+
+
+_convolve_merged.defvjp(_forward_merged, _backward_merged)
+
+
+def _input_gradient_merged(kernel, gradient, padding: Padding, precision):
+    turned, outside = _turn(kernel, padding)
+    return _convolve_merged(gradient, turned, outside, precision)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _kernel_gradient_merged(inputs, gradient, padding: Padding, precision):
+    """Sums over images and places what each weight meets of inputs and gradient."""
+    (top, bottom), (left, right) = padding
+    rows = inputs.shape[1] + top + bottom - gradient.shape[1] + 1
+    columns = inputs.shape[2] + left + right - gradient.shape[2] + 1
+
+    def transposed(inputs, gradient, groups):
+        def convolve(kernel):
+            return lax.conv_general_dilated(
+                inputs,
+                kernel,
+                (1, 1),
+                padding,
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                feature_group_count=groups,
+                precision=precision,
+            )
+
+        shape = rows, columns, inputs.shape[-1] // groups, gradient.shape[-1]
+        kernel = jax.ShapeDtypeStruct(shape, inputs.dtype)
+        return jax.linear_transpose(convolve, kernel)(gradient)[0]
+
+    return _map_merged(transposed)(inputs, gradient)
+
+
+def _forward_kernel_gradient(inputs, gradient, padding: Padding, precision):
+    outputs = _kernel_gradient_merged(inputs, gradient, padding, precision)
+    return outputs, (inputs, gradient)
+
+
+def _backward_kernel_gradient(padding: Padding, precision, residuals, kernel):
+    inputs, gradient = residuals
+    return (
+        _input_gradient_merged(kernel, gradient, padding, precision),
+        _convolve_merged(inputs, kernel, padding, precision),
+    )
+
+
+_kernel_gradient_merged.defvjp(_forward_kernel_gradient, _backward_kernel_gradient)
+
+
+def _map_merged(convolve, groups: int = 1):
+    """Makes `vmap` merge what it maps over into the last axis of all arrays.
+
+    Args:
+        convolve: (left, right, groups) -> outputs, all of rank 4, whose last axes are
+            made of as many groups, except that those of the left are shared by all
+            of the right where there is but one.
+        groups: how many there are already.
+
+    Returns:
+        (left, right) -> outputs.
+    """
+
+    @jax.custom_batching.custom_vmap
+    def run(left, right):
+        return convolve(left, right, groups)
+
+    @run.def_vmap
+    def run_many(size, is_mapped, left, right):
+        if not is_mapped[1]:  # one network, of which JAX makes a larger batch
+            return jax.vmap(lambda left: convolve(left, right, groups))(left), True
+        # Of images that all networks share, as in evaluation, one convolution with
+        # the kernels of all.
+        is_shared = groups == 1 and not is_mapped[0]
+        if not is_shared:
+            left = _merge(left if is_mapped[0] else jnp.stack([left] * size))
+        merged = _map_merged(convolve, groups if is_shared else groups * size)
+        outputs = merged(left, _merge(right))
+        split = outputs.reshape(*outputs.shape[:-1], size, -1)
+        return jnp.moveaxis(split, -2, 0), True
+
+    return run
+
+
+def _merge(arrays):
+    """From `[S, A, B, C, D]` to `[A, B, C, S * D]`."""
+    moved = jnp.moveaxis(arrays, 0, -2)
+    return moved.reshape(*moved.shape[:-2], -1)
