@@ -1,4 +1,4 @@
-"""The convolution by matrix products: equal to JAX's own, and without its cliffs."""
+"""The convolution of many networks: equal to JAX's own, and without its cliffs."""
 
 import functools
 import math
@@ -11,9 +11,12 @@ from flax import linen, nnx
 from jax import lax
 
 from sounddrop_jax.sweeps.convolution import conv_general_dilated
+from tests.platforms import on
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 BOTH = {"ours": conv_general_dilated, "JAX's": lax.conv_general_dilated}
+OURS = {"on a CPU": conv_general_dilated, "elsewhere": on("tpu", conv_general_dilated)}
+everywhere = pytest.mark.parametrize("ours", OURS.values(), ids=OURS)
 
 
 def normal(shape, seed=0, dtype=jnp.float32) -> jax.Array:
@@ -80,13 +83,14 @@ def test_colours_take_one_product_for_four_outputs():
     assert "tensor<2x4x3x48xf32>" in program.lower(images, kernel).as_text()
 
 
+@everywhere
 @pytest.mark.parametrize("shape", [(1, 7, 5, 4), (2, 1, 5, 4), (1, 1, 1, 4)], ids=str)
-def test_a_batch_of_one_and_maps_of_length_one(shape):
+def test_a_batch_of_one_and_maps_of_length_one(shape, ours):
     results = (
         jax.jit(jax.value_and_grad(functools.partial(loss, convolve), (0, 1)))(
             normal(shape), KERNEL
         )
-        for convolve in BOTH.values()
+        for convolve in (ours, lax.conv_general_dilated)
     )
     assert_close(*results)
 
@@ -116,28 +120,30 @@ def test_every_spelling_of_a_padding(padding):
     assert_close(ours, theirs)
 
 
+@everywhere
 @pytest.mark.parametrize("shape", [(7, 5, 4), (8, 6, 3)], ids=str)
 @pytest.mark.parametrize("argument", [0, 1], ids=["inputs", "kernel"])
-def test_gradients_of_gradients_equal_those_of_jax(argument, shape):
+def test_gradients_of_gradients_equal_those_of_jax(argument, shape, ours):
     inputs, kernel = normal((3, *shape)), normal((3, 3, shape[-1], 6), seed=1)
 
     def steepness(convolve, inputs, kernel):
         gradients = jax.grad(loss, (1, 2))(convolve, inputs, kernel)
         return sum((gradient**2).sum() for gradient in gradients)
 
-    ours, theirs = (
+    result, expected = (
         jax.jit(jax.grad(functools.partial(steepness, convolve), argument))(
             inputs / 8, kernel / 8
         )
-        for convolve in BOTH.values()
+        for convolve in (ours, lax.conv_general_dilated)
     )
-    assert np.abs(theirs).max() > 0.1
-    assert_close(ours, theirs)
+    assert np.abs(expected).max() > 0.1
+    assert_close(result, expected)
 
 
+@everywhere
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
 @pytest.mark.parametrize("channels", [3, 4])
-def test_nothing_is_promoted(channels, dtype):
+def test_nothing_is_promoted(channels, dtype, ours):
     with (
         jax.enable_x64(dtype == jnp.float64),
         jax.numpy_dtype_promotion("strict"),
@@ -147,7 +153,7 @@ def test_nothing_is_promoted(channels, dtype):
         kernel = normal((2, 3, 3, channels, 4), dtype=dtype)
 
         def total(inputs, kernel):
-            return plain(conv_general_dilated, inputs, kernel).sum()
+            return plain(ours, inputs, kernel).sum()
 
         for gradient in (jax.grad(total, (0, 1)), jax.value_and_grad(total, 1)):
             jax.tree.map(
@@ -176,13 +182,14 @@ def test_low_precision_keeps_its_dtype(dtype):
 # Under transformations
 
 
+@everywhere
 @pytest.mark.parametrize(
     "axes", [(None, 0), (0, None), (0, 0)], ids=["kernels", "inputs", "both"]
 )
-def test_vmap_equals_a_loop(axes):
+def test_vmap_equals_a_loop(axes, ours):
     inputs = normal((2, *INPUTS.shape)) if axes[0] == 0 else INPUTS
     kernels = normal((2, *KERNEL.shape), 1) if axes[1] == 0 else KERNEL
-    run = jax.value_and_grad(functools.partial(loss, conv_general_dilated), (0, 1))
+    run = jax.value_and_grad(functools.partial(loss, ours), (0, 1))
     theirs = jax.jit(
         jax.value_and_grad(functools.partial(loss, lax.conv_general_dilated), (0, 1))
     )
@@ -195,17 +202,56 @@ def test_vmap_equals_a_loop(axes):
         assert_close(jax.tree.map(lambda array, i=i: array[i], many), alone)
 
 
+@pytest.mark.parametrize("axes", [(0, 0), (None, 0)], ids=["both", "kernels"])
+@pytest.mark.parametrize("padding", ["VALID", ((1, 2), (0, 3))], ids=str)
+@pytest.mark.parametrize("window", [(1, 1), (5, 3), (2, 3)], ids=str)
+def test_seeds_merged_into_channels_equal_those_of_jax(window, padding, axes):
+    shapes = ((2, 3, 7, 5, 4), (2, *window, 4, 6))
+    arrays = [
+        normal(shape if axis == 0 else shape[1:], seed)
+        for seed, (shape, axis) in enumerate(zip(shapes, axes, strict=True))
+    ]
+    result, expected = (
+        jax.jit(
+            jax.vmap(
+                jax.value_and_grad(
+                    functools.partial(loss, convolve, padding=padding), (0, 1)
+                ),
+                axes,
+            )
+        )(*arrays)
+        for convolve in (OURS["elsewhere"], lax.conv_general_dilated)
+    )
+    assert_close(result, expected)
+
+
+def test_seeds_of_seeds_are_merged_too():
+    inputs, kernels = normal((2, 3, *INPUTS.shape)), normal((2, 3, *KERNEL.shape), 1)
+    result, expected = (
+        jax.jit(
+            jax.vmap(
+                jax.vmap(jax.value_and_grad(functools.partial(loss, each), (0, 1)))
+            )
+        )
+        for each in (OURS["elsewhere"], lax.conv_general_dilated)
+    )
+    assert_close(result(inputs, kernels), expected(inputs, kernels))
+    program = result.lower(inputs, kernels).as_text()
+    assert program.count("stablehlo.convolution") == 3
+    assert program.count("feature_group_count = 6") == 3 - 1
+    assert program.count("batch_group_count = 6") == 1
+
+
+@everywhere
 @pytest.mark.parametrize("num_seeds", [None, 2], ids=["one seed", "vmap over seeds"])
-def test_training_in_a_scan_equals_a_loop(num_seeds):
+def test_training_in_a_scan_equals_a_loop(num_seeds, ours):
     def step(convolve, kernel, inputs):
         value, gradient = jax.value_and_grad(loss, 2)(convolve, inputs, kernel)
         return kernel - 0.01 * gradient, value
 
     batches = normal((3, *INPUTS.shape), seed=3)
     theirs = jax.jit(functools.partial(step, lax.conv_general_dilated))
-    scan = functools.partial(
-        lax.scan, functools.partial(step, conv_general_dilated), xs=batches
-    )
+    scan = functools.partial(lax.scan, functools.partial(step, ours), xs=batches)
     kernels = normal((num_seeds or 1, *KERNEL.shape), seed=4)
     if num_seeds:
         trained, losses = jax.jit(jax.vmap(scan))(kernels)
