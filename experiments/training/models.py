@@ -155,14 +155,22 @@ class NormPool(nnx.Module):
             self.use_running_average = use_running_average
 
 
-@jax.custom_vjp
 def max_pool(maps: jax.Array) -> jax.Array:
     """Takes the largest of every 2x2 square of maps `[N, H, W, C]`.
 
-    Not `nnx.max_pool`, whose gradient, a select-and-scatter, takes longer on a CPU
-    than the rest of the network. The gradient goes to the largest value, to the first
-    of equals.
+    The gradient goes to the largest value, to the first of equals. `nnx.max_pool` gives
+    the same, but its gradient, a select-and-scatter, takes longer on a CPU than the
+    rest of the network. On a TPU the places of the largest are what is slow.
     """
+    return lax.platform_dependent(
+        maps,
+        tpu=lambda maps: nnx.max_pool(maps, (2, 2), (2, 2)),
+        default=_max_pool,
+    )
+
+
+@jax.custom_vjp
+def _max_pool(maps):
     return _max_pool_forward(maps)[0]
 
 
@@ -195,7 +203,7 @@ def _max_pool_backward(winners, gradient):
     return (maps.reshape(num, 2 * height, 2 * width, channels),)
 
 
-max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 def uniform_below(fan_in: int) -> nnx.Initializer:
