@@ -8,7 +8,9 @@ from PIL import Image, ImageEnhance, ImageOps
 from scipy import stats
 
 from experiments.data import augment
+from tests.platforms import on
 
+everywhere = pytest.mark.parametrize("platform", ["cpu", "cuda"])
 ENHANCERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 ORDERS = list(augment.ORDERS)
 NEUTRAL = np.ones(3, np.float32)
@@ -53,29 +55,31 @@ def assert_nearly_equal(images, expected, max_steps: int = 3) -> None:
 # Colour jitter
 
 
+@everywhere
 @pytest.mark.parametrize(
     ("low", "high"),
     [(0.8, 1.2), (0, 3)],
     ids=["the experiment's factors", "factors that clip"],
 )
 @pytest.mark.parametrize("order", ORDERS)
-def test_jitter_is_pils_for_every_order(order, low, high):
+def test_jitter_is_pils_for_every_order(order, low, high, platform):
     images = make_images(32)
     factors = make_factors(32, low, high)
     orders = np.tile(order, (32, 1))
     # Operation by operation nothing is fused, and every single pixel is PIL's.
     np.testing.assert_array_equal(
-        augment.jitter(images.astype(np.float32), factors, orders),
+        on(platform, augment.jitter)(images.astype(np.float32), factors, orders),
         pil_jitter(images, factors, orders),
     )
 
 
+@everywhere
 @pytest.mark.parametrize("transform", ["jit", "vmap"])
-def test_compiled_jitter_is_pils_up_to_fusion(transform):
+def test_compiled_jitter_is_pils_up_to_fusion(transform, platform):
     images = make_images(192)
     factors = make_factors(192, 0.8, 1.2)
     orders = np.repeat(ORDERS, 32, axis=0)
-    jitter = augment.jitter
+    jitter = on(platform, augment.jitter)
     arguments = [images.astype(np.float32), factors, orders]
     if transform == "vmap":
         jitter = jax.vmap(jitter)
@@ -123,9 +127,10 @@ def test_flat_grey_images_know_brightness_only(level, factor):
 OFFSETS = [(row, column) for row in range(-4, 5) for column in range(-4, 5)]
 
 
+@everywhere
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("shape", [(32, 32), (6, 9)], ids=str)
-def test_flip_and_crop_is_pad_and_slice(shape, flip):
+def test_flip_and_crop_is_pad_and_slice(shape, flip, platform):
     height, width = shape
     num_images = len(OFFSETS)
     images = np.random.default_rng(0).integers(1, 256, (num_images, *shape, 3))
@@ -136,7 +141,7 @@ def test_flip_and_crop_is_pad_and_slice(shape, flip):
         image[4 + row : 4 + row + height, 4 + column : 4 + column + width]
         for image, (row, column) in zip(padded, OFFSETS, strict=True)
     ]
-    cropped = augment.flip_and_crop(
+    cropped = on(platform, augment.flip_and_crop)(
         jnp.asarray(images, jnp.uint8),
         jnp.full(num_images, flip),
         jnp.asarray(OFFSETS),

@@ -7,6 +7,7 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 PADDING = 4
 MAX_JITTER = 0.2
@@ -43,7 +44,7 @@ def flip_and_crop(images: jax.Array, flips: jax.Array, offsets: jax.Array) -> ja
 
     Each output row is one input row or none, and each column likewise: two products
     with matrices of zeros and ones, exact, and fast under `vmap` where gathering
-    each image's own slice is not.
+    each image's own slice is not. A GPU gathers, and moves bytes instead of floats.
 
     Args:
         images: `[N, H, W, C]`, whole numbers up to 255.
@@ -58,12 +59,29 @@ def flip_and_crop(images: jax.Array, flips: jax.Array, offsets: jax.Array) -> ja
     rows = jnp.arange(height) + offsets[:, :1]
     columns = jnp.arange(width) + offsets[:, 1:]
     columns = jnp.where(flips[:, None], width - 1 - columns, columns)
+    return lax.platform_dependent(
+        images, rows, columns, cuda=_gather, default=_pick_by_products
+    )
+
+
+def _pick_by_products(images, rows, columns):
+    _, height, width, _ = images.shape
     # An index outside the image matches no input row: its one-hot row is zero.
     pick_rows = jax.nn.one_hot(rows, height, dtype=jnp.float32)
     pick_columns = jax.nn.one_hot(columns, width, dtype=jnp.float32)
     images = images.astype(jnp.float32)
     shifted = jnp.einsum("nab,nbwc->nawc", pick_rows, images)
     return jnp.einsum("nxw,nawc->naxc", pick_columns, shifted)
+
+
+def _gather(images, rows, columns):
+    # Negative indices would count from the end.
+    _, height, width, _ = images.shape
+    rows = jnp.where(rows < 0, height, rows)[:, :, None]
+    columns = jnp.where(columns < 0, width, columns)[:, None, :]
+    which = jnp.arange(len(images))[:, None, None]
+    taken = images.at[which, rows, columns].get(mode="fill", fill_value=0)
+    return taken.astype(jnp.float32)
 
 
 def random_jitter(key: jax.Array, images: jax.Array) -> jax.Array:
@@ -97,20 +115,50 @@ def jitter(images: jax.Array, factors: jax.Array, order: jax.Array) -> jax.Array
         float32 `[N, H, W, 3]`, clipped to [0, 255] and rounded down after each step.
     """
     factors = jnp.take_along_axis(factors, order, axis=1)
+    return lax.platform_dependent(
+        images, factors, order, cuda=_jitter_in_two_passes, default=_jitter_in_a_loop
+    )
 
-    def blend(images, step):
-        kind, factor = (each[:, None, None, None] for each in step)
-        # Whole numbers below 2^24, which float32 holds exactly. Written out, because
-        # XLA does not fuse a sum over an axis this short.
-        red, green, blue = jnp.split(images, 3, axis=-1)
-        sums = GREY[0] * red + GREY[1] * green + GREY[2] * blue
-        grey = jnp.floor((sums + 2**15) / 2**16)
-        mean = jnp.floor(grey.mean((1, 2, 3), keepdims=True) + 0.5)
-        base = jnp.where(kind == 0, 0.0, jnp.where(kind == 1, mean, grey))
-        images = base + factor * (images - base)
-        return jnp.floor(jnp.clip(images, 0, 255)), None
+
+def _jitter_in_a_loop(images, factors, order):
+    def step(images, step):
+        grey = _grey(images)
+        return _blend(images, grey, _mean(grey), *step), None
 
     # A compiled loop, whose result is in memory: XLA would put the last step into the
     # padding of the first convolution, one value at a time.
-    images, _ = jax.lax.scan(blend, images, (order.T, factors.T))
+    images, _ = lax.scan(step, images, (order.T, factors.T))
     return images
+
+
+def _jitter_in_two_passes(images, factors, order):
+    # Contrast alone needs a mean, of what comes before it. That is cheaper computed
+    # twice than written and read.
+    before = images
+    for index in range(2):
+        blended = _blend(before, _grey(before), 0.0, order[:, index], factors[:, index])
+        comes_before = index < jnp.argmax(order == 1, axis=1)
+        before = jnp.where(comes_before[:, None, None, None], blended, before)
+    mean = _mean(_grey(before))
+    for index in range(3):
+        images = _blend(images, _grey(images), mean, order[:, index], factors[:, index])
+    return images
+
+
+def _grey(images):
+    # Whole numbers below 2^24, which float32 holds exactly. Written out, because XLA
+    # does not fuse a sum over an axis this short.
+    red, green, blue = jnp.split(images, 3, axis=-1)
+    sums = GREY[0] * red + GREY[1] * green + GREY[2] * blue
+    return jnp.floor((sums + 2**15) / 2**16)
+
+
+def _mean(grey):
+    return jnp.floor(grey.mean((1, 2, 3), keepdims=True) + 0.5)
+
+
+def _blend(images, grey, mean, kind, factor):
+    kind, factor = kind[:, None, None, None], factor[:, None, None, None]
+    base = jnp.where(kind == 0, 0.0, jnp.where(kind == 1, mean, grey))
+    images = base + factor * (images - base)
+    return jnp.floor(jnp.clip(images, 0, 255))
