@@ -648,7 +648,7 @@ def test_evaluation_in_batches_is_one_forward_pass(
     arms, first_steps, monkeypatch, evaluation_batch
 ):
     # 30 images: batches with a remainder, without one, and larger than the set.
-    sizes = dict.fromkeys([True, False], evaluation_batch)
+    sizes = dict.fromkeys(steps.EVALUATION_BATCH, evaluation_batch)
     monkeypatch.setattr(steps, "EVALUATION_BATCH", sizes)
     functions = arms["water"].functions
     _, state, _ = first_steps["water", 58]
