@@ -75,13 +75,14 @@ def _pick_by_products(images, rows, columns):
 
 
 def _gather(images, rows, columns):
-    # Negative indices would count from the end.
     _, height, width, _ = images.shape
-    rows = jnp.where(rows < 0, height, rows)[:, :, None]
-    columns = jnp.where(columns < 0, width, columns)[:, None, :]
+    is_inside = ((rows >= 0) & (rows < height))[:, :, None, None] & (
+        (columns >= 0) & (columns < width)
+    )[:, None, :, None]
     which = jnp.arange(len(images))[:, None, None]
-    taken = images.at[which, rows, columns].get(mode="fill", fill_value=0)
-    return taken.astype(jnp.float32)
+    nearest = jnp.clip(rows, 0, height - 1), jnp.clip(columns, 0, width - 1)
+    taken = images[which, nearest[0][:, :, None], nearest[1][:, None, :]]
+    return jnp.where(is_inside, taken, 0).astype(jnp.float32)
 
 
 def random_jitter(key: jax.Array, images: jax.Array) -> jax.Array:
