@@ -1,0 +1,209 @@
+"""What is counted of programs for accelerators, on programs that a CPU compiles too."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from experiments import benchmark
+from experiments.benchmarks import compiling, targets
+from experiments.benchmarks.compiling import CompileConfig
+from experiments.benchmarks.programs import count_bytes, list_kernels
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ("f32[2,3]{1,0}", 24),
+        ("(bf16[4], (pred[3], s8[5]))", 16),
+        ("c64[2]", 16),
+        ("f32[]", 4),
+        ("token[]", 0),
+        # A TPU pads the last axes of its order to tiles of 8 x 128.
+        ("f32[64,16,16]{0,2,1:T(8,128)}", 4 * 128 * 16 * 16),
+        ("bf16[3,200]{1,0:T(8,128)(2,1)}", 2 * 8 * 256),
+        ("f32[1000]{0:T(1024)}", 4096),
+        ("f32[64,16]{1,0:T(8,128)S(1)}", 0),  # on the chip
+    ],
+)
+def test_arrays_take_the_memory_of_their_layout(shape, expected):
+    assert count_bytes(shape) == expected
+
+
+# Written by hand, as XLA writes one for a GPU and for a TPU.
+PROGRAM = """HloModule jit_f, is_scheduled=true
+
+%sum (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %add = f32[] add(%a, %b)
+}
+
+%window (bank: f32[1000,8], start: s32[]) -> f32[10,8] {
+  %bank = f32[1000,8]{1,0} parameter(0)
+  %start = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  ROOT %slice = f32[10,8]{1,0} dynamic-slice(%bank, %start, %zero), slices={10,8}
+}
+
+%products (lhs: f32[10,8], rhs: f32[8,8]) -> f32[10,8] {
+  %lhs = f32[10,8]{1,0} parameter(0)
+  %rhs = f32[8,8]{1,0} parameter(1)
+  ROOT %dot = f32[10,8]{1,0} dot(%lhs, %rhs), lhs_contracting_dims={1}
+}
+
+%inner_body (x: f32[10,8]) -> f32[10,8] {
+  %x = f32[10,8]{1,0} parameter(0)
+  ROOT %negate = f32[10,8]{1,0} negate(%x), backend_config={"estimated_cycles":"70"}
+}
+
+%inner_condition (x: f32[10,8]) -> pred[] {
+  %x = f32[10,8]{1,0} parameter(0)
+  %i = s32[] constant(0)
+  %n = s32[] constant(5)
+  ROOT %less = pred[] compare(%i, %n), direction=LT
+}
+
+%body (state: (f32[10,8], s32[])) -> (f32[10,8], s32[]) {
+  %state = (f32[10,8]{1,0}, s32[]) parameter(0)
+  %maps = f32[10,8]{1,0} get-tuple-element(%state), index=0
+  %step = s32[] get-tuple-element(%state), index=1
+  %inner = f32[10,8]{1,0} while(%maps), condition=%inner_condition, body=%inner_body
+  %conv = (f32[10,8]{1,0}, u8[0]{0}) custom-call(%inner, %inner), WINDOW
+  ROOT %next = (f32[10,8]{1,0}, s32[]) tuple(%inner, %step)
+}
+
+%condition (state: (f32[10,8], s32[])) -> pred[] {
+  %state = (f32[10,8]{1,0}, s32[]) parameter(0)
+  %step = s32[] get-tuple-element(%state), index=1
+  ROOT %less = pred[] compare(%step, %step), direction=LT
+}
+
+ENTRY %main (bank: f32[1000,8], start: s32[], rhs: f32[8,8]) -> f32[10,8] {
+  %bank = f32[1000,8]{1,0} parameter(0)
+  %start = s32[] parameter(1)
+  %rhs = f32[8,8]{1,0} parameter(2)
+  %cut = f32[10,8]{1,0} fusion(%bank, %start), kind=kLoop, calls=%window, COST
+  %made = f32[10,8]{1,0} fusion(%cut, %rhs), kind=kCustom, calls=%products
+  LOOP
+}
+""".replace(
+    "WINDOW",
+    "window={size=3x3 pad=1_1x1_1}, feature_group_count=64, "
+    'custom_call_target="__cudnn$convForward"',
+).replace(
+    "COST",
+    'backend_config={"reification_cost":[{"exec_time_us":2.5,"name":""},'
+    '{"exec_time_us":9.0,"name":"sol"}]}',
+)
+ONCE = "ROOT %out = f32[10,8]{1,0} copy(%made)"
+TRAINING = """%state = (f32[10,8]{1,0}, s32[]) tuple(%made, %start)
+  %trained = (f32[10,8]{1,0}, s32[]) while(%state), condition=%condition, body=%body
+  ROOT %out = f32[10,8]{1,0} get-tuple-element(%trained), index=0"""
+
+
+def test_a_program_without_training_is_counted_whole():
+    kernels = list_kernels(PROGRAM.replace("LOOP", ONCE))
+    assert [kernel.instruction.name for kernel in kernels] == ["cut", "made", "out"]
+    # Of the bank the slice alone is read.
+    assert [kernel.num_bytes for kernel in kernels] == [2 * 320 + 4, 2 * 320 + 256, 640]
+    assert [kernel.cost for kernel in kernels] == [2.5, None, None]
+    assert [kernel.product for kernel in kernels] == ["", "product", ""]
+
+
+def test_of_a_training_loop_one_step_is_counted():
+    kernels = list_kernels(PROGRAM.replace("LOOP", TRAINING))
+    assert [(k.instruction.name, k.times) for k in kernels] == [
+        ("negate", 5),
+        ("conv", 1),
+    ]
+    assert kernels[0].cost == 70
+    assert kernels[1].product == "convForward 3x3 of 64 groups"
+
+
+def test_a_compiled_product_reads_two_sides_and_writes_one():
+    left, right = jnp.ones((64, 32)), jnp.ones((32, 128))
+    text = jax.jit(jnp.matmul).lower(left, right).compile().as_text()
+    num_bytes = sum(kernel.times * kernel.num_bytes for kernel in list_kernels(text))
+    assert num_bytes == left.nbytes + right.nbytes + 4 * 64 * 128
+    assert [kernel.product for kernel in list_kernels(text)] == ["product"]
+
+
+def test_every_case_has_a_program():
+    cases = compiling.list_cases(CompileConfig("h100"))
+    assert (
+        len(cases) == len(set(cases)) == 8 + 4 + 4 + 2 * 3 * len(compiling.CONTESTANTS)
+    )
+    assert {case.program for case in cases} == set(compiling.PROGRAMS)
+
+
+@pytest.fixture
+def on_the_cpu(monkeypatch):
+    """A CPU in the place of the accelerator, and two layers as the only cases."""
+    target = targets.Target("a CPU", "cpu", 1e9, 1e6, "")
+    monkeypatch.setitem(compiling.TARGETS, "h100", target)
+    monkeypatch.setattr(compiling, "open_target", lambda name: jax.devices()[0])
+    monkeypatch.setattr(compiling, "SHAPES", ((2, 4, 4, 2),))
+    few = {name: compiling.CONTESTANTS[name] for name in ("copy", "nnx.Dropout")}
+    monkeypatch.setattr(compiling, "CONTESTANTS", few)
+
+
+def command(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["benchmark", "compile", *arguments])
+    benchmark.main()
+
+
+def test_the_command_prints_and_writes_what_was_counted(
+    monkeypatch, on_the_cpu, tmp_path, capsys
+):
+    out = tmp_path / "compile.json"
+    arguments = ["--target=h100", "--program=layers", "--seeds=2", f"--out={out}"]
+    command(monkeypatch, *arguments)
+    printed = capsys.readouterr().out
+    assert "no times" in printed and "2 of 2x4x4x2" in printed
+    result = json.loads(out.read_text())
+    rows = {row["layer"]: row for row in result["cases"]}
+    assert list(rows) == list(compiling.CONTESTANTS)
+    # Both maps are read and written.
+    assert rows["copy"]["bytes"] == 4 * 2 * 2 * 4 * 4 * 2 * 4
+    assert rows["copy"]["images"] == 4
+    assert rows["copy"]["floor_seconds"] == rows["copy"]["bytes"] / 1e9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--target=h10"], "error: --target=h10: choose one of h100, v5e"),
+        (["--target=h100", "--seeds=0"], "error: --seeds=0: give a whole number"),
+        (["--target=h100", "--dtype=f32"], "error: --dtype=f32: choose one of"),
+        (["--target=v5e", "--program=x"], "error: --program=x: choose one of"),
+        (["--target=h100"], "pip install 'sounddrop_jax[compile-gpu]'"),
+        (["--target=v5e"], "pip install 'sounddrop_jax[compile-tpu]'"),
+    ],
+)
+def test_bad_input_and_a_missing_plugin_are_one_line(
+    monkeypatch, capsys, arguments, line
+):
+    found = importlib.util.find_spec
+    missing = {module for module, _ in targets.PLUGINS.values()}
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name: None if name in missing else found(name),
+    )
+    with pytest.raises(SystemExit) as exit:
+        command(monkeypatch, *arguments)
+    assert exit.value.code == 2
+    printed = capsys.readouterr().err
+    assert line in printed and printed.count("\n") == 1
+
+
+def test_every_target_has_a_plugin_and_a_gpu_its_description():
+    folder = Path(targets.__file__).parent
+    for name, target in targets.TARGETS.items():
+        assert target.platform in targets.PLUGINS
+        assert (folder / f"{name}.txtpb").is_file() == (target.platform == "cuda")
