@@ -23,6 +23,7 @@ from experiments.training.steps import (
 )
 from experiments.training.trainer import Trainer
 from sounddrop_jax.sweeps.ensembles import make_mesh
+from tests.platforms import on
 
 SEEDS = [58, 59, 60]
 BATCH_SIZE = 16
@@ -626,6 +627,30 @@ def test_training_leaves_images_labels_and_banks_alone(arms):
     for tree, kind in ((state.params, nnx.Param), (state.batch_stats, nnx.BatchStat)):
         variables = jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, nnx.Variable))
         assert variables and all(isinstance(leaf, kind) for leaf in variables)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_every_platform_takes_the_same_steps(arms, first_steps, platform):
+    functions, constants = arms["water"].functions, arms["water"].functions.constants
+
+    def train(state, order):
+        return functions.train_steps(state, jnp.zeros(()), constants, order, 0, 0, 1)
+
+    def test(state):
+        return functions.evaluate(state, constants)
+
+    keys = jax.vmap(jax.random.key)(jnp.array(SEEDS))
+    states = jax.jit(jax.vmap(functions.init))(keys)
+    orders = jax.vmap(functions.shuffle, (0, None))(keys, 0)
+    states, losses = jax.jit(jax.vmap(on(platform, train)))(states, orders)
+    logits = jax.jit(jax.vmap(on(platform, test)))(states)
+    for index, seed in enumerate(SEEDS):
+        _, expected, loss = first_steps["water", seed]
+        np.testing.assert_allclose(losses[index], loss, rtol=1e-5)
+        assert_same_step(of_seed(without_key(states), index), expected)
+        np.testing.assert_allclose(
+            logits[index], arms["water"].evaluate(expected), rtol=1e-3, atol=1e-3
+        )
 
 
 def test_loss_falls_on_a_set_that_can_be_learned(arms, first_steps):
