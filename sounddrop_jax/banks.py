@@ -8,7 +8,7 @@ import contextlib
 import math
 import operator
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -286,22 +286,26 @@ def sample_window(key: jax.Array, bank: NoiseBank, shape: Sequence[int]) -> jax.
             "bank with field_shape=(F,) and axes=-1; a single example takes a batch "
             "of one, inputs[None]."
         )
-    if not field and len(shape) >= 3:
-        first, *middle, last = shape
-        samples = _take(key, bank.values, first * last * math.prod(middle))
-        return jnp.moveaxis(samples.reshape(first, last, *middle), 1, -1)
     # How many fields side by side fill each axis.
     repeats = [-(-size // full) for size, full in zip(trailing, field, strict=True)]
-    window = _take(key, bank.values, math.prod(leading) * math.prod(repeats))
-    if any(count > 1 for count in repeats):
-        axes = list(range(len(leading)))
-        for axis in range(len(leading), len(shape)):
-            axes += [axis, axis + len(field)]
-        window = window.reshape(*leading, *repeats, *field).transpose(axes)
-        field = tuple(n * full for n, full in zip(repeats, field, strict=True))
-        window = window.reshape(*leading, *field)
-    part = tuple(slice(size) for size in trailing)
-    return window[..., *part].reshape(shape)
+
+    def arrange(entries):
+        if not field and len(shape) >= 3:
+            first, *middle, last = shape
+            return jnp.moveaxis(entries.reshape(first, last, *middle), 1, -1)
+        window, full = entries, field
+        if any(count > 1 for count in repeats):
+            axes = list(range(len(leading)))
+            for axis in range(len(leading), len(shape)):
+                axes += [axis, axis + len(field)]
+            window = window.reshape(*leading, *repeats, *field).transpose(axes)
+            full = tuple(n * size for n, size in zip(repeats, field, strict=True))
+            window = window.reshape(*leading, *full)
+        part = tuple(slice(size) for size in trailing)
+        return window[..., *part].reshape(shape)
+
+    num_entries = math.prod(leading) * math.prod(repeats)
+    return _take(key, bank.values, num_entries, arrange)
 
 
 def _fits(trailing: tuple[int, ...], field: tuple[int, ...]) -> bool:
@@ -310,8 +314,13 @@ def _fits(trailing: tuple[int, ...], field: tuple[int, ...]) -> bool:
     )
 
 
-def _take(key: jax.Array, values: jax.Array, size: int) -> jax.Array:
-    """Takes as many entries from a random start."""
+def _take(
+    key: jax.Array,
+    values: jax.Array,
+    size: int,
+    arrange: Callable[[jax.Array], jax.Array],
+) -> jax.Array:
+    """Takes as many entries from a random start, and arranges them."""
     length = values.shape[0]
     # One draw, where randint makes several and a call this short would feel them. No
     # start is likelier than another by more than num_starts / 2^32.
@@ -324,6 +333,34 @@ def _take(key: jax.Array, values: jax.Array, size: int) -> jax.Array:
                 "num_entries=..., or a longer recording.",
                 stacklevel=2,
             )
-        return values[(bits % length + jnp.arange(size, dtype=jnp.uint32)) % length]
+        entries = (bits % length + jnp.arange(size, dtype=jnp.uint32)) % length
+        return arrange(values[entries])
     start = bits % (length - size + 1)
-    return lax.dynamic_slice_in_dim(values, start.astype(jnp.int32), size)
+
+    def cut(values, start):
+        return arrange(lax.dynamic_slice_in_dim(values, start, size))
+
+    def cut_rows(values, start):
+        # Entries side by side in memory, however narrow: a TPU cuts whole rows.
+        rows = values.reshape(length, -1)
+        entries = lax.dynamic_slice_in_dim(rows, start, size)
+        return arrange(entries.reshape(size, *values.shape[1:]))
+
+    # Of many cuts a TPU makes a loop anyway, and then another pass to arrange them. So
+    # what has to be arranged is, one cut after the other, while it is on the chip;
+    # entries as large as a map are as they should be.
+    cut_on_a_tpu = cut
+    if values.ndim <= 3:
+        cut_on_a_tpu = jax.custom_vjp(jax.custom_batching.sequential_vmap(cut_rows))
+        bank = jax.ShapeDtypeStruct(values.shape, values.dtype)
+
+        def backward(start, gradient):
+            pull_back = jax.linear_transpose(lambda values: cut(values, start), bank)
+            return *pull_back(gradient), None
+
+        cut_on_a_tpu.defvjp(
+            lambda values, start: (cut_on_a_tpu(values, start), start), backward
+        )
+    return lax.platform_dependent(
+        values, start.astype(jnp.int32), tpu=cut_on_a_tpu, default=cut
+    )
