@@ -175,6 +175,43 @@ def test_the_command_prints_and_writes_what_was_counted(
 
 
 @pytest.mark.parametrize(
+    ("factor", "code"), [(1.0, None), (0.96, None), (0.94, 1)], ids=str
+)
+def test_growth_over_a_record_ends_the_command(
+    monkeypatch, on_the_cpu, tmp_path, capsys, factor, code
+):
+    record = tmp_path / "record.json"
+    arguments = ["--target=h100", "--program=layers", "--seeds=2"]
+    command(monkeypatch, *arguments, f"--out={record}")
+    result = json.loads(record.read_text())
+    result["cases"][0]["bytes"] *= factor
+    record.write_text(json.dumps(result))
+    if code is None:
+        command(monkeypatch, *arguments, f"--against={record}")
+        return
+    with pytest.raises(SystemExit) as exit:
+        command(monkeypatch, *arguments, f"--against={record}")
+    assert exit.value.code == code
+    assert "copy, 2, 4, 4, 2: bytes grew from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"cases": []}'])
+def test_a_record_of_something_else_is_refused(
+    monkeypatch, on_the_cpu, tmp_path, capsys, text
+):
+    (tmp_path / "record.json").write_text(text)
+    arguments = [
+        "--target=h100",
+        "--program=layers",
+        f"--against={tmp_path}/record.json",
+    ]
+    with pytest.raises(SystemExit) as exit:
+        command(monkeypatch, *arguments)
+    assert exit.value.code == 2
+    assert "no results to compare with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("arguments", "line"),
     [
         (["--target=h10"], "error: --target=h10: choose one of h100, v5e"),

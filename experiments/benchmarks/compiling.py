@@ -12,6 +12,8 @@ and for finding what is wrong with one; how fast a program is, a device decides.
 import collections
 import dataclasses
 import functools
+import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +35,7 @@ from experiments.benchmarks.layers import (
     forward_and_backward,
     save,
 )
-from experiments.benchmarks.programs import list_kernels
+from experiments.benchmarks.programs import list_growth, list_kernels
 from experiments.benchmarks.targets import TARGETS, Target, open_target
 from experiments.cli import UsageError, check_choice, choices, flag
 from experiments.data.dataset import Dataset
@@ -79,6 +81,10 @@ class CompileConfig:
         str | None, flag("Of training. Default: both.", choices(DTYPES))
     ] = None
     out: Annotated[Path | None, flag("File for the results, JSON.", "FILE")] = None
+    against: Annotated[
+        Path | None,
+        flag("A file of results: what grew by more than 5 % ends it with 1.", "FILE"),
+    ] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,11 +207,8 @@ def _prepare_plain(case: Case) -> Call:
         jax.ShapeDtypeStruct((), jnp.int32),
     )
     mapped = jax.vmap(step, in_axes=(0, None, None, 0, None))
-    return (
-        jax.jit(mapped, donate_argnums=0),
-        arguments,
-        case.seeds * config.batch_size,
-    )
+    compiled = jax.jit(mapped, donate_argnums=0)
+    return compiled, arguments, case.seeds * config.batch_size
 
 
 def _prepare_evaluation(case: Case) -> Call:
@@ -310,7 +313,22 @@ def run_compile(config: CompileConfig) -> dict:
     if config.out is not None:
         save(config.out, result)
         console.print(f"Results: {config.out}")
+    if config.against is not None:
+        _compare(rows, config.against)
     return result
+
+
+def _compare(rows: list[dict], against: Path) -> None:
+    try:
+        record = json.loads(against.read_text("utf-8"))["cases"]
+        lines = list_growth(rows, record)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"--against={against}: no results to compare with ({error})."
+        ) from None
+    if lines:
+        print(*lines, sep="\n", file=sys.stderr)
+        sys.exit(1)
 
 
 def check(config: CompileConfig) -> None:
@@ -320,10 +338,8 @@ def check(config: CompileConfig) -> None:
         UsageError: names the flag, the value and the remedy.
     """
     check_choice("--target", config.target, list(TARGETS))
-    if config.program is not None:
-        check_choice("--program", config.program, PROGRAMS)
-    if config.dtype is not None:
-        check_choice("--dtype", config.dtype, DTYPES)
+    check_choice("--program", config.program or PROGRAMS[0], PROGRAMS)
+    check_choice("--dtype", config.dtype or DTYPES[0], DTYPES)
     if config.seeds is not None and config.seeds < 1:
         raise UsageError(f"--seeds={config.seeds}: give a whole number of 1 or more.")
     if config.out is not None:

@@ -87,6 +87,41 @@ def list_kernels(text: str) -> list[Kernel]:
     return inside or kernels
 
 
+GROWTH = 0.05  # that is no reason to worry
+
+
+def list_growth(cases: list[dict], record: list[dict]) -> list[str]:
+    """Lists what programs do more of than the same programs of a record.
+
+    Args:
+        cases: each a program, see `compiling.measure`.
+        record: cases of before, which may lack some.
+
+    Returns:
+        A line for each count that grew by more than `GROWTH`.
+
+    Raises:
+        ValueError: if the record has none of the cases.
+    """
+
+    def name(case: dict) -> tuple:
+        what = ("program", "dtype", "seeds", "layer", "shape")
+        return *(case[key] for key in what[:-1]), *case["shape"]
+
+    before = {name(case): case for case in record}
+    common = [case for case in cases if name(case) in before]
+    if not common:
+        raise ValueError("it has none of these programs")
+    lines = []
+    for case in common:
+        for count in ("kernels", "bytes", "temporary_bytes"):
+            old, new = before[name(case)][count], case[count]
+            if new > (1 + GROWTH) * old:
+                named = ", ".join(f"{part}" for part in name(case) if part)
+                lines.append(f"{named}: {count} grew from {old:,} to {new:,}")
+    return lines
+
+
 def count_bytes(shape: str) -> int:
     """Counts the bytes of arrays in memory, with a TPU's padding to whole tiles.
 

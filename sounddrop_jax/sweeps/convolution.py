@@ -160,14 +160,7 @@ def _convolve_without_patches(inputs, kernel, padding: Padding, precision):
 
     @jax.custom_batching.custom_vmap
     def convolve(inputs, kernel):
-        return lax.conv_general_dilated(
-            inputs,
-            kernel,
-            (1, 1),
-            padding,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            precision=precision,
-        )
+        return _convolve_by_xla(inputs, kernel, 1, padding, precision)
 
     @convolve.def_vmap
     def convolve_many(axis_size, is_mapped, inputs, kernel):
@@ -193,6 +186,18 @@ def _backward_without_patches(padding: Padding, precision, residuals, gradient):
 
 
 _convolve_without_patches.defvjp(_forward_without_patches, _backward_without_patches)
+
+
+def _convolve_by_xla(inputs, kernel, groups: int, padding: Padding, precision):
+    return lax.conv_general_dilated(
+        inputs,
+        kernel,
+        (1, 1),
+        padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+        precision=precision,
+    )
 
 
 def _turn(kernel, padding: Padding):
@@ -315,17 +320,8 @@ def _contract_rows(left, right, precision):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _convolve_merged(inputs, kernel, padding: Padding, precision):
     """Convolves as one grouped convolution under `vmap`."""
-    return _map_merged(
-        lambda inputs, kernel, groups: lax.conv_general_dilated(
-            inputs,
-            kernel,
-            (1, 1),
-            padding,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=groups,
-            precision=precision,
-        )
-    )(inputs, kernel)
+    convolve = functools.partial(_convolve_by_xla, padding=padding, precision=precision)
+    return _map_merged(convolve)(inputs, kernel)
 
 
 def _forward_merged(inputs, kernel, padding: Padding, precision):
@@ -356,15 +352,7 @@ def _kernel_gradient_merged(inputs, gradient, padding: Padding, precision):
 
     def transposed(inputs, gradient, groups):
         def convolve(kernel):
-            return lax.conv_general_dilated(
-                inputs,
-                kernel,
-                (1, 1),
-                padding,
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-                feature_group_count=groups,
-                precision=precision,
-            )
+            return _convolve_by_xla(inputs, kernel, groups, padding, precision)
 
         shape = rows, columns, inputs.shape[-1] // groups, gradient.shape[-1]
         kernel = jax.ShapeDtypeStruct(shape, inputs.dtype)
