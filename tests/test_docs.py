@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from experiments.analysis import comparisons
+from experiments.benchmarks import compiling
+from experiments.benchmarks.layers import CONTESTANTS
 from experiments.studies import plans, store
 from experiments.studies.cells import all_cells, cell_of, choose_strengths
 
@@ -195,6 +197,53 @@ def test_performance_states_how_fast_convolutions_were():
     assert table.splitlines() == module["make_table"](result["cases"])
     assert "dirty" not in result["environment"]["commit"]
     assert f"Medians of {result['rounds']} turns" in page
+
+
+def read_compiled(name: str) -> dict:
+    return json.loads((DOCS / f"performance/compile_{name}.json").read_text())
+
+
+def markdown(lines: list[list[str]], texts: tuple[int, ...] = (0,)) -> list[str]:
+    header, *rows = lines
+    rule = ["---" if place in texts else "---:" for place in range(len(header))]
+    return ["| " + " | ".join(line) + " |" for line in (header, rule, *rows)]
+
+
+@pytest.mark.parametrize("target", ["h100", "v5e"])
+def test_performance_states_what_compilers_make_of_programs(target):
+    before, after = read_compiled(f"{target}_before"), read_compiled(target)
+    header, *old = compiling.list_programs(before["cases"])
+    _, *new = compiling.list_programs(after["cases"])
+    lines = [header, *([f"before: {row[0]}", *row[1:]] for row in old), *new]
+    page = (DOCS / "performance.md").read_text("utf-8")
+    programs = page.partition(f"compile_{target}.json, programs -->\n")[2]
+    assert programs.partition("\n<!--")[0].splitlines() == markdown(lines, (0, 9))
+    layers = page.partition(f"compile_{target}.json, layers -->\n")[2]
+    assert layers.partition("\n<!--")[0].splitlines() == markdown(
+        compiling.list_layers(after["cases"])
+    )
+    for record in (before, after):
+        assert f"JAX {record['environment']['jax']}" in page
+        assert "dirty" not in record["environment"]["commit"]
+
+
+def test_performance_states_what_a_bank_is_of_dropout_on_accelerators():
+    page = " ".join((DOCS / "performance.md").read_text("utf-8").split())
+    banks = [name for name in CONTESTANTS if "bank" in name or "recording" in name]
+    for target, title in (("h100", "an H100"), ("v5e", "a TPU v5e")):
+        costs = {
+            (tuple(case["shape"]), case["layer"]): case["cost_seconds"]
+            for case in read_compiled(target)["cases"]
+            if case["program"] == "layers"
+        }
+        ratios = [
+            cost / costs[shape, "nnx.Dropout"]
+            for (shape, layer), cost in costs.items()
+            if layer in banks
+        ]
+        assert len(ratios) == 5 * 3
+        said = f"{min(ratios):.2f} to {max(ratios):.2f} of it on {title}"
+        assert said in page, said
 
 
 BANKS = ("rows, bank", "plane, bank", "rows, bfloat16 bank", "recording, laid out")

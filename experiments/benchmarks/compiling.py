@@ -117,8 +117,8 @@ class Case:
         return f"{what}, {self.dtype}, {self.seeds} seeds"
 
 
-Call = tuple[Callable[..., Any], tuple[Any, ...], int]
-"""A function to be compiled, its abstract arguments, and how many images it takes."""
+Call = tuple[Any, tuple[Any, ...], int]
+"""A function of `jax.jit`, its abstract arguments, and how many images it takes."""
 
 
 def list_cases(config: CompileConfig) -> list[Case]:
