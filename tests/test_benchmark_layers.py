@@ -133,8 +133,8 @@ def test_results_that_cannot_be_written_end_in_one_line(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ([], "benchmark=: choose one of layer, ensemble."),
-        (["layr"], "benchmark=layr: choose one of layer, ensemble (did you mean"),
+        ([], "benchmark=: choose one of layer, ensemble, compile."),
+        (["layr"], "benchmark=layr: choose one of layer, ensemble, compile (did"),
         (["layer", "--rounds=x"], "--rounds=x: give a whole number."),
         (["ensemble", "--seconds"], "--seconds: its value is missing"),
     ],

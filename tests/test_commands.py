@@ -173,7 +173,7 @@ def test_what_commands_need_is_what_the_extra_installs():
         re.match(r"[\w-]+", requirement)[0].lower()  # type: ignore[index]
         for name in ("audio", "statistics", "experiments")
         for requirement in extras[name]
-    } - {"sounddrop_jax"}
+    } - {"sounddrop-jax"}
     packages = importlib.metadata.packages_distributions()
     found = {name.lower() for each in experiments.NEEDED for name in packages[each]}
     assert wanted <= found and len(wanted) == len(experiments.NEEDED)

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import importlib.util
+import json
 import math
 import os
 import platform
@@ -23,7 +24,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from experiments import terminal
+from experiments import files, terminal
 from experiments.benchmarks import workers
 from experiments.benchmarks.contestants import (
     BATCH_SIZE,
@@ -397,6 +398,6 @@ def time_first_step(config: EnsembleConfig) -> dict[str, dict]:
             if done.returncode != 0:
                 lines = done.stderr.splitlines() or [f"exit code {done.returncode}"]
                 raise WorkerError(f"experiments.cifar failed, {lines[-1]}")
-            says = outputs.read_result(out)["seconds"]
+            says = json.loads(files.read(out / outputs.RESULT))["seconds"]
             times[name] = {"seconds": seconds, "compile_seconds": says["compile"]}
     return times
