@@ -77,7 +77,7 @@ def no_pictures(monkeypatch):
 def test_runs_become_a_page_beside_their_files(tmp_path, monkeypatch, capsys):
     first = make_run(tmp_path / "a")
     others = [
-        make_run(tmp_path / "b", HOSTILE, 2.0, epochs=2, learning_rate=0.1),
+        make_run(tmp_path / "b", "gaussian", 2.0, epochs=2, learning_rate=0.1),
         make_run(tmp_path / "c", "plane", -1.0, range(2, 10), diverged=(3,)),
     ]
     call(monkeypatch, first, *others)

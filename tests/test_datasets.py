@@ -713,3 +713,65 @@ def test_official_channel_sums_give_the_published_means():
     ):
         computed = np.array(sums) / (num_images * 32 * 32 * 255)
         np.testing.assert_allclose(computed, means, rtol=0, atol=5.1e-9)
+
+
+# A user's own file
+
+
+def own_arrays(num_images: int = 20, num_classes: int = 4) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {
+        "images": rng.integers(0, 256, (num_images, 32, 32, 3)).astype(np.uint8),
+        "labels": np.arange(num_images) % num_classes,
+    }
+
+
+def test_a_users_file_is_a_dataset(tmp_path):
+    path, own = tmp_path / "pets.npz", own_arrays()
+    np.savez_compressed(path, **own)
+    dataset = datasets.load(str(path))
+    assert (dataset.name, dataset.title) == ("pets", "pets.npz")
+    assert dataset.class_names == ("0", "1", "2", "3")
+    assert len(dataset.test_labels) == 4 and len(dataset.train_labels) == 16
+    is_test = np.arange(20) < 5
+    names = np.array(["cat", "dog", "水", "bird", "none of it"])
+    np.savez(path, **own, is_test=is_test, class_names=names)
+    dataset = datasets.load(str(path))
+    assert dataset.class_names == tuple(names)
+    np.testing.assert_array_equal(dataset.test_images, own["images"][:5])
+    np.testing.assert_array_equal(dataset.train_labels, own["labels"][5:])
+    assert dataset.train_labels.dtype == np.int32
+    assert dataset.fingerprint == fingerprint(
+        own["images"][5:], own["labels"][5:], own["images"][:5], own["labels"][:5]
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"images": None}, "images are missing"),
+        ({"pixels": np.zeros(3)}, "holds pixels"),
+        ({"images": np.zeros((20, 32, 32, 3))}, "images are float64"),
+        ({"images": np.zeros((20, 28, 28), np.uint8)}, "not uint8"),
+        ({"labels": np.zeros(19, int)}, "labels are int64"),
+        ({"labels": np.full(20, 256)}, "0 to 255"),
+        ({"labels": np.full(20, 0.5)}, "labels are float64"),
+        ({"class_names": np.array(["a", "b"])}, "class_names"),
+        ({"class_names": np.array([None] * 4)}, "damaged"),
+        ({"is_test": np.ones(20, bool)}, "no image to train on"),
+        ({"is_test": np.ones(3, bool)}, "is_test is not"),
+    ],
+)
+def test_a_users_file_that_is_none_is_one_line(tmp_path, changes, words):
+    path = tmp_path / "pets.npz"
+    arrays = own_arrays() | changes
+    np.savez(path, **{name: each for name, each in arrays.items() if each is not None})
+    with pytest.raises(UsageError, match=words) as caught:
+        datasets.load(str(path))
+    message = str(caught.value)
+    assert message.startswith(f"--dataset={path}: ") and "\n" not in message
+
+
+def test_a_users_file_that_is_not_there_is_one_line(tmp_path):
+    with pytest.raises(UsageError, match="No such file"):
+        datasets.load(str(tmp_path / "pets.npz"))

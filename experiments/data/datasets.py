@@ -1,15 +1,25 @@
-"""The datasets by name: CIFAR-10, and digits where it cannot be had."""
+"""The datasets by name: CIFAR-10, digits where it cannot be had, or a file."""
 
 import sys
+from pathlib import Path
 from typing import Literal, get_args
 
 from experiments.cli import UsageError
-from experiments.data import cifar10, digits
+from experiments.data import arrays, cifar10, digits
 from experiments.data.dataset import Dataset
 from experiments.words import nearest
 
 Choice = Literal["auto", "cifar10", "digits"]
 CHOICES: tuple[Choice, ...] = get_args(Choice)
+
+
+def check(name: str) -> None:
+    """Raises for the name of no dataset."""
+    if name not in CHOICES and not name.endswith(arrays.SUFFIX):
+        raise UsageError(
+            f"--dataset={name}: no such dataset; choose one of {', '.join(CHOICES)}, "
+            f"or the path of an {arrays.SUFFIX} file{nearest(name, CHOICES)}."
+        )
 
 
 def load(name: str = "auto", data_dir: str | None = None) -> Dataset:
@@ -18,7 +28,8 @@ def load(name: str = "auto", data_dir: str | None = None) -> Dataset:
     Args:
         name: "cifar10" (downloaded and prepared on first use), "digits" (needs neither
           files nor a network), or "auto": CIFAR-10, but the digits, with a warning on
-          stderr, where CIFAR-10 is not prepared and cannot be downloaded.
+          stderr, where CIFAR-10 is not prepared and cannot be downloaded. The path
+          of an .npz file for images of one's own, see `arrays.load`.
         data_dir: The folder that holds, or will hold, `cifar10/3.0.2`. None is TFDS's
           own default: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
 
@@ -34,11 +45,9 @@ def load(name: str = "auto", data_dir: str | None = None) -> Dataset:
       >>> load("digits").train_images.shape
       (1437, 32, 32, 3)
     """
-    if name not in CHOICES:
-        raise UsageError(
-            f"--dataset={name}: no such dataset; choose one of {', '.join(CHOICES)}"
-            f"{nearest(name, CHOICES)}"
-        )
+    check(name)
+    if name.endswith(arrays.SUFFIX):
+        return arrays.load(Path(name))
     if name == "digits":
         return digits.load()
     try:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.data.dataset import Dataset, fingerprint
+from experiments.data.dataset import Dataset, fingerprint, split_by_label
 
 
 def load() -> Dataset:
@@ -13,10 +13,7 @@ def load() -> Dataset:
     grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     images = grey.repeat(4, axis=1).repeat(4, axis=2)[..., np.newaxis].repeat(3, axis=3)
     labels = digits.target.astype(np.int32)
-    # Every fifth record in label order: stratified to within one image a class, and
-    # the same with every version of every library.
-    is_test = np.zeros(len(labels), bool)
-    is_test[np.argsort(labels, kind="stable")[::5]] = True
+    is_test = split_by_label(labels)
     splits = images[~is_test], labels[~is_test], images[is_test], labels[is_test]
     names = tuple(str(digit) for digit in digits.target_names)
     return Dataset("digits", "handwritten digits", fingerprint(*splits), *splits, names)

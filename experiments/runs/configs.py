@@ -92,8 +92,8 @@ class Config:
         flag(
             "cifar10 is downloaded if need be; digits, scikit-learn's handwritten "
             "ones, are always at hand; auto, the default, takes digits where cifar10 "
-            "cannot be had.",
-            choices(datasets.CHOICES),
+            "cannot be had; FILE.npz holds images and labels of your own.",
+            choices((*datasets.CHOICES, "FILE.npz")),
         ),
     ] = "auto"
     data_dir: DataDir = None
@@ -165,7 +165,7 @@ def check(config: Config) -> None:
         UsageError: names the first flag at fault, its value and the remedy.
     """
     check_choice("--reg", config.reg, list(REGULARIZERS))
-    check_choice("--dataset", config.dataset, datasets.CHOICES)
+    datasets.check(config.dataset)
     check_choice("--dtype", config.dtype, DTYPES)
     for name, count in (
         ("--seeds", config.seeds),

@@ -8,7 +8,7 @@ import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pydantic
@@ -23,6 +23,7 @@ from experiments.pictures import runs as run_pictures
 from experiments.runs import checkpoints
 from experiments.runs.configs import LARGEST, Config
 from experiments.runs.environment import environment
+from experiments.training.regularizers import REGULARIZERS
 from experiments.words import name_seeds, reason
 
 RESULT = "result.json"
@@ -42,7 +43,7 @@ class _Open(TypedDict):
 class Settings(_Open):
     """See `describe`."""
 
-    reg: str
+    reg: Literal[tuple(REGULARIZERS)]  # type: ignore[valid-type]
     audio: str | None
     strength: Annotated[Number, Field(ge=0)]
     epochs: Annotated[int, Field(ge=1)]
@@ -194,6 +195,7 @@ def describe(config: Config, dataset: Dataset) -> dict:
     settings = dataclasses.asdict(config) | {"strength": config.strength}
     # Folders are this machine's own business, and not needed to tell runs apart.
     settings["audio"] = None if config.audio is None else Path(config.audio).name
+    settings["dataset"] = Path(config.dataset).name
     for name in ("data_dir", "out", "resume"):
         del settings[name]
     return {
