@@ -306,7 +306,9 @@ def next_lines(config: Config, out: Path, result: dict) -> list[str]:
         + (", pictures as PNG and SVG." if pictures else "."),
         f"Open first: {_quote(out / shown[0])}" + ", then ".join(["", *shown[1:]]),
     ]
-    dataset = result["dataset"]["name"]  # which auto may not find again
+    dataset = config.dataset
+    if dataset == "auto":  # which may not find the same again
+        dataset = result["dataset"]["name"]
     if result["summary"]["n"] == 0:
         slower = dataclasses.replace(
             config,
