@@ -178,10 +178,16 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Removes what processes that were killed in `replacing` left in a folder."""
+def remove_leftovers(folder: Path, names: Iterable[str] | None = None) -> None:
+    """Removes what processes that were killed in `replacing` left in a folder.
+
+    Args:
+        folder: where they wrote.
+        names: of the files that they replaced; None for all, where nobody else writes.
+    """
     for path in folder.iterdir():
-        if re.fullmatch(r"\..+\.[0-9a-f]{8}\.tmp", path.name):
+        left = re.fullmatch(r"\.(.+)\.[0-9a-f]{8}\.tmp", path.name)
+        if left and (names is None or left[1] in names):
             path.unlink()
 
 

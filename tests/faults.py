@@ -296,6 +296,7 @@ class FakeTrainer:
     compile_seconds = 0.0
 
     def __init__(self, functions, seeds, **settings):
+        self.num_seeds = len(seeds)
         self._state = {"numbers": np.array(seeds, np.float32)}
 
     def train(self, num_epochs, steps_per_epoch, *, start=None) -> Iterator[Progress]:

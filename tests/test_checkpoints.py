@@ -284,7 +284,7 @@ def test_a_finished_run_is_left_alone(shared, tmp_path, capsys):
     assert "--seed: 58 there, 3 here" in one_error(capsys)
     (out / "result.json").write_text("{")
     assert call_main(*FLAGS, f"--out={out}", "--resume") == 2
-    assert "cannot be read" in one_error(capsys)
+    assert "damaged" in one_error(capsys)
 
 
 # Refused
@@ -740,7 +740,7 @@ def fail(*args, **kwargs):
     [
         (outputs, "append_metrics"),
         (outputs, "save_predictions"),
-        (os, "replace"),
+        (outputs, "save_result"),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )

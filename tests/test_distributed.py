@@ -119,7 +119,7 @@ def test_only_the_first_process_writes_and_prints(folder, pair):
     assert (first.err, second.out, second.err) == ("", "", "")
     lines = first.out.splitlines()
     assert lines[0].startswith("dropout on handwritten digits (1,437 images), 3 seeds")
-    assert lines[-1].startswith("Precision: ")
+    assert lines[-4].startswith("Precision: ") and lines[-1].startswith("Next, ")
     assert sum(line.startswith("Epoch [") for line in lines) == 2
     assert not (folder / "mute").exists()
     assert len(list((folder / "two").glob("[!.]*"))) == 5

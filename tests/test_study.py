@@ -26,7 +26,6 @@ from experiments import report, study
 from experiments.cli import UsageError
 from experiments.data import datasets
 from experiments.data.dataset import Dataset, describe_dataset
-from experiments.files import dumps
 from experiments.reporting import tables
 from experiments.robustness.corruptions import BENCHMARK, CORRUPTIONS
 from experiments.robustness.probes import Probes, make_probes, score_answers
@@ -126,7 +125,7 @@ def call_main(*flags) -> str:
 
 def as_read(record: dict) -> dict:
     """A record as its file says it, but for the time that it took."""
-    record = json.loads(dumps(record))
+    record = json.loads(json.dumps(record, default=np.ndarray.tolist))
     del record["seconds"]
     record.pop("origin", None)  # which the store adds
     del record["environment"]["commit"]  # someone may commit while tests run
@@ -212,7 +211,8 @@ def test_scores_are_those_of_the_saved_logits(finished, digits):
         assert (logits.shape, logits.dtype) == ((360, 10), np.float32)
         scores = metrics.score(logits, digits.test_labels)
         scores |= metrics.calibration(logits, digits.test_labels)
-        assert {name: record[name] for name in scores} == scores
+        for name, score in scores.items():
+            np.testing.assert_equal(record[name], score)
 
 
 def test_corruptions_and_waves_are_scored(finished):
@@ -643,9 +643,9 @@ BAD = [
     (PLAN, ["--part=3/2"], "--part=3/2: ", "I/N"),
     (PLAN, ["--part=0/2"], "--part=0/2: ", "I/N"),
     (PLAN, ["--part=x"], "--part=x: ", "I/N"),
-    (PLAN, ["--module=TMP/no.py"], "--module=TMP/no.py: not a Python file", ""),
+    (PLAN, ["--module=TMP/no.py"], "--module=TMP/no.py: cannot be read (No such", ""),
     (PLAN, ["--module=TMP/song.wav"], "--module=TMP/song.wav: not a Python file", ""),
-    (PLAN, ["--module=TMP"], "--module=TMP: not a Python file", ""),
+    (PLAN, ["--module=TMP"], "--module=TMP: cannot be read (Is a dir", ""),
     (PLAN, ["--module=TMP/idle.py"], "--module=TMP/idle.py: it adds nothing", "docs/"),
     (PLAN, ["--seeds=1"], "plan my: seeds=1: ", "from 2 to"),
     (
@@ -797,8 +797,9 @@ def test_the_page_lists_every_entry_of_a_plan():
     """The entries of its table are those that the reader of plans knows."""
     document = tomllib.loads(PLAN)
     known = {"arms.NAME.reg", "arms.NAME.intensity", "arms.NAME.rate"}
-    known |= {"arms.NAME.where", "arms.NAME.SETTING"}
-    document |= {"training": {}}
+    known |= {"arms.NAME.where", "arms.NAME.title", "arms.NAME.SETTING"}
+    about = {"text": "Is it?", "comparisons": document["comparisons"][:1]}
+    document |= {"training": {}, "hypotheses": {"first": about}}
     for where, table in (
         ("", document),
         *(
@@ -806,6 +807,7 @@ def test_the_page_lists_every_entry_of_a_plan():
             for name in ("tuning", "training", "robustness")
         ),
         ("regimes.NAME.", document["regimes"]["short"]),
+        ("hypotheses.NAME.", about),
     ):
         table["unheard_of"] = 1
         with pytest.raises(UsageError) as error:
@@ -813,7 +815,7 @@ def test_the_page_lists_every_entry_of_a_plan():
         del table["unheard_of"]
         names = str(error.value).partition("known are ")[2].rstrip(".").split(", ")
         known |= {f"{where}{name}" for name in names}
-    tables = {"arms", "regimes", "tuning", "training", "robustness"}
+    tables = {"arms", "regimes", "tuning", "training", "robustness", "hypotheses"}
     table = PAGE.read_text("utf-8").partition("\n| entry |")[2].partition("\n\n")[0]
     rows = re.findall(r"^\| `([\w.]+)` \|", table, re.M)
     assert len(rows) == len(set(rows))

@@ -70,6 +70,7 @@ def write_files(
         )
     try:
         files.make_folder(out)
+        files.remove_leftovers(out, texts)
         with contextlib.ExitStack() as stack:
             for name, text in texts.items():
                 temporary = stack.enter_context(files.replacing(out / name))
