@@ -122,7 +122,7 @@ def test_only_the_first_process_writes_and_prints(folder, pair):
     assert lines[-4].startswith("Precision: ") and lines[-1].startswith("Next, ")
     assert sum(line.startswith("Epoch [") for line in lines) == 2
     assert not (folder / "mute").exists()
-    assert len(list((folder / "two").glob("[!.]*"))) == 5
+    assert len(list((folder / "two").glob("[!.]*"))) == 7
 
 
 def test_seeds_are_those_of_one_process_bit_for_bit(folder, pair, alone):
