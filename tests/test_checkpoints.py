@@ -717,7 +717,7 @@ def test_a_signal_ends_a_run_whose_program_never_ends(shared, reference, tmp_pat
         try:
             assert "waiting\n" in process.stdout
             process.send_signal(signal.SIGTERM)
-            _, errors = process.communicate(timeout=60)
+            _, errors = process.communicate(timeout=180)
         finally:
             process.kill()
     assert process.returncode == 143
