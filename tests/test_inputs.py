@@ -20,20 +20,8 @@ from experiments.studies.logits import find_faults, logits_path, write_logits
 from experiments.training import devices
 from tests import fuzz_inputs
 from tests.stores import make_store
+from tests.test_commands import PLAN
 
-PLAN = """
-question = "Does it start?"
-rule = "It does not."
-dataset = "digits"
-seeds = 2
-comparisons = [["none", "water"]]
-[regimes.short]
-epochs = 1
-[arms.none]
-reg = "none"
-[arms.water]
-reg = "water"
-"""
 OTHERS = ("pipe", "folder", "circle", "device", "full", "socket", "sparse")
 CIFAR = ("--dataset=cifar10", "--data-dir=data")
 PREPARED = "data/cifar10/3.0.2"

@@ -19,10 +19,11 @@ _MOST_POINTS = 500  # a row
 
 def answers(context: Context) -> dict[str, Any]:
     """Gathers the answers to the hypotheses, and what they mean."""
+    answers = verdict.answer(context.analysis)
     return {
         "opening": verdict.opening(context.study),
-        "sentence": verdict.sentence(context.analysis),
-        "answers": verdict.answer(context.analysis),
+        "sentence": "" if answers else verdict.sentence(context.analysis),
+        "answers": answers,
         "meaning": verdict.meaning(context.analysis),
     }
 
