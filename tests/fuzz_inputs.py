@@ -584,8 +584,8 @@ def attack_checkpoint(number: int, originals: Files, folder: Path) -> str:
                 path.unlink()
             case 1:
                 replace(rng, path)
-            case 2:
-                shutil.copy(rng.choice(paths), path.with_name("extra"))
+            case 2 if not (extra := path.with_name("extra")).exists():
+                shutil.copy(rng.choice(paths), extra)
             case 3:
                 path.write_bytes(rng.choice(list(originals.values())))
             case 4:
