@@ -709,11 +709,14 @@ def test_records_are_read_one_by_one_into_arrays(tmp_path):
 
 
 @pytest.mark.parametrize("as_one", [False, True])
-def test_two_records_of_a_network_that_differ_are_named(tmp_path, as_one):
+@pytest.mark.parametrize(
+    "entries", [({"accuracy": 11.0}, {"accuracy": 99.0}), ({}, {"another": None})]
+)
+def test_two_records_of_a_network_that_differ_are_named(tmp_path, as_one, entries):
     one, two = tmp_path / "one", tmp_path / "two"
-    for folder, accuracy in ((one, 11.0), (two, 99.0)):
+    for folder, own in zip((one, two), entries, strict=True):
         open_store(folder)
-        write(folder, CELL, accuracy=accuracy, seconds=accuracy)
+        write(folder, CELL, seconds=len(own), **own)
     folders = [one, two]
     if as_one:
         lines = [(folder / store.NETWORKS).read_bytes() for folder in folders]
@@ -722,7 +725,7 @@ def test_two_records_of_a_network_that_differ_are_named(tmp_path, as_one):
     for order in (folders, folders[::-1]):
         message = refusal(store.read, order)
         assert "short water 0.5, seed 1, is another network than in" in message
-        assert "by its accuracy; leave one of the two out." in message
+        assert f"by its {max(entries[1])}; leave one of the two out." in message
 
 
 # Records of another study

@@ -229,7 +229,8 @@ def merge_records(found: Iterable[tuple[Path, dict]]) -> dict[Cell, dict]:
         if first is record:
             continue
         for key in sorted((first.keys() | record.keys()) - {"environment", "seconds"}):
-            if not _are_equal(first.get(key), record.get(key)):
+            # A missing entry and one of null are two things.
+            if not _are_equal(first.get(key, ...), record.get(key, ...)):
                 raise UsageError(
                     f"{folder}: {_name(cell)} is another network than in {other}, by "
                     f"its {key}; leave one of the two out."
@@ -239,8 +240,9 @@ def merge_records(found: Iterable[tuple[Path, dict]]) -> dict[Cell, dict]:
 
 def _are_equal(first: Any, second: Any) -> bool:
     if isinstance(first, dict) and isinstance(second, dict):
-        keys = first.keys() | second.keys()
-        return all(_are_equal(first.get(key), second.get(key)) for key in keys)
+        return first.keys() == second.keys() and all(
+            _are_equal(first[key], second[key]) for key in first
+        )
     if isinstance(first, np.ndarray) or isinstance(second, np.ndarray):
         return np.array_equal(first, second, equal_nan=True)
     return first == second
