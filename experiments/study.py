@@ -134,7 +134,7 @@ def run(config: StudyConfig) -> Path:
     # Before the store is made, as an arm's recording or strengths may be at fault.
     noise, measured = {}, store.read_noise(out)
     for arm in plan.arms.values():
-        if arm.name not in measured:
+        if "sample" not in measured.get(arm.name, {}):
             if len(arm.strengths) > 1:
                 regime, images = select(plan, dataset, next(iter(plan.regimes)))
                 make_arm_functions(plan, arm, regime, images)

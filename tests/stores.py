@@ -240,4 +240,5 @@ def _make_noise(arm: plans.Arm) -> dict:
                 },
             }
         )
-    return {"strength": arm.strengths[0], "layers": layers}
+    sample = ["80ff80ff" if adds else "80808080"] * 2
+    return {"strength": arm.strengths[0], "sample": sample, "layers": layers}

@@ -268,6 +268,15 @@ def test_the_noise_as_measured_has_the_intensity_as_its_spread(finished):
         assert layer["std"] == pytest.approx(0.1, rel=0.05)
         for axis in ("rows", "columns"):
             assert np.shape(layer["power"][axis])[1] == 2
+    # Two channels side by side: of none all is the same, of dropout it is of two sorts.
+    samples = {
+        arm: np.array([list(bytes.fromhex(row)) for row in each["sample"]])
+        for arm, each in noise.items()
+    }
+    height, width, _ = SHAPES[0]
+    assert {sample.shape for sample in samples.values()} == {(height, 2 * width)}
+    assert [len(np.unique(samples[arm])) for arm in ("none", "dropout")] == [1, 2]
+    assert samples["water"].std() == pytest.approx(127 / 3, rel=0.05)
     # Pink along rows, white along columns.
     assert layers[0]["exponents"]["rows"] == pytest.approx(1, abs=0.1)
     assert layers[0]["exponents"]["columns"] == pytest.approx(0, abs=0.1)

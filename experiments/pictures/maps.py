@@ -1,5 +1,8 @@
-"""Maps over frequencies, and their scale; and counts in percent."""
+"""Maps over frequencies, and their scale; samples of noise; and counts in percent."""
 
+import base64
+import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -49,6 +52,23 @@ def scale(low: float, high: float, cmap: str, label: str) -> Any:
     axes.xaxis.labelpad = 1
     hide_frame(axes)
     return figure
+
+
+def sample(rows: Sequence[str]) -> str:
+    """Makes the address of a picture of a sample, see `noise.measure_noise`.
+
+    Example:
+        >>> sample(["00ff", "80ff"])[:22]
+        'data:image/png;base64,'
+    """
+    import matplotlib.image
+
+    grey = np.array([list(bytes.fromhex(row)) for row in rows], np.uint8)
+    content = io.BytesIO()
+    # Without Matplotlib's version, as the same sample makes the same page.
+    settings: dict[str, Any] = {"format": "png", "metadata": {"Software": None}}
+    matplotlib.image.imsave(content, grey, cmap="gray", vmin=0, vmax=255, **settings)
+    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
 
 
 def to_percent(counts: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from experiments.analysis.comparisons import Analysis, Comparison
 from experiments.analysis.names import name_arm
-from experiments.pictures import curves, drawing
+from experiments.pictures import curves, drawing, maps
 from experiments.pictures.curves import Series
 from experiments.reporting.formats import span
 from experiments.studies.cells import choose_strengths
@@ -170,6 +170,11 @@ class Context:
             return Markup()
         self._num_pictures += 1
         return Markup(drawing.svg(f"f{self._num_pictures}", label, plot, *args, **kw))
+
+    def sample(self, arm: str) -> str:
+        """Returns the address of a picture of an arm's noise, "" if there is none."""
+        rows = self.study.noise.get(arm, {}).get("sample")
+        return maps.sample(rows) if rows and self._with_pictures else ""
 
     def draw_curves(
         self, title: str, regime: str, arms: list[Series], xlabel: str, ylabel: str

@@ -34,11 +34,13 @@ def arms(context: Context) -> dict[str, Any]:
     ]
     strengths = [_strength(context, row) for row in rows]
     arms = context.plan.arms
+    samples = {arm: context.sample(arm) for arm in arms}
+    drawn = [samples.pop(row["arm"], "") for row in rows]  # where an arm first stands
     return {
         "head": ["arm", *regime, "strength", "n", *map(score, shown.values())],
         "outcomes": shown,
         "descriptions": {name: describe_arm(arm) for name, arm in arms.items()},
-        "rows": list(zip(rows, strengths, marks, strict=True)),
+        "rows": list(zip(rows, strengths, marks, drawn, strict=True)),
         "notes": list(dict.fromkeys(filter(None, marks))),
         "num_corruptions": len(BENCHMARK),
     }

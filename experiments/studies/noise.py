@@ -21,9 +21,10 @@ def measure_noise(arm: Arm, dataset: Dataset) -> dict:
     """Measures what an arm adds to maps of zeros, where it stands in the network.
 
     Returns:
-        strength, and for each layer that adds anything its shape `[H, W, C]`, the
-        standard deviation, and for rows and columns the fitted exponent (None on maps
-        too small for one) and the pairs of frequency, in cycles per sample, and power.
+        strength; a sample, see `_sample`; and for each layer that adds anything its
+        shape `[H, W, C]`, the standard deviation, and for rows and columns the fitted
+        exponent (None on maps too small for one) and the pairs of frequency, in cycles
+        per sample, and power.
     """
     height, width, channels = dataset.train_images.shape[1:]
     shapes = [(height, width, channels)]
@@ -56,7 +57,21 @@ def measure_noise(arm: Arm, dataset: Dataset) -> dict:
                 },
             }
         )
-    return {"strength": arm.strengths[0], "layers": layers}
+    sample = _sample(make(shapes[0]), shapes[0])
+    return {"strength": arm.strengths[0], "sample": sample, "layers": layers}
+
+
+def _sample(layer: Any, shape: tuple[int, int, int]) -> list[str]:
+    """Returns what a layer changes in two channels of ones, which show side by side.
+
+    As a grey picture: a string of two hexadecimal digits a pixel for each row, 80 where
+    nothing changes, 00 and ff at three root mean squares.
+    """
+    change = np.asarray(layer(jnp.ones((1, *shape)), rngs=nnx.Rngs(dropout=0)))[0] - 1
+    change = np.concatenate(np.moveaxis(change[..., :2], -1, 0), axis=1)
+    scale = 3 * np.sqrt(np.mean(change**2)) or 1
+    grey = np.clip(128 + 127 * change / scale, 0, 255).astype(np.uint8)
+    return [row.tobytes().hex() for row in grey]
 
 
 def _fit_exponent(noise: np.ndarray, axis: int) -> float | None:

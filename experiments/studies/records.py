@@ -121,10 +121,22 @@ class Layer(TypedDict):
     power: Power
 
 
+def _same_length(rows: list[str]) -> list[str]:
+    if len(set(map(len, rows))) > 1:
+        raise ValueError("rows are not of one length")
+    return rows
+
+
+Row = Annotated[str, Field(pattern="^([0-9a-f]{2})*$", max_length=1024)]
+
+
 class Noise(TypedDict):
     """See `noise.measure_noise`."""
 
     strength: Number
+    sample: NotRequired[
+        Annotated[list[Row], Field(max_length=512), AfterValidator(_same_length)]
+    ]
     layers: list[Layer]
 
 
