@@ -387,8 +387,9 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32(network):
 # Pooling
 
 
-def make_maps(dtype=jnp.float32) -> jax.Array:
-    maps = np.random.default_rng(0).standard_normal((2, 8, 12, 3), np.float32)
+def make_maps(dtype=jnp.float32, height=8, width=12) -> jax.Array:
+    shape = (2, height, width, 3)
+    maps = np.random.default_rng(0).standard_normal(shape, np.float32)
     return jnp.asarray(maps, dtype)
 
 
@@ -404,6 +405,18 @@ def pool_gradient(pool, maps) -> np.ndarray:
     outputs, pullback = jax.vjp(pool, maps)
     weights = jnp.arange(1.0, 1 + outputs.size).reshape(outputs.shape)
     return np.asarray(pullback(weights)[0])
+
+
+@pytest.mark.parametrize("shape", [(7, 12), (8, 3), (7, 3)], ids=str)
+def test_max_pool_leaves_out_the_rest_of_an_odd_number(shape):
+    maps = make_maps(jnp.float32, *shape)
+
+    def flax_pool(maps):
+        return nnx.max_pool(maps, (2, 2), strides=(2, 2))
+
+    np.testing.assert_array_equal(models.max_pool(maps), flax_pool(maps))
+    gradients = (pool_gradient(pool, maps) for pool in (models.max_pool, flax_pool))
+    np.testing.assert_array_equal(*gradients)
 
 
 @pytest.mark.parametrize("ties", [False, True])

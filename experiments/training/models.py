@@ -23,7 +23,7 @@ class Network(nnx.Module):
     Args:
         make_regularizer: from the shape `(H, W, C)` of the maps that it will see to a
             layer that is called as `layer(maps, rngs=rngs)`.
-        image_shape: `(H, W, C)` of the inputs, H and W multiples of 8.
+        image_shape: `(H, W, C)` of the inputs, H and W 8 or more.
         num_classes: number of logits.
         where: "features", a regularizer after each block, or "inputs", a single one
             before the first.
@@ -158,10 +158,14 @@ class NormPool(nnx.Module):
 def max_pool(maps: jax.Array) -> jax.Array:
     """Takes the largest of every 2x2 square of maps `[N, H, W, C]`.
 
+    The last row and the last column of an odd number are left out, as PyTorch does.
     The gradient goes to the largest value, to the first of equals. `nnx.max_pool` gives
     the same, but its gradient, a select-and-scatter, takes longer on a CPU than the
     rest of the network. On a TPU the places of the largest are what is slow.
     """
+    _, height, width, _ = maps.shape
+    if height % 2 or width % 2:
+        maps = maps[:, : height // 2 * 2, : width // 2 * 2]
     return lax.platform_dependent(
         maps,
         tpu=lambda maps: nnx.max_pool(maps, (2, 2), (2, 2)),
