@@ -184,7 +184,11 @@ def _find_wanted(hint: Any, value: str) -> str | None:
 
 DataDir = Annotated[
     str | None,
-    flag("Folder of tensorflow-datasets. Default: $TFDS_DATA_DIR, or its own.", "DIR"),
+    flag(
+        "Folder of tensorflow-datasets, or of FILE.npz. Default: $TFDS_DATA_DIR, or "
+        "TFDS's own.",
+        "DIR",
+    ),
 ]
 
 

@@ -250,7 +250,7 @@ def _register(path: Path) -> None:
 
 
 def _check_sizes(plan: Plan, dataset: Dataset) -> None:
-    """Raises for a plan that needs more images than the dataset has."""
+    """Raises for a plan that needs more images than the dataset has, or others."""
     num_train, num_test = len(dataset.train_labels), len(dataset.test_labels)
     held = 0 if plan.tuning is None else plan.tuning.images
     for regime in plan.regimes.values():
@@ -273,6 +273,13 @@ def _check_sizes(plan: Plan, dataset: Dataset) -> None:
                 f"plan {plan.name}: {name}={getattr(plan, name)}: {dataset.title} has "
                 f"{num_test} test images; give at most that many."
             )
+    height, width, _ = dataset.test_images.shape[1:]
+    if plan.corruption_images and (height, width) != (32, 32):
+        raise UsageError(
+            f"plan {plan.name}: corruption_images={plan.corruption_images}: images are "
+            f"corrupted as CIFAR-10's, of 32 x 32 pixels, and those of {dataset.title} "
+            f"have {width} x {height}; leave it out or choose another dataset."
+        )
 
 
 if __name__ == "__main__":

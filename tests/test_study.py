@@ -678,6 +678,12 @@ BAD = [
         "360 test images",
     ),
     (
+        PLAN.replace('dataset = "digits"', 'dataset = "pets.npz"'),
+        ["--data-dir=TMP"],
+        "plan my: corruption_images=5: ",
+        "those of pets.npz have 9 x 8; leave it out",
+    ),
+    (
         PLAN.replace('"none"\n', '"none"\nrate = [0.1, 0.2]\n'),
         [],
         "plan my: arms.none.rate=[0.1, 0.2]: none has no such setting",
@@ -713,6 +719,8 @@ def test_bad_input_ends_with_one_line_and_code_2_and_leaves_no_folder(
     files = {"my.toml": text, "song.wav": "la la la\n" * 99, "idle.py": "x = 1\n"}
     for name, content in files.items():
         (tmp_path / name).write_text(content)
+    pets = {"images": np.zeros((999, 8, 9, 3), np.uint8), "labels": np.arange(999) % 5}
+    np.savez(tmp_path / "pets.npz", **pets)
     command = [f"--plan={tmp_path / 'my.toml'}", *flags]  # the last one counts
     command = [flag.replace("TMP", str(tmp_path)) for flag in command]
     if any(flag.startswith("--plan") for flag in flags):
@@ -723,7 +731,7 @@ def test_bad_input_ends_with_one_line_and_code_2_and_leaves_no_folder(
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith(f"error: {start.replace('TMP', str(tmp_path))}")
     assert remedy in line
-    assert {path.name for path in tmp_path.glob("[!.]*")} == set(files)
+    assert {path.name for path in tmp_path.glob("[!.]*")} == {*files, "pets.npz"}
 
 
 def test_the_store_of_another_plan_is_refused_and_kept(

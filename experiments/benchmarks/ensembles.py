@@ -61,7 +61,7 @@ class EnsembleConfig:
         str,
         flag(
             "As in experiments.cifar. Default: auto.",
-            choices(datasets.CHOICES),
+            choices((*datasets.CHOICES, *datasets.OWN)),
         ),
     ] = "auto"
     data_dir: DataDir = None

@@ -6,11 +6,15 @@ import numpy as np
 
 from experiments import files, words
 from experiments.cli import UsageError
-from experiments.data.dataset import Dataset, fingerprint, split_by_label
+from experiments.data.dataset import (
+    LARGEST,
+    SMALLEST,
+    Dataset,
+    fingerprint,
+    split_by_label,
+)
 
 SUFFIX = ".npz"
-LARGEST = 4 * 2**30
-"""Bytes of a file, and of an array in it."""
 KEYS = {"images", "labels", "is_test", "class_names"}
 
 
@@ -18,9 +22,10 @@ def load(path: Path) -> Dataset:
     """Reads images and labels.
 
     Args:
-        path: of a file with `images`, uint8 (N, 32, 32, 3); `labels`, integers from 0
-            to 255, (N,); and, if there are, `is_test`, bool (N,), and `class_names`,
-            strings. Without `is_test` every fifth image of each class is a test image.
+        path: of a file with `images`, uint8 (N, H, W, 3), H and W 8 or more; `labels`,
+            integers from 0 to 255, (N,); and, if there are, `is_test`, bool (N,), and
+            `class_names`, strings. Without `is_test` every fifth image of each class is
+            a test image.
 
     Returns:
         The set, titled by the name of the file.
@@ -45,9 +50,11 @@ def _make(path: Path, arrays: dict[str, np.ndarray]) -> Dataset:
     if missing := sorted({"images", "labels"} - arrays.keys()):
         raise ValueError(f"{missing[0]} are missing")
     images, labels = arrays["images"], arrays["labels"]
-    if images.dtype != np.uint8 or images.shape[1:] != (32, 32, 3):
+    is_colour = images.ndim == 4 and images.shape[-1] == 3
+    if images.dtype != np.uint8 or not is_colour or min(images.shape[1:3]) < SMALLEST:
         raise ValueError(
-            f"images are {images.dtype} {images.shape}, not uint8 (N, 32, 32, 3)"
+            f"images are {images.dtype} {images.shape}, not uint8 (N, H, W, 3) with H "
+            f"and W of {SMALLEST} or more"
         )
     if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
         raise ValueError(

@@ -21,17 +21,9 @@ from typing import Any
 import numpy as np
 
 from experiments.cli import UsageError
-from experiments.data.dataset import Dataset, fingerprint
+from experiments.data import prepared
+from experiments.data.dataset import Dataset
 from experiments.data.downloads import receive
-from experiments.data.prepared import open_prepared, read_split
-from experiments.files import (
-    CACHE_SIZE,
-    cache_folder,
-    digest_arrays,
-    read_arrays,
-    replacing,
-    trim,
-)
 from experiments.words import reason
 
 # The URL and the checksum under which TFDS knows the archive.
@@ -68,9 +60,6 @@ class Unavailable(Exception):
     """CIFAR-10 is neither here nor to be fetched: the case `auto` falls back from."""
 
 
-_FIELDS = dataclasses.fields(Dataset)
-
-
 def load(data_dir: str | None) -> Dataset:
     """Loads CIFAR-10, see `datasets.load`; downloads and prepares it if need be.
 
@@ -78,84 +67,31 @@ def load(data_dir: str | None) -> Dataset:
         Unavailable: if it is not prepared, and cannot be.
         UsageError: if what is prepared is damaged, or the archive is.
     """
-    import tensorflow_datasets as tfds
-
-    root = Path(os.path.expanduser(data_dir or tfds.core.constants.DATA_DIR))
-    if root.parts[:1] and root.parts[0].startswith("~"):
-        raise UsageError(
-            f"--data-dir={root}: there is no user {root.parts[0][1:]}; name a folder, "
-            "or use --dataset=digits"
-        )
+    root = prepared.find_root(data_dir)
     # os.path.exists, unlike Path.exists, is False where looking is not permitted.
     if not os.path.exists(root / _FOLDER):
         _prepare(root)
-    files = _describe_files(root / _FOLDER)
-    decoded = _find_decoded(root / _FOLDER)
-    if decoded and files and (dataset := _read_decoded(decoded, files)):
-        return dataset
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # TFDS asks for TensorFlow
-            builder = open_prepared(root / _FOLDER)
-            splits = *read_split(builder, "train"), *read_split(builder, "test")
-            names = tuple(builder.info.features["label"].names)
-        if names != _CLASS_NAMES:
-            raise ValueError("its class names are not CIFAR-10's")
-    # What TFDS, array_record, protobuf and Pillow raise on damaged files has no
-    # common base.
-    except Exception as error:
+        return prepared.load(root / _FOLDER, "cifar10", _recognise)
+    except ValueError as error:
         raise UsageError(
-            f"--data-dir={root}: {_FOLDER} in it cannot be read ({reason(error)}); "
+            f"--data-dir={root}: {_FOLDER} in it cannot be read ({error}); "
             "point --data-dir elsewhere, remove that folder to have it prepared "
             "afresh, or use --dataset=digits"
         ) from error
-    digest = fingerprint(*splits)
-    title = _cifar10_title(digest, train_images=splits[0], test_images=splits[2])
-    dataset = Dataset("cifar10", title, digest, *splits, names)
-    if decoded and files:
-        _write_decoded(decoded, files, dataset)
-    return dataset
 
 
-# To decode 60,000 pictures takes longer than to start all the rest, so what came of it
-# is kept among the user's caches, one file for a prepared folder.
-
-
-def _find_decoded(prepared: Path) -> Path | None:
-    cache = cache_folder("datasets")
-    digest = hashlib.sha256(os.fsencode(prepared.resolve())).hexdigest()
-    return cache and cache / f"cifar10-{digest[:16]}.npz"
-
-
-def _describe_files(prepared: Path) -> str | None:
-    """Names, sizes and times: where these are the same, so are the pictures."""
-    try:
-        stats = {path.name: path.stat() for path in sorted(prepared.iterdir())}
-    except OSError:
-        return None  # which whoever reads them explains
-    return "\n".join(f"{n} {s.st_size} {s.st_mtime_ns}" for n, s in stats.items())
-
-
-def _read_decoded(decoded: Path, files: str) -> Dataset | None:
-    """Returns what was decoded of the same files; None if nothing was, or damaged."""
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        saved = read_arrays(decoded, CACHE_SIZE)
-        fields: dict[str, Any] = {each.name: saved[each.name] for each in _FIELDS}
-        if str(saved["files"]) == files and saved["digest"] == digest_arrays(fields):
-            texts = {n: str(fields[n]) for n in ("name", "title", "fingerprint")}
-            names = tuple(fields["class_names"].tolist())
-            return Dataset(**fields | texts | {"class_names": names})
-    return None
-
-
-def _write_decoded(decoded: Path, files: str, dataset: Dataset) -> None:
-    fields = {each.name: np.asarray(getattr(dataset, each.name)) for each in _FIELDS}
-    entries: Any = fields | {"files": files, "digest": digest_arrays(fields)}
-    # Where there is no room, the next run decodes again.
-    with contextlib.suppress(OSError):
-        with replacing(decoded) as temporary:
-            with open(temporary, "wb") as file:
-                np.savez(file, **entries)
-        trim(decoded.parent)
+def _recognise(dataset: Dataset) -> Dataset:
+    if dataset.class_names != _CLASS_NAMES:
+        raise ValueError("its class names are not CIFAR-10's")
+    if dataset.train_images.shape[1:] != (32, 32, 3):
+        raise ValueError("its pictures are not of 32 x 32 pixels")
+    title = _cifar10_title(
+        dataset.fingerprint,
+        train_images=dataset.train_images,
+        test_images=dataset.test_images,
+    )
+    return dataclasses.replace(dataset, title=title)
 
 
 def _cifar10_title(

@@ -5,6 +5,11 @@ import hashlib
 
 import numpy as np
 
+LARGEST = 4 * 2**30
+"""Bytes that a file of a set may have, and the pixels of a split."""
+SMALLEST = 8
+"""Rows and columns that an image needs, because a network halves them three times."""
+
 
 # Comparing two sets is comparing fingerprints: == on arrays would give an array.
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -12,12 +17,12 @@ class Dataset:
     """A train and a test split as arrays.
 
     Attributes:
-        name: "cifar10", "digits", or that of a user's file.
+        name: "cifar10", "digits", or that of a prepared set or of a user's file.
         title: What reports call it: "CIFAR-10" for the official pixels only.
         fingerprint: See `fingerprint`.
-        train_images: uint8, (N, 32, 32, 3).
+        train_images: uint8, (N, H, W, 3), H and W from `SMALLEST`.
         train_labels: int32, (N,), indices into `class_names`.
-        test_images: uint8, (M, 32, 32, 3).
+        test_images: uint8, (M, H, W, 3).
         test_labels: int32, (M,).
         class_names: One name per class.
     """
@@ -44,9 +49,9 @@ def fingerprint(
     split's hash is that of its sorted record hashes, the set's that of train and test.
 
     Args:
-        train_images: uint8, (N, 32, 32, 3).
+        train_images: uint8, (N, H, W, 3).
         train_labels: Integers below 256, (N,).
-        test_images: uint8, (M, 32, 32, 3).
+        test_images: uint8, (M, H, W, 3).
         test_labels: Integers below 256, (M,).
 
     Returns:

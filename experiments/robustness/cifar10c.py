@@ -100,6 +100,8 @@ def _load_published(name: str, severity: int, data_dir: str | None) -> Corrupted
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS asks for TensorFlow
             builder = prepared.open_prepared(root / folder)
             images, labels = prepared.read_split(builder, "test")
+        if images.shape[1:] != (32, 32, 3) or labels.max() > 9:
+            raise ValueError("its pictures are not CIFAR-10's")
     # As for CIFAR-10 itself, what can be raised has no common base.
     except Exception as error:
         raise UsageError(

@@ -92,13 +92,22 @@ class Config:
         flag(
             "cifar10 is downloaded if need be; digits, scikit-learn's handwritten "
             "ones, are always at hand; auto, the default, takes digits where cifar10 "
-            "cannot be had; FILE.npz holds images and labels of your own.",
-            choices((*datasets.CHOICES, "FILE.npz")),
+            "cannot be had; NAME is a set that tensorflow-datasets has prepared, as "
+            "array_record; FILE.npz holds images and labels of your own.",
+            choices((*datasets.CHOICES, *datasets.OWN)),
         ),
     ] = "auto"
     data_dir: DataDir = None
     out: Annotated[
         Path | None, flag("Folder for the results. Default: runs/REG-TIME-CODE.", "DIR")
+    ] = None
+    tensorboard: Annotated[
+        Path | None,
+        flag(
+            "Folder for TensorBoard, a run for each seed: training loss and test "
+            "accuracy of each epoch. Default: none.",
+            "DIR",
+        ),
     ] = None
     resume: Annotated[
         bool,
@@ -193,6 +202,8 @@ def check(config: Config) -> None:
             raise UsageError(
                 f"{name}={value}: give a finite number of 0 or more, up to {LARGEST}."
             )
+    if config.tensorboard is not None:
+        tensorboard.check_installed(config.tensorboard)
     if config.resume and config.out is None:
         raise UsageError("--resume: name the folder of the run, --out=DIR.")
     if config.resume and config.distributed:

@@ -17,6 +17,7 @@ from typing_extensions import TypedDict  # pydantic's own need, on Python 3.11
 
 from experiments import files, values
 from experiments.cli import UsageError
+from experiments.data import arrays
 from experiments.data.dataset import Dataset, describe_dataset
 from experiments.files import dumps, write_json
 from experiments.pictures import runs as run_pictures
@@ -195,7 +196,8 @@ def describe(config: Config, dataset: Dataset) -> dict:
     settings = dataclasses.asdict(config) | {"strength": config.strength}
     # Folders are this machine's own business, and not needed to tell runs apart.
     settings["audio"] = None if config.audio is None else Path(config.audio).name
-    settings["dataset"] = Path(config.dataset).name
+    if config.dataset.endswith(arrays.SUFFIX):
+        settings["dataset"] = Path(config.dataset).name
     for name in ("data_dir", "out", "resume"):
         del settings[name]
     return {

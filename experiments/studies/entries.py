@@ -95,7 +95,9 @@ class File(Table):
 
     question: str
     rule: str
-    dataset: datasets.Choice = "auto"
+    dataset: Annotated[
+        str, Field(pattern=datasets.PATTERN, description=datasets.DESCRIPTION)
+    ] = "auto"
     seeds: Annotated[int, Field(ge=2, le=MOST_SEEDS, description=FEW_SEEDS)]
     first_seed: Whole = 0
     outcome: Primary = "accuracy"
