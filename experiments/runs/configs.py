@@ -9,6 +9,7 @@ import tyro
 
 from experiments.cli import DataDir, UsageError, check_choice, choices, flag
 from experiments.data import datasets
+from experiments.runs import tensorboard
 from experiments.training.regularizers import REGULARIZERS, Recipe
 
 Dtype = Literal["float32", "bfloat16"]
@@ -174,7 +175,7 @@ def check(config: Config) -> None:
         UsageError: names the first flag at fault, its value and the remedy.
     """
     check_choice("--reg", config.reg, list(REGULARIZERS))
-    datasets.check(config.dataset)
+    datasets.check(config.dataset, config.data_dir)
     check_choice("--dtype", config.dtype, DTYPES)
     for name, count in (
         ("--seeds", config.seeds),

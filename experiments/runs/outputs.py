@@ -191,6 +191,22 @@ def read_result(out: Path) -> dict:
         ) from None
 
 
+def read_records(result: dict) -> tuple[list[int], list[dict]]:
+    """Returns the seeds of a finished run, and its records as in metrics.jsonl.
+
+    How many seconds each epoch took is not among them: they are 0.
+    """
+    runs = result["runs"]
+    columns = (
+        zip(*(run[name] for run in runs), strict=False)
+        for name in ("train_loss", "test_accuracy")
+    )
+    return [run["seed"] for run in runs], [
+        {"epoch": epoch, "train_loss": loss, "test_accuracy": accuracy, "seconds": 0.0}
+        for epoch, (loss, accuracy) in enumerate(zip(*columns, strict=False), 1)
+    ]
+
+
 def describe(config: Config, dataset: Dataset) -> dict:
     """Describes a run: config, dataset, environment."""
     settings = dataclasses.asdict(config) | {"strength": config.strength}
@@ -198,7 +214,7 @@ def describe(config: Config, dataset: Dataset) -> dict:
     settings["audio"] = None if config.audio is None else Path(config.audio).name
     if config.dataset.endswith(arrays.SUFFIX):
         settings["dataset"] = Path(config.dataset).name
-    for name in ("data_dir", "out", "resume"):
+    for name in ("data_dir", "out", "resume", "tensorboard"):
         del settings[name]
     return {
         "config": settings,

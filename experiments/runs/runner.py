@@ -23,7 +23,7 @@ from experiments.cli import (
 from experiments.data import datasets
 from experiments.data.dataset import Dataset
 from experiments.pictures import runs as run_pictures
-from experiments.runs import checkpoints, outputs, processes
+from experiments.runs import checkpoints, outputs, processes, tensorboard
 from experiments.runs.checkpoints import Checkpoint, Checkpoints
 from experiments.runs.configs import Config, check
 from experiments.training import devices, memory, metrics
@@ -127,12 +127,14 @@ def run(config: Config) -> dict:
 
         def claim():
             if is_first:
+                if config.tensorboard is not None and not config.resume:
+                    tensorboard.check_free(config.tensorboard, out)
                 stack.enter_context(outputs.claim_folder(out, resume=config.resume))
 
         processes.together(claim, config.seeds)
         console = terminal.make_console(quiet=not is_first)
         if config.resume and (out / outputs.RESULT).exists():
-            return _close_finished(out, result, console)
+            return _close_finished(config, out, result, console)
         try:
             return _run(setup, result, console, signals)
         except OSError as error:
@@ -155,8 +157,8 @@ def run(config: Config) -> dict:
             ) from None
 
 
-def _close_finished(out: Path, result: dict, console: Console) -> dict:
-    """Checks the flags of a finished run, and draws pictures that are missing.
+def _close_finished(config: Config, out: Path, result: dict, console: Console) -> dict:
+    """Checks the flags of a finished run, and makes pictures and curves of it again.
 
     Recordings are told apart by their names alone.
     """
@@ -169,6 +171,9 @@ def _close_finished(out: Path, result: dict, console: Console) -> dict:
     checkpoints.remove(out)
     if not all((out / name).exists() for name in run_pictures.FILES):
         _draw(finished, out)
+    if config.tensorboard is not None:
+        seeds, records = outputs.read_records(finished)
+        tensorboard.write(config.tensorboard, out, seeds, records, anew=True)
     console.print(f"Nothing to do, the run is finished: {out}")
     return finished
 
@@ -189,10 +194,16 @@ def _run(setup: Setup, result: dict, console: Console, signals: Signals) -> dict
             saved = stack.enter_context(contextlib.closing(Checkpoints(out)))
         about = _describe_origin(config, result, setup.functions)
         checkpoint = None
+        records: list[dict] = []
         if config.resume and saved is not None:
             checkpoint = _find_checkpoint(about, saved, console)
             records = checkpoint.about["records"] if checkpoint is not None else []
             outputs.write_metrics(out, records)
+        if config.tensorboard is not None and processes.is_first():
+            tensorboard.write(
+                config.tensorboard, out, _seeds(config), records, anew=True
+            )
+            console.print(f"See the curves: tensorboard --logdir={config.tensorboard}")
         training = _train(setup, about, saved, checkpoint, console, signals)
         # The rest is a matter of seconds.
         signals.held = True
@@ -268,7 +279,7 @@ def _train(
 ) -> Training:
     config, dataset = setup.config, setup.dataset
     out, steps_per_epoch = setup.out, setup.steps_per_epoch
-    seeds = list(range(config.seed, config.seed + config.seeds))
+    seeds = _seeds(config)
     total_steps = config.epochs * steps_per_epoch
     begin = time.perf_counter()
     with terminal.progress_bar(total_steps, console) as show:
@@ -323,6 +334,8 @@ def _train(
             records.append(record)
             if processes.is_first():
                 outputs.append_metrics(out, record)
+                if config.tensorboard is not None:
+                    tensorboard.write(config.tensorboard, out, seeds, [record])
             elapsed = time.perf_counter() - begin - trainer.compile_seconds
             left = datetime.timedelta(
                 seconds=round(elapsed * (total_steps - done) / done)
@@ -339,6 +352,10 @@ def _train(
                 + (f", diverged: {words.name_seeds(lost)}" if lost else "")
             )
     return Training(records, logits, trainer.compile_seconds, progress.seconds, speed)
+
+
+def _seeds(config: Config) -> list[int]:
+    return list(range(config.seed, config.seed + config.seeds))
 
 
 def _mean(values: np.ndarray) -> float:
