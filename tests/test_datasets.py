@@ -793,6 +793,7 @@ def prepare(data_dir: Path, pictures: dict, label=None, version="1.0.0") -> Path
 
         def _info(self):
             features = {
+                "mask": tfds.features.Image(shape=(None, None, 4)),  # is not looked at
                 "image": tfds.features.Image(shape=(None, None, None)),
                 "label": label or tfds.features.ClassLabel(names=["cat", "dog", "水"]),
             }
@@ -805,7 +806,8 @@ def prepare(data_dir: Path, pictures: dict, label=None, version="1.0.0") -> Path
         def _generate_examples(self, split):
             for key, array in enumerate(pictures[split]):
                 # An array would be encoded by TensorFlow, a picture is not.
-                yield key, {"image": Image.fromarray(array), "label": key % 3}
+                image, mask = Image.fromarray(array), Image.new("RGBA", (3, 3))
+                yield key, {"image": image, "mask": mask, "label": key % 3}
 
     tfds.disable_progress_bar()
     with contextlib.redirect_stdout(io.StringIO()):
