@@ -27,7 +27,7 @@ FLAGS = (
     *("--reg", "--seeds", "--seeds-at-once", "--seed", "--epochs"),
     *("--steps-per-epoch", "--batch-size", "--learning-rate"),
     *("--weight-decay", "--intensity", "--rate", "--audio"),
-    *("--dataset", "--data-dir", "--out", "--resume"),
+    *("--dataset", "--data-dir", "--out", "--tensorboard", "--resume"),
     *("--dtype", "--deterministic", "--distributed"),
 )
 
@@ -40,7 +40,7 @@ def test_defaults_are_the_originals_and_pass():
     assert config.seeds_at_once == "auto"
     assert (config.steps_per_epoch, config.batch_size) == (None, 64)
     assert (config.learning_rate, config.weight_decay) == (1e-3, 0.01)
-    for name in ("intensity", "rate", "audio", "data_dir", "out"):
+    for name in ("intensity", "rate", "audio", "data_dir", "out", "tensorboard"):
         assert getattr(config, name) is None
     assert not (config.distributed or config.resume or config.deterministic)
 
