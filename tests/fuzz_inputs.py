@@ -661,7 +661,9 @@ def attack_run(number: int, originals: Files, folder: Path) -> str:
     with outputs.claim_folder(out, resume=True):
         if not os.path.lexists(out / outputs.RESULT):
             return "refused"
-        runner._close_finished(out, result, terminal.make_console(quiet=True))
+        config = dataclasses.replace(_CONFIG, tensorboard=folder / "board")
+        console = terminal.make_console(quiet=True)
+        runner._close_finished(config, out, result, console)
     return "read"
 
 

@@ -522,9 +522,9 @@ def test_a_finished_run_is_not_taken_for_one_with_another_recording(tmp_path):
     for name in run_pictures.FILES:
         (tmp_path / name).touch()
     console = Console(quiet=True)
-    assert runner._close_finished(tmp_path, finished, console) == finished
+    assert runner._close_finished(Config(), tmp_path, finished, console) == finished
     with pytest.raises(UsageError, match="--audio: one.wav there, other.wav here"):
-        runner._close_finished(tmp_path, other, console)
+        runner._close_finished(Config(), tmp_path, other, console)
 
 
 # The checkpoints themselves

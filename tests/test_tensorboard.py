@@ -92,6 +92,8 @@ def test_without_the_package_nothing_is_trained(monkeypatch, tmp_path, capsys):
 def test_a_place_where_no_folder_can_be_is_one_line(tmp_path):
     board = tmp_path / "file"
     board.touch()
+    with pytest.raises(UsageError, match=f"^--tensorboard={board}/a: {board} is no fo"):
+        tensorboard.check_free(board / "a", Path("run"))
     with pytest.raises(UsageError, match=f"^--tensorboard={board}: cannot be written"):
         tensorboard.write(board, Path("run"), [7], [], anew=True)
 

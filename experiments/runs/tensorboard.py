@@ -1,7 +1,9 @@
 """The curves of a run for TensorBoard, where every seed is a run of its own."""
 
+import contextlib
 import importlib.util
 import io
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,13 +26,20 @@ def check_installed(board: Path) -> None:
 
 
 def check_free(board: Path, out: Path) -> None:
-    """Raises where another run of the same name has left its curves."""
+    """Raises where no folder can be made, or another run has left its curves."""
     folder = _folder(board, out)
-    if any(path.stat().st_size for path in folder.glob(f"*/{EVENTS}")):
+    parent = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise UsageError(
-            f"--tensorboard={board}: it already holds a run {folder.name}; name "
-            "another folder, remove that run, or go on with it by --resume."
+            f"--tensorboard={board}: {parent} is no folder that can be written to; "
+            "name another one."
         )
+    with contextlib.suppress(OSError):  # which `write` explains
+        if any(path.stat().st_size for path in folder.glob(f"*/{EVENTS}")):
+            raise UsageError(
+                f"--tensorboard={board}: it already holds a run {folder.name}; name "
+                "another folder, remove that run, or go on with it by --resume."
+            )
 
 
 def write(
