@@ -111,13 +111,7 @@ def make_power_law_bank(
         (256, (16, 8))
     """
     field_shape = tuple(map(operator.index, field_shape))
-    field_size = math.prod(field_shape)
-    if field_size == 0:
-        raise ValueError(f"A bank's field cannot be empty, but it is {field_shape}.")
-    if num_entries is None:
-        num_entries = max(2**22 // field_size, 1)
-    if num_entries < 1:
-        raise ValueError(f"A bank needs at least one entry, not {num_entries}.")
+    num_entries = _count_entries(num_entries, field_shape)
     rank = len(field_shape)
     # White noise has no axes, see `inject.random_noise`.
     given = [] if exponent == 0 else np.atleast_1d(axes).tolist()
@@ -141,6 +135,17 @@ def make_power_law_bank(
             dtype=dtype,
         )
     return NoiseBank(values)
+
+
+def _count_entries(num_entries: int | None, field_shape: tuple[int, ...]) -> int:
+    field_size = math.prod(field_shape)
+    if field_size == 0:
+        raise ValueError(f"A bank's field cannot be empty, but it is {field_shape}.")
+    if num_entries is None:
+        num_entries = max(2**22 // field_size, 1)
+    if num_entries < 1:
+        raise ValueError(f"A bank needs at least one entry, not {num_entries}.")
+    return num_entries
 
 
 def make_recording_bank(
@@ -182,8 +187,7 @@ def make_recording_bank(
         >>> make_recording_bank(np.sin(np.arange(10_000).reshape(-1, 2))).field_shape
         (2,)
     """
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"Noise is floating point, but dtype is {jnp.dtype(dtype)}.")
+    _check_dtype(dtype)
     frames = np.asarray(waveform, np.float64)
     # More channels than frames: the axes are the other way round.
     if frames.size == 0 or not (
@@ -211,6 +215,11 @@ def make_recording_bank(
         frames = _lay_out(frames, tuple(map(operator.index, field_shape)))
     with jax.ensure_compile_time_eval():
         return NoiseBank(jnp.asarray(frames, dtype))
+
+
+def _check_dtype(dtype: DTypeLike) -> None:
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"Noise is floating point, but dtype is {jnp.dtype(dtype)}.")
 
 
 def _lay_out(frames: np.ndarray, field_shape: tuple[int, ...]) -> np.ndarray:

@@ -25,6 +25,7 @@ ALLOWED = {
     "tracks": set(),
     "audio": {"tracks"},
     "banks": {"spectra"},
+    "matching": {"banks"},
     "inject": {"banks", "spectra"},
     "modules": {"audio", "banks", "inject"},
     "linen": {"audio", "banks", "inject"},
