@@ -9,6 +9,7 @@ from sounddrop_jax import tracks as tracks
 from sounddrop_jax.banks import NoiseBank as NoiseBank
 from sounddrop_jax.banks import make_power_law_bank as make_power_law_bank
 from sounddrop_jax.banks import make_recording_bank as make_recording_bank
+from sounddrop_jax.inject import IntensityRange as IntensityRange
 from sounddrop_jax.matching import make_matched_bank as make_matched_bank
 from sounddrop_jax.modules import AphexNoiseLayer as AphexNoiseLayer
 from sounddrop_jax.modules import BankVariable as BankVariable

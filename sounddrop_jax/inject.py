@@ -5,6 +5,9 @@ noise is added, d(outputs)/d(inputs) is exactly 1. Outputs keep the shape and dt
 the inputs.
 """
 
+import dataclasses
+import math
+import numbers
 from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
@@ -25,6 +28,50 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 
 Schedule = Callable[[ArrayLike], ArrayLike]
 """From a step to an intensity, like the schedules of optax."""
+
+
+@dataclasses.dataclass(frozen=True)
+class IntensityRange:
+    """The range of an intensity that is drawn anew for every example.
+
+    A layer or `random_noise` draws one number for each place along the first axis of
+    the inputs, the batch; where `broadcast_dims` names that axis, one for all. So is
+    noise at the inputs drawn for networks that are to meet any level of it (Zhang et
+    al. 2017, "Beyond a Gaussian denoiser"). Uniform draws have the power of the one
+    intensity sqrt((low**2 + low * high + high**2) / 3).
+
+    Attributes:
+        low: the least intensity, a number, 0 or above; above 0 with `log`.
+        high: the largest, a finite number, `low` or above.
+        log: whether the logarithm is uniform, and not the intensity itself.
+
+    Raises:
+        ValueError: if a range is none of these.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> maps = jnp.zeros((3, 32, 32, 8))
+        >>> intensity = IntensityRange(0.0, 0.2)
+        >>> noisy = random_noise(jax.random.key(1), maps, intensity=intensity)
+        >>> noisy.std((1, 2, 3)).round(2)
+        Array([0.08, 0.11, 0.04], dtype=float32)
+    """
+
+    low: float
+    high: float
+    log: bool = dataclasses.field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Validates the range."""
+        are_numbers = all(isinstance(x, numbers.Real) for x in (self.low, self.high))
+        if not are_numbers or not 0 <= self.low <= self.high < math.inf:
+            raise ValueError(f"{self} is no range: give numbers, 0 <= low <= high.")
+        if self.log and self.low == 0:
+            raise ValueError(f"{self} has no logarithm at 0: give a low above 0.")
+
+
+Intensity = float | jax.Array | Schedule | IntensityRange
+"""What a layer takes as its intensity."""
 
 
 def add_noise(
@@ -78,6 +125,11 @@ def add_noise(
             "intensity must be a number or an array, not a schedule: call that first, "
             "intensity=schedule(step)."
         )
+    if isinstance(intensity, IntensityRange):
+        raise TypeError(
+            "intensity must be a number or an array, not a range, which takes a key to "
+            "draw from: random_noise has one."
+        )
     inputs = jnp.asarray(inputs)
     if not jnp.issubdtype(inputs.dtype, jnp.floating):
         raise TypeError(
@@ -117,11 +169,12 @@ def random_noise(
     key: jax.Array,
     inputs: jax.Array,
     *,
-    intensity: ArrayLike,
+    intensity: ArrayLike | IntensityRange,
     bank: NoiseBank | None = None,
     exponent: float = 0.0,
     axes: int | Sequence[int] = (-2,),
     broadcast_dims: Sequence[int] = (),
+    channel_correlation: float = 0.0,
     mode: Mode = "additive",
 ) -> jax.Array:
     """Adds a random window of a bank or, without one, noise drawn afresh.
@@ -129,13 +182,19 @@ def random_noise(
     Args:
         key: a PRNG key.
         inputs: `[...]`, floating point.
-        intensity: see `add_noise`.
+        intensity: see `add_noise`; or an `IntensityRange`, drawn from for each example.
         bank: the noise to take a window of, see `banks.sample_window`.
         exponent: of the spectrum of fresh noise, see `spectra.power_law`; 0 is white.
         axes: of the inputs, along which fresh noise is shaped; not used by white
             noise, which looks the same along any. Counted from the back, they may not
             come to the first axis, the batch.
         broadcast_dims: dimensions of the inputs that share the same noise.
+        channel_correlation: between the noise of any two channels, places along the
+            last axis; a number from 0, noise of its own for each, to 1, the same for
+            all, as `broadcast_dims=(-1,)` has it. In between it is sqrt(1 - c) times
+            noise of its own and sqrt(c) times noise of all, two draws of one law, so
+            that variance and spectrum stay (exchangeable variables: Tong 1990, "The
+            multivariate normal distribution", chapter 5).
         mode: see `add_noise`.
 
     Returns:
@@ -143,10 +202,11 @@ def random_noise(
 
     Raises:
         ValueError: if the inputs have no batch axis before the bank's field or the
-            axes, the law, its axes or `broadcast_dims` are out of range, or
-            `add_noise` refuses the intensity or the mode.
-        TypeError: if the inputs are not floating point, intensity is not a number, or
-            `bank` is no `NoiseBank`.
+            axes, the law, its axes, `broadcast_dims` or `channel_correlation` are out
+            of range, the last two contradict each other, or `add_noise` refuses the
+            intensity or the mode.
+        TypeError: if the inputs are not floating point, intensity is neither a number
+            nor a range, or `bank` is no `NoiseBank`.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -158,8 +218,21 @@ def random_noise(
         >>> random_noise(jax.random.key(0), maps, intensity=0.05, bank=bank).shape
         (2, 16, 16, 8)
     """
-    check_settings(intensity=intensity, mode=mode, bank=bank)
+    check_settings(
+        intensity=intensity,
+        mode=mode,
+        bank=bank,
+        channel_correlation=channel_correlation,
+    )
     inputs = jnp.asarray(inputs)
+    shares = 0 < channel_correlation < 1
+    if shares and {-1, inputs.ndim - 1} & set(broadcast_dims):
+        raise ValueError(
+            f"channel_correlation={channel_correlation} has channels share a part of "
+            f"the noise, broadcast_dims={tuple(broadcast_dims)} all of it: give one."
+        )
+    if channel_correlation == 1:
+        broadcast_dims = (*broadcast_dims, -1)
     shape = list(inputs.shape)
     for dim in broadcast_dims:
         if not -inputs.ndim <= dim < inputs.ndim:
@@ -168,42 +241,66 @@ def random_noise(
                 f"rank {inputs.ndim}."
             )
         shape[dim] = 1
-    if bank is not None:
-        noise = sample_window(key, bank, shape)
-    elif exponent == 0:
-        noise = jax.random.normal(key, shape, jnp.float32)  # along no axes
-    elif -inputs.ndim in np.atleast_1d(axes):
-        raise ValueError(
-            f"axes={axes} of inputs of shape {inputs.shape} name the first one, the "
-            "batch: for features [B, F] give axes=-1; a single example takes a batch "
-            "of one, inputs[None], or axes counted from the front."
-        )
+
+    def draw(key, shape):
+        if bank is not None:
+            return sample_window(key, bank, shape)
+        if exponent == 0:
+            return jax.random.normal(key, shape, jnp.float32)  # along no axes
+        if -inputs.ndim in np.atleast_1d(axes):
+            raise ValueError(
+                f"axes={axes} of inputs of shape {inputs.shape} name the first one, "
+                "the batch: for features [B, F] give axes=-1; a single example takes a "
+                "batch of one, inputs[None], or axes counted from the front."
+            )
+        return spectra.power_law(key, shape, exponent=exponent, axes=axes)
+
+    if isinstance(intensity, IntensityRange):
+        key, intensity_key = jax.random.split(key)
+        one_each = [*shape[:1], *[1] * (inputs.ndim - 1)]
+        intensity = _draw_intensity(intensity_key, intensity, one_each)
+    if shares:
+        key, shared_key = jax.random.split(key)
+        own, shared = draw(key, shape), draw(shared_key, [*shape[:-1], 1])
+        noise = math.sqrt(1 - channel_correlation) * own
+        noise += math.sqrt(channel_correlation) * shared
     else:
-        noise = spectra.power_law(key, shape, exponent=exponent, axes=axes)
+        noise = draw(key, shape)
     return add_noise(inputs, noise, intensity=intensity, mode=mode)
+
+
+def _draw_intensity(
+    key: jax.Array, drawn_from: IntensityRange, shape: Sequence[int]
+) -> jax.Array:
+    ends = drawn_from.low, drawn_from.high
+    low, high = map(math.log, ends) if drawn_from.log else ends
+    drawn = jax.random.uniform(key, shape, minval=low, maxval=high)
+    return jnp.exp(drawn) if drawn_from.log else drawn
 
 
 def check_settings(
     *,
-    intensity: ArrayLike | Schedule = 0.0,
+    intensity: ArrayLike | Schedule | IntensityRange = 0.0,
     mode: Mode = "additive",
     bank: NoiseBank | None = None,
+    channel_correlation: float = 0.0,
 ) -> None:
     """Validates the settings of a layer.
 
     Args:
-        intensity: see `add_noise`; the values of a `jax.Array`, which may be traced,
+        intensity: see `random_noise`; the values of a `jax.Array`, which may be traced,
             and of a schedule are not looked at.
         mode: see `add_noise`.
         bank: see `random_noise`.
+        channel_correlation: see `random_noise`.
 
     Returns:
         Nothing.
 
     Raises:
-        ValueError: if a number given as intensity is negative, infinite or NaN, or the
-            mode is unknown.
-        TypeError: if intensity is none of the three, or `bank` is no `NoiseBank`.
+        ValueError: if a number given as intensity is negative, infinite or NaN, the
+            mode is unknown, or `channel_correlation` is outside 0 to 1.
+        TypeError: if intensity is none of the four, or `bank` is no `NoiseBank`.
 
     Example:
         >>> check_settings(intensity=-1.0)
@@ -217,15 +314,20 @@ def check_settings(
             f"bank must be a NoiseBank, not {type(bank).__name__}: make one with "
             "make_power_law_bank or make_recording_bank, or wrap an array in NoiseBank."
         )
-    if isinstance(intensity, jax.Array) or callable(intensity):
+    if not 0 <= channel_correlation <= 1:
+        raise ValueError(
+            f"channel_correlation must lie in [0, 1], not {channel_correlation}."
+        )
+    if isinstance(intensity, jax.Array | IntensityRange) or callable(intensity):
         return
-    numbers = np.asarray(intensity)
+    values = np.asarray(intensity)
     if not any(
-        jnp.issubdtype(numbers.dtype, kind) for kind in (np.floating, np.integer)
+        jnp.issubdtype(values.dtype, kind) for kind in (np.floating, np.integer)
     ):
         raise TypeError(
-            f"intensity must be a number, an array or a schedule, not {intensity!r}."
+            "intensity must be a number, an array or a schedule, or an IntensityRange, "
+            f"not {intensity!r}."
         )
-    numbers = numbers.astype(np.float64)
-    if not ((numbers >= 0) & (numbers < np.inf)).all():
+    values = values.astype(np.float64)
+    if not ((values >= 0) & (values < np.inf)).all():
         raise ValueError(f"intensity must be finite and 0 or above, not {intensity}.")

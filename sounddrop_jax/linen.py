@@ -18,7 +18,7 @@ from flax import linen as nn
 
 from sounddrop_jax import audio, inject
 from sounddrop_jax.banks import NoiseBank, make_recording_bank
-from sounddrop_jax.inject import Mode, Schedule
+from sounddrop_jax.inject import Intensity, Mode
 
 
 class _NoiseLayer(nn.Module):
@@ -60,7 +60,7 @@ class _NoiseLayer(nn.Module):
                 noise does not fit the inputs, the intensity is out of range, or there
                 is no collection to count the calls for a schedule in.
             TypeError: if the inputs are not floating point, or intensity is none of
-                the three.
+                the four.
             flax.errors.InvalidRngError: if there is no key.
         """
         layer: Any = self
@@ -73,7 +73,12 @@ class _NoiseLayer(nn.Module):
                 f"  1. at construction: {name}(..., deterministic=False)\n"
                 f"  2. at the call: layer(inputs, deterministic=False)"
             )
-        inject.check_settings(intensity=intensity, mode=layer.mode, bank=layer.bank)
+        inject.check_settings(
+            intensity=intensity,
+            mode=layer.mode,
+            bank=layer.bank,
+            channel_correlation=layer.channel_correlation,
+        )
         counts = callable(intensity) and step is None
         # At initialisation in evaluation too, so that training finds the count.
         if counts and (self.is_initializing() or not deterministic):
@@ -102,6 +107,7 @@ class _NoiseLayer(nn.Module):
             exponent=getattr(layer, "exponent", 0.0),
             axes=getattr(layer, "axes", (-2,)),
             broadcast_dims=layer.broadcast_dims,
+            channel_correlation=layer.channel_correlation,
             mode=layer.mode,
         )
 
@@ -136,7 +142,8 @@ class NoiseInjection(_NoiseLayer):
 
     Args:
         intensity: the standard deviation of the noise, 0 or above: a number; an
-            array, which may be traced; or a schedule.
+            array, which may be traced; a schedule; or an `IntensityRange`, from which
+            every example draws its own.
         broadcast_dims: dimensions that share the same noise.
         deterministic: if True the inputs are returned as they are.
         rng_collection: the name of the random stream that keys are taken from.
@@ -144,11 +151,12 @@ class NoiseInjection(_NoiseLayer):
         exponent: of noise drawn afresh, see `spectra.power_law`; 0 is white.
         axes: of the inputs, along which fresh noise is shaped: -2, the rows of NHWC
             maps and the time axis of sequences, or (-3, -2), the plane of NHWC maps.
+        channel_correlation: between the noise of two channels, from 0 to 1.
         mode: "additive", "relative" to the inputs' rms, or "multiplicative", see
             `inject.add_noise`.
     """
 
-    intensity: float | jax.Array | Schedule
+    intensity: Intensity
     broadcast_dims: Sequence[int] = ()
     deterministic: bool | None = None
     rng_collection: str = "dropout"
@@ -156,6 +164,7 @@ class NoiseInjection(_NoiseLayer):
     bank: NoiseBank | None = None
     exponent: float = 0.0
     axes: int | Sequence[int] = (-2,)
+    channel_correlation: float = 0.0
     mode: Mode = "additive"
 
 
@@ -174,17 +183,18 @@ class WaterNoiseLayer(NoiseInjection):
         (4, 16, 16, 8)
 
     Args:
-        intensity: the standard deviation of the noise: a number, array or schedule.
+        intensity: standard deviation of the noise: a number, array, schedule or range.
         broadcast_dims: dimensions that share the same noise.
         deterministic: if True the inputs are returned as they are.
         rng_collection: the name of the random stream that keys are taken from.
         bank: noise made for the shape of the inputs, instead of fresh noise.
         exponent: of the spectrum, 1 for pink.
         axes: of the inputs, along which the noise is shaped.
+        channel_correlation: between the noise of two channels, from 0 to 1.
         mode: "additive", "relative" or "multiplicative".
     """
 
-    intensity: float | jax.Array | Schedule = 0.05
+    intensity: Intensity = 0.05
     _: dataclasses.KW_ONLY
     exponent: float = 1.0
 
@@ -208,11 +218,12 @@ class AphexNoiseLayer(_NoiseLayer):
         file_path: of a recording, of several or of a folder, see `audio.load_track`.
             It is read when the layer is made, which in a compact method is at every
             trace; to read it once, give its `bank` instead.
-        intensity: the standard deviation of the noise: a number, array or schedule.
+        intensity: standard deviation of the noise: a number, array, schedule or range.
         broadcast_dims: dimensions that share the same noise.
         deterministic: if True the inputs are returned as they are.
         rng_collection: the name of the random stream that keys are taken from.
         bank: a recording already loaded, see `make_recording_bank`.
+        channel_correlation: between the noise of two channels, from 0 to 1.
         mode: "additive", "relative" or "multiplicative".
 
     Raises:
@@ -221,12 +232,13 @@ class AphexNoiseLayer(_NoiseLayer):
     """
 
     file_path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None
-    intensity: float | jax.Array | Schedule = 0.05
+    intensity: Intensity = 0.05
     broadcast_dims: Sequence[int] = ()
     deterministic: bool | None = None
     rng_collection: str = "dropout"
     _: dataclasses.KW_ONLY
     bank: NoiseBank | None = None
+    channel_correlation: float = 0.0
     mode: Mode = "additive"
 
     def __post_init__(self):
@@ -253,19 +265,21 @@ class GaussianNoiseLayer(_NoiseLayer):
         (4, 16, 16, 8)
 
     Args:
-        intensity: the standard deviation of the noise: a number, array or schedule.
+        intensity: standard deviation of the noise: a number, array, schedule or range.
         broadcast_dims: dimensions that share the same noise.
         deterministic: if True the inputs are returned as they are.
         rng_collection: the name of the random stream that keys are taken from.
         bank: white noise made beforehand, faster than drawing it:
             `make_power_law_bank(0, (), exponent=0.0)`, for inputs of any shape.
+        channel_correlation: between the noise of two channels, from 0 to 1.
         mode: "additive", "relative" or "multiplicative".
     """
 
-    intensity: float | jax.Array | Schedule = 0.1
+    intensity: Intensity = 0.1
     broadcast_dims: Sequence[int] = ()
     deterministic: bool | None = None
     rng_collection: str = "dropout"
     _: dataclasses.KW_ONLY
     bank: NoiseBank | None = None
+    channel_correlation: float = 0.0
     mode: Mode = "additive"

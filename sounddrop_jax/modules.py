@@ -15,7 +15,7 @@ from flax import nnx
 
 from sounddrop_jax import audio, inject
 from sounddrop_jax.banks import NoiseBank, make_recording_bank
-from sounddrop_jax.inject import Mode, Schedule
+from sounddrop_jax.inject import Intensity, Mode
 
 
 class BankVariable(nnx.Variable):
@@ -72,7 +72,7 @@ def _keep_intensity(intensity: Any) -> Any:
             "its value, variable[...]."
         )
     inject.check_settings(intensity=intensity)
-    if callable(intensity):
+    if callable(intensity) or isinstance(intensity, inject.IntensityRange):
         return nnx.static(intensity)
     if isinstance(intensity, jax.Array) or np.ndim(intensity):
         # A copy: whoever donates the model keeps the array that it was made with.
@@ -124,7 +124,8 @@ class NoiseInjection(nnx.Module):
 
     Args:
         intensity: the standard deviation of the noise, 0 or above: a number; an
-            array, with which a sweep over intensities compiles once; or a schedule.
+            array, with which a sweep over intensities compiles once; a schedule; or
+            an `IntensityRange`, from which every example draws its own.
         broadcast_dims: dimensions that share the same noise.
         deterministic: if True the inputs are returned as they are.
         rng_collection: the name of the random stream that keys are taken from.
@@ -134,13 +135,14 @@ class NoiseInjection(nnx.Module):
         exponent: of noise drawn afresh, see `spectra.power_law`; 0 is white.
         axes: of the inputs, along which fresh noise is shaped: -2, the rows of NHWC
             maps and the time axis of sequences, or (-3, -2), the plane of NHWC maps.
+        channel_correlation: between the noise of two channels, from 0 to 1.
         mode: "additive", "relative" to the inputs' rms, or "multiplicative", see
             `inject.add_noise`.
 
     Raises:
         ValueError: if a number given as intensity is negative, infinite or NaN, or the
-            mode is unknown.
-        TypeError: if intensity is none of the three, `bank` is no `NoiseBank`, or
+            mode is unknown, or `channel_correlation` is outside 0 to 1.
+        TypeError: if intensity is none of the four, `bank` is no `NoiseBank`, or
             `rngs` is neither of the two, nor None.
     """
 
@@ -149,12 +151,13 @@ class NoiseInjection(nnx.Module):
     bank: NoiseBank | BankVariable | None = None
     exponent: float = 0.0
     axes: tuple[int, ...] = (-2,)
+    channel_correlation: float = 0.0
     mode: Mode = "additive"
     broadcast_dims: tuple[int, ...] = ()
 
     def __init__(
         self,
-        intensity: float | jax.Array | Schedule,
+        intensity: Intensity,
         *,
         broadcast_dims: Sequence[int] = (),
         deterministic: bool | None = False,
@@ -163,6 +166,7 @@ class NoiseInjection(nnx.Module):
         bank: NoiseBank | BankVariable | None = None,
         exponent: float = 0.0,
         axes: int | Sequence[int] = (-2,),
+        channel_correlation: float = 0.0,
         mode: Mode = "additive",
     ):
         self.intensity = intensity
@@ -171,6 +175,7 @@ class NoiseInjection(nnx.Module):
         for name, value in (
             ("exponent", exponent),
             ("axes", tuple(np.atleast_1d(axes).tolist())),
+            ("channel_correlation", channel_correlation),
             ("mode", mode),
             ("broadcast_dims", tuple(broadcast_dims)),
         ):
@@ -196,8 +201,8 @@ class NoiseInjection(nnx.Module):
             value = _keep_intensity(value)
         elif name == "bank":
             value = _keep_bank(value)
-        elif name == "mode":
-            inject.check_settings(mode=value)
+        elif name in ("mode", "channel_correlation"):
+            inject.check_settings(**{name: value})
         super().__setattr__(name, value)
 
     def __call__(
@@ -288,6 +293,7 @@ class NoiseInjection(nnx.Module):
             exponent=self.exponent,
             axes=self.axes,
             broadcast_dims=self.broadcast_dims,
+            channel_correlation=self.channel_correlation,
             mode=self.mode,
         )
 
@@ -317,7 +323,7 @@ class WaterNoiseLayer(NoiseInjection):
         (4, 16, 16, 8)
 
     Args:
-        intensity: the standard deviation of the noise: a number, array or schedule.
+        intensity: standard deviation of the noise: a number, array, schedule or range.
         broadcast_dims: dimensions that share the same noise.
         deterministic: if True the inputs are returned as they are.
         rng_collection: the name of the random stream that keys are taken from.
@@ -325,6 +331,7 @@ class WaterNoiseLayer(NoiseInjection):
         bank: noise made for the shape of the inputs, instead of fresh noise.
         exponent: of the spectrum, 1 for pink.
         axes: of the inputs, along which the noise is shaped.
+        channel_correlation: between the noise of two channels, from 0 to 1.
         mode: "additive", "relative" or "multiplicative".
 
     Raises:
@@ -336,7 +343,7 @@ class WaterNoiseLayer(NoiseInjection):
 
     def __init__(
         self,
-        intensity: float | jax.Array | Schedule = 0.05,
+        intensity: Intensity = 0.05,
         *,
         broadcast_dims: Sequence[int] = (),
         deterministic: bool | None = False,
@@ -345,6 +352,7 @@ class WaterNoiseLayer(NoiseInjection):
         bank: NoiseBank | BankVariable | None = None,
         exponent: float = 1.0,
         axes: int | Sequence[int] = (-2,),
+        channel_correlation: float = 0.0,
         mode: Mode = "additive",
     ):
         super().__init__(
@@ -356,6 +364,7 @@ class WaterNoiseLayer(NoiseInjection):
             bank=bank,
             exponent=exponent,
             axes=axes,
+            channel_correlation=channel_correlation,
             mode=mode,
         )
 
@@ -377,12 +386,13 @@ class AphexNoiseLayer(NoiseInjection):
     Args:
         file_path: of a recording, of several or of a folder, see `audio.load_track`.
             It is read at once; to share one between layers, give its `bank` instead.
-        intensity: the standard deviation of the noise: a number, array or schedule.
+        intensity: standard deviation of the noise: a number, array, schedule or range.
         broadcast_dims: dimensions that share the same noise.
         deterministic: if True the inputs are returned as they are.
         rng_collection: the name of the random stream that keys are taken from.
         rngs: an `nnx.Rngs` or `nnx.RngStream`, forked, for calls that give none.
         bank: a recording already loaded, see `make_recording_bank`.
+        channel_correlation: between the noise of two channels, from 0 to 1.
         mode: "additive", "relative" or "multiplicative".
 
     Raises:
@@ -397,13 +407,14 @@ class AphexNoiseLayer(NoiseInjection):
         | os.PathLike[str]
         | Sequence[str | os.PathLike[str]]
         | None = None,
-        intensity: float | jax.Array | Schedule = 0.05,
+        intensity: Intensity = 0.05,
         *,
         broadcast_dims: Sequence[int] = (),
         deterministic: bool | None = False,
         rng_collection: str = "dropout",
         rngs: nnx.Rngs | nnx.RngStream | None = None,
         bank: NoiseBank | BankVariable | None = None,
+        channel_correlation: float = 0.0,
         mode: Mode = "additive",
     ):
         if (file_path is None) == (bank is None):
@@ -419,6 +430,7 @@ class AphexNoiseLayer(NoiseInjection):
             rng_collection=rng_collection,
             rngs=rngs,
             bank=bank,
+            channel_correlation=channel_correlation,
             mode=mode,
         )
 
@@ -435,13 +447,14 @@ class GaussianNoiseLayer(NoiseInjection):
         (4, 16, 16, 8)
 
     Args:
-        intensity: the standard deviation of the noise: a number, array or schedule.
+        intensity: standard deviation of the noise: a number, array, schedule or range.
         broadcast_dims: dimensions that share the same noise.
         deterministic: if True the inputs are returned as they are.
         rng_collection: the name of the random stream that keys are taken from.
         rngs: an `nnx.Rngs` or `nnx.RngStream`, forked, for calls that give none.
         bank: white noise made beforehand, faster than drawing it:
             `make_power_law_bank(0, (), exponent=0.0)`, for inputs of any shape.
+        channel_correlation: between the noise of two channels, from 0 to 1.
         mode: "additive", "relative" or "multiplicative".
 
     Raises:
@@ -451,13 +464,14 @@ class GaussianNoiseLayer(NoiseInjection):
 
     def __init__(
         self,
-        intensity: float | jax.Array | Schedule = 0.1,
+        intensity: Intensity = 0.1,
         *,
         broadcast_dims: Sequence[int] = (),
         deterministic: bool | None = False,
         rng_collection: str = "dropout",
         rngs: nnx.Rngs | nnx.RngStream | None = None,
         bank: NoiseBank | BankVariable | None = None,
+        channel_correlation: float = 0.0,
         mode: Mode = "additive",
     ):
         super().__init__(
@@ -467,5 +481,6 @@ class GaussianNoiseLayer(NoiseInjection):
             rng_collection=rng_collection,
             rngs=rngs,
             bank=bank,
+            channel_correlation=channel_correlation,
             mode=mode,
         )

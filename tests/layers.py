@@ -61,11 +61,17 @@ SLOPED = {"exponent": 2.0, "axes": (-3, -2)}
 SHARED = {"exponent": 1.0, "broadcast_dims": (0,)}
 TIMES = {"bank": ROWS, "mode": "multiplicative"}
 SOUND = noise(bank=RECORDING)
+CORRELATED = {"exponent": 1.0, "channel_correlation": 0.3}
+CORRELATED_BANK = {"bank": PLANE, "channel_correlation": 0.5, "mode": "relative"}
 RELATIVE = {"exponent": 0.0, "mode": "relative"}
 CASES = {
     "white": Case("NoiseInjection", {}, noise(), min_rank=1),
     "plane": Case("NoiseInjection", SLOPED, noise(**SLOPED), min_rank=4),
     "shared": Case("NoiseInjection", SHARED, noise(**SHARED), min_rank=3),
+    "correlated": Case("WaterNoiseLayer", CORRELATED, noise(**CORRELATED), min_rank=3),
+    "correlated bank": Case(
+        "NoiseInjection", CORRELATED_BANK, noise(**CORRELATED_BANK), min_rank=3
+    ),
     "times": Case("NoiseInjection", TIMES, noise(**TIMES)),
     "relative": Case("NoiseInjection", RELATIVE, noise(**RELATIVE), min_rank=1),
     "row bank": Case("NoiseInjection", {"bank": ROWS}, noise(bank=ROWS)),

@@ -1,7 +1,8 @@
 """What Flax's users do with a Dropout, done with it and with every layer of ours.
 
 A table: each layer, with fresh noise, a bank, an array or a schedule as intensity, goes
-through all that the Dropout in its first row goes through.
+through all that the Dropout in its first row goes through; the last row, with a range
+and channels that share, too.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from flax import linen as nn
 from flax import nnx
 
 import sounddrop_jax
-from sounddrop_jax import IntensityVariable, linen
+from sounddrop_jax import IntensityRange, IntensityVariable, linen
 from tests.layers import INPUTS, KEY, NAMES, RECORDING, ROWS, differ
 
 KINDS = ["fresh", "bank", "array", "schedule"]
@@ -48,6 +49,9 @@ class Client(NamedTuple):
             settings["intensity"] = jnp.float32(0.25)
         if self.kind == "schedule":
             settings["intensity"] = SCHEDULE
+        if self.kind == "range":
+            settings |= {"intensity": IntensityRange(0.1, 1.0, log=True)}
+            settings |= {"channel_correlation": 0.5}
         return settings
 
     @property
@@ -74,6 +78,7 @@ CLIENTS = [DROPOUT] + [
     for kind in KINDS
     if (name, kind) != ("AphexNoiseLayer", "fresh")  # there is no such thing
 ]
+CLIENTS.append(Client("NoiseInjection", "range"))
 each_client = pytest.mark.parametrize(
     "client", CLIENTS, ids=lambda client: f"{client.name} {client.kind}".strip()
 )

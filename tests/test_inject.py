@@ -7,10 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
-from sounddrop_jax import spectra
+from sounddrop_jax import linen, modules, spectra
 from sounddrop_jax.banks import NoiseBank, make_power_law_bank, sample_window
-from sounddrop_jax.inject import MODES, add_noise, check_settings, random_noise
+from sounddrop_jax.inject import (
+    MODES,
+    IntensityRange,
+    add_noise,
+    check_settings,
+    random_noise,
+)
 
 SHAPE = (5, 6, 3)
 INPUTS = jnp.asarray(np.random.default_rng(0).standard_normal(SHAPE), jnp.float32)
@@ -109,6 +116,70 @@ def test_noise_shared_along_the_shaped_axes_is_noise_still(axes):
 def test_white_noise_needs_no_axis_to_be_shaped_along():
     outputs = random_noise(KEY, jnp.zeros(64), intensity=1.0, exponent=0.0)
     np.testing.assert_array_equal(outputs, jax.random.normal(KEY, (64,)))
+
+
+# Channels that share a part of it
+
+
+@functools.cache
+def make_bank(*field: int, **law) -> NoiseBank:
+    return make_power_law_bank(0, field, axes=(-3, -2), **law)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("name", "make", "exponent", "axes"),
+    [
+        ("GaussianNoiseLayer", None, 0, -2),
+        ("AphexNoiseLayer", functools.partial(make_bank, exponent=0), 0, -2),
+        ("WaterNoiseLayer", None, 1, -2),
+        ("NoiseInjection", functools.partial(make_bank, 8, 8, 4), 1, (-3, -2)),
+    ],
+    ids=["white", "recording", "pink", "plane bank"],
+)
+@pytest.mark.parametrize("module", [modules, linen], ids=["nnx", "linen"])
+def test_channels_correlate_as_asked_and_keep_variance_and_spectrum(
+    module, name, make, exponent, axes, mode
+):
+    layer = getattr(module, name)(
+        intensity=1.0,
+        bank=make and make(),
+        channel_correlation=0.3,
+        mode=mode,
+        deterministic=False,
+    )
+    ones = jnp.ones((4_096, 8, 8, 4))  # of rms 1, so that all modes add the noise
+    is_nnx = module is modules
+    noisy = layer(ones, rngs=KEY) if is_nnx else layer.apply({}, ones, rng=KEY)
+    noise = np.asarray(noisy - 1, np.float64)
+    covariance = np.cov(noise.reshape(-1, 4), rowvar=False)
+    np.testing.assert_allclose(covariance.diagonal().mean(), 1, atol=0.01)
+    found = np.corrcoef(noise.reshape(-1, 4), rowvar=False)
+    np.testing.assert_allclose(found, np.where(np.eye(4), 1, 0.3), atol=0.02)
+    found = spectra.fit_exponent(noise, axes=axes)
+    assert found == pytest.approx(exponent, abs=0.02)
+
+
+@every_random_function
+def test_a_correlation_of_none_or_all_is_what_there_was_before(inject):
+    add = functools.partial(inject, KEY, INPUTS, intensity=0.3)
+    np.testing.assert_array_equal(add(channel_correlation=0), add())
+    np.testing.assert_array_equal(add(channel_correlation=1), add(broadcast_dims=(-1,)))
+
+
+@pytest.mark.parametrize(
+    ("correlation", "dims", "message"),
+    [
+        (1.1, (), r"channel_correlation must lie in \[0, 1\], not 1.1"),
+        (math.nan, (), "channel_correlation must lie in"),
+        (0.5, (-1,), r"broadcast_dims=\(-1,\) all of it: give one"),
+        (0.5, (0, 2), r"broadcast_dims=\(0, 2\) all of it: give one"),
+    ],
+)
+def test_a_correlation_that_cannot_be_is_refused(correlation, dims, message):
+    settings = {"channel_correlation": correlation, "broadcast_dims": dims}
+    with pytest.raises(ValueError, match=message):
+        random_noise(KEY, INPUTS, intensity=0.3, **settings)
 
 
 # What an intensity means
@@ -345,6 +416,33 @@ def test_a_huge_intensity_stays_finite(inject, dtype):
     outputs = inject(KEY, INPUTS.astype(dtype), intensity=1e6)
     assert jnp.isfinite(outputs).all()
     assert float(jnp.abs(outputs).max()) > 1e5
+
+
+@pytest.mark.parametrize("has_bank", [False, True], ids=["fresh", "bank"])
+@pytest.mark.parametrize("log", [False, True], ids=["uniform", "log-uniform"])
+def test_every_example_draws_its_own_intensity_from_a_range(has_bank, log):
+    bank = make_bank(exponent=0) if has_bank else None
+    inject = functools.partial(
+        random_noise, KEY, bank=bank, intensity=IntensityRange(0.1, 0.8, log=log)
+    )
+    law = stats.loguniform(0.1, 0.8) if log else stats.uniform(0.1, 0.7)
+    found = np.asarray(inject(jnp.zeros((2_000, 32, 16)))).std((1, 2))
+    # Fewer than one set of 2,000 in 1,000 is further off; 512 values blur each by 3 %.
+    assert stats.kstest(found, law.cdf).pvalue > 1e-3
+    shared = inject(jnp.zeros(SHAPE), broadcast_dims=(0,))
+    np.testing.assert_array_equal(np.ptp(shared, axis=0), 0)
+
+
+@pytest.mark.parametrize(
+    "ends", [(-0.1, 1), (1, 0.5), (0, math.inf), (0, math.nan), (0, "1"), (0, KEY)]
+)
+def test_a_range_that_is_none_is_refused(ends):
+    with pytest.raises(ValueError, match="is no range: give numbers, 0 <= low <= high"):
+        IntensityRange(*ends)
+    with pytest.raises(ValueError, match="no logarithm at 0: give a low above 0"):
+        IntensityRange(0, 1, log=True)
+    with pytest.raises(TypeError, match="not a range, which takes a key"):
+        add_noise(INPUTS, INPUTS, intensity=IntensityRange(0, 1))
 
 
 # Misfits

@@ -17,6 +17,7 @@ from sounddrop_jax import (
     AphexNoiseLayer,
     BankVariable,
     GaussianNoiseLayer,
+    IntensityRange,
     IntensityVariable,
     NoiseBank,
     NoiseInjection,
@@ -27,6 +28,7 @@ from sounddrop_jax import (
     ensembles,
     inject,
     linen,
+    make_matched_bank,
     make_power_law_bank,
     make_recording_bank,
     spectra,
@@ -74,6 +76,7 @@ with tempfile.TemporaryDirectory() as folder:
 bank = make_power_law_bank(0, (8, 4), exponent=1.0, num_entries=64)
 assert_type(bank, NoiseBank)
 recording: banks.NoiseBank = make_recording_bank(track, field_shape=(8, 8, 4))
+matched: banks.NoiseBank = make_matched_bank([maps, field], num_entries=4)
 window = banks.sample_window(key, bank, maps.shape)
 noisy = inject.add_noise(maps, window, intensity=0.1, mode="relative")
 noisy = inject.random_noise(key, noisy, intensity=jnp.array(0.1), bank=bank)
@@ -91,13 +94,14 @@ class Network(nnx.Module):
         self.water = WaterNoiseLayer(0.05, bank=bank, rngs=rngs)
         self.aphex = AphexNoiseLayer(bank=recording, intensity=0.05, rngs=rngs)
         self.white = GaussianNoiseLayer(0.1, broadcast_dims=(-1,), rngs=rngs)
+        self.matched = NoiseInjection(IntensityRange(0.0, 0.2), bank=matched, rngs=rngs)
         self.plane = NoiseInjection(
             lambda step: 1e-3 * step, exponent=2.0, axes=(-3, -2), rngs=rngs
         )
 
     def __call__(self, inputs: jax.Array, *, step: int) -> jax.Array:
         outputs = self.water(jax.nn.relu(self.conv(inputs)))
-        outputs = self.white(self.aphex(outputs))
+        outputs = self.matched(self.white(self.aphex(outputs)))
         return self.plane(outputs, deterministic=False, step=step)
 
 
@@ -119,7 +123,9 @@ class LinenNetwork(nn.Module):
     def __call__(self, inputs: jax.Array, *, train: bool) -> jax.Array:
         inputs = linen.WaterNoiseLayer(0.05, bank=bank)(inputs, deterministic=not train)
         inputs = linen.AphexNoiseLayer(bank=recording, deterministic=not train)(inputs)
-        inputs = linen.GaussianNoiseLayer(0.1)(inputs, deterministic=not train)
+        inputs = linen.GaussianNoiseLayer(
+            IntensityRange(0.1, 0.2, log=True), channel_correlation=0.5
+        )(inputs, deterministic=not train)
         layer = linen.NoiseInjection(0.1, exponent=2.0, axes=(-3, -2), mode="relative")
         return layer(inputs, deterministic=not train)
 
