@@ -29,18 +29,25 @@ def assert_is_track(track: np.ndarray, num_channels: int | None = None) -> None:
 # Built-in tracks
 
 
-def log_power(track: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Log frequency and log power of every bin above DC, Nyquist left out."""
+def assert_slope(track: np.ndarray, expected: float) -> None:
+    """Of log power over log frequency, every bin above DC, Nyquist left out."""
     power = np.abs(np.fft.rfft(track.astype(np.float64))) ** 2
     bins = np.arange(1, (track.size + 1) // 2)
-    return np.log(bins), np.log(power[bins])
+    slope = np.polyfit(np.log(bins), np.log(power[bins]), 1)[0]
+    # Each bin's power is exponentially distributed, its log of variance pi^2 / 6.
+    standard_error = np.sqrt(np.pi**2 / 6 / bins.size) / np.log(bins).std()
+    assert abs(slope - expected) < 4 * standard_error < 0.04
 
 
 def kurtosis(track: np.ndarray) -> float:
     return float(np.mean(standardized(track) ** 4))
 
 
-@pytest.mark.parametrize("num_frames", [2, 3, 64, 1_000, 4_097])
+def loudness(track: np.ndarray) -> np.ndarray:
+    return track.reshape(-1, 4_096).std(axis=1)
+
+
+@pytest.mark.parametrize("num_frames", [2, 3, 64, 4_097])
 @pytest.mark.parametrize("name", TRACKS)
 def test_tracks_are_normalised_and_repeatable(name, num_frames):
     track = make_track(name, num_frames=num_frames, seed=1)
@@ -53,7 +60,7 @@ def test_tracks_are_normalised_and_repeatable(name, num_frames):
 
 
 @pytest.mark.parametrize("name", TRACKS)
-@pytest.mark.parametrize("sample_rate", [1, 8_000, 192_000, 10**9])
+@pytest.mark.parametrize("sample_rate", [1, 8_000, 10**9])
 def test_tracks_at_any_sample_rate(name, sample_rate):
     assert_is_track(make_track(name, num_frames=2_000, sample_rate=sample_rate))
 
@@ -63,12 +70,7 @@ def test_tracks_at_any_sample_rate(name, sample_rate):
     ("name", "exponent"), [("white", 0), ("pink", 1), ("brown", 2)]
 )
 def test_noise_has_the_promised_slope(name, exponent, num_frames):
-    frequency, power = log_power(make_track(name, num_frames=num_frames, seed=3))
-    slope = np.polyfit(frequency, power, 1)[0]
-    # Each bin's power is exponentially distributed, its log of variance pi^2 / 6.
-    standard_error = np.sqrt(np.pi**2 / 6 / frequency.size) / frequency.std()
-    assert abs(slope + exponent) < 4 * standard_error
-    assert 4 * standard_error < 0.04
+    assert_slope(make_track(name, num_frames=num_frames, seed=3), -exponent)
 
 
 @pytest.mark.parametrize("name", ["white", "pink"])
@@ -76,23 +78,24 @@ def test_noise_is_gaussian(name):
     assert abs(kurtosis(make_track(name, num_frames=2**17)) - 3) < 0.3
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_glitch_is_far_from_gaussian_and_seldom_silent(seed):
     track = make_track("glitch", num_frames=2**19, seed=seed)
     assert kurtosis(track) > 6
-    loudness = track.reshape(-1, 4_096).std(axis=1)
-    assert loudness.min() > 0.01
-    assert np.mean(loudness > 0.05) > 0.95
+    assert loudness(track).min() > 0.01
+    assert np.mean(loudness(track) > 0.05) > 0.95
     # Structure beyond the marginal: loud and quiet come in stretches.
-    assert (
-        loudness.std() > 5 * shuffle_samples(track).reshape(-1, 4_096).std(axis=1).std()
-    )
+    assert loudness(track).std() > 5 * loudness(shuffle_samples(track)).std()
+    # Nor is it in the spectrum.
+    surrogate = randomize_phases(track, seed=1)
+    assert abs(kurtosis(surrogate) - 3) < 0.2
+    assert loudness(track).std() > 4 * loudness(surrogate).std()
 
 
 def test_rain_is_drops_over_a_bed():
     track = make_track("rain", num_frames=2**18)
     assert kurtosis(track) > 5
-    assert track.reshape(-1, 4_096).std(axis=1).min() > 0.3
+    assert loudness(track).min() > 0.3
     slower = make_track("rain", num_frames=2**18, sample_rate=192_000)
     assert not np.allclose(track, slower)
 
@@ -116,34 +119,53 @@ def test_tracks_have_not_changed():
     ("arguments", "message"),
     [
         ({"name": "aphex"}, "unknown track 'aphex'; choose one of white, pink, brown"),
-        ({"name": "pink", "num_frames": 1}, "num_frames=1 is not an integer of at"),
-        ({"name": "pink", "num_frames": 10.5}, "num_frames=10.5 is not an integer"),
-        ({"name": "rain", "sample_rate": 0}, "sample_rate=0 is not a positive integer"),
-        ({"name": "rain", "sample_rate": np.nan}, "sample_rate=nan is not a positive"),
-        ({"name": "rain", "sample_rate": True}, "sample_rate=True is not a positive"),
-        ({"name": "pink", "num_frames": np.True_}, "num_frames=.*True.* is not an int"),
+        ({"num_frames": 1}, "num_frames=1 is not an integer of at least 2"),
+        ({"num_frames": 10.5}, "num_frames=10.5 is not an integer"),
+        ({"sample_rate": 0}, "sample_rate=0 is not a positive integer"),
+        ({"sample_rate": np.True_}, "sample_rate=.*True.* is not a positive"),
     ],
 )
 def test_bad_arguments_of_make_track(arguments, message):
     with pytest.raises(ValueError, match=message):
-        make_track(**arguments)
+        make_track(**{"name": "pink"} | arguments)
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.uint16])
+def test_numpy_integers_are_integers(kind):
+    arguments = {"num_frames": 20_000, "sample_rate": 8_000, "seed": 7}
+    given = {name: kind(value) for name, value in arguments.items()}
+    for name in TRACKS:
+        track = make_track(name, **arguments)
+        np.testing.assert_array_equal(make_track(name, **given), track)
+    shuffled = shuffle_samples(track, seed=kind(7))
+    np.testing.assert_array_equal(shuffled, shuffle_samples(track, seed=7))
 
 
 # Surrogates
 
 
-@pytest.mark.parametrize("num_frames", [1, 2, 3, 4, 5, 4_095, 4_096])
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_randomized_phases_keep_the_power_of_every_bin(num_frames, seed):
-    # An offset, so that DC has a power to keep.
-    track = make_track("glitch", num_frames=max(2, num_frames), seed=seed)[:num_frames]
-    track = track + np.float32(0.5)
-    surrogate = randomize_phases(track, seed=seed)
+@pytest.mark.parametrize("seed", [True, 1.0, -1, None, "7"])
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda seed: make_track("pink", num_frames=10, seed=seed),
+        lambda seed: randomize_phases(np.arange(3), seed=seed),
+        lambda seed: shuffle_samples(np.arange(3), seed=seed),
+    ],
+)
+def test_a_seed_that_is_none(use, seed):
+    with pytest.raises(ValueError, match="^seed=.* is not an integer of at least 0$"):
+        use(seed)
 
+
+@pytest.mark.parametrize("num_frames", [1, 2, 3, 4_095, 4_096])
+def test_randomized_phases_keep_the_power_of_every_bin(num_frames):
+    # An offset, so that DC has a power to keep.
+    track = make_track("glitch", num_frames=4_096)[:num_frames] + np.float32(0.5)
+    surrogate = randomize_phases(track, seed=1)
     assert surrogate.dtype == np.float32
     assert surrogate.shape == track.shape
-    before = np.fft.rfft(track.astype(np.float64))
-    after = np.fft.rfft(surrogate.astype(np.float64))
+    before, after = np.fft.rfft([track, surrogate])
     power = np.abs(before) ** 2
     # float32 samples blur what lies more than 50 dB below the mean power.
     loud = power >= 1e-5 * power.mean()
@@ -151,14 +173,11 @@ def test_randomized_phases_keep_the_power_of_every_bin(num_frames, seed):
     np.testing.assert_allclose(after[0].real, before[0].real, rtol=1e-4)  # its sign too
 
 
-@pytest.mark.parametrize("num_frames", [1_000, 4_097])
 @pytest.mark.parametrize("name", TRACKS)
-def test_randomized_phases_keep_the_power_and_the_cross_spectrum(name, num_frames):
-    left, right = (make_track(name, num_frames=num_frames, seed=i) for i in (1, 2))
+def test_randomized_phases_keep_the_power_and_the_cross_spectrum(name):
+    left, right = (make_track(name, num_frames=4_097, seed=i) for i in (1, 2))
     tracks = np.stack([left, 0.1 * right, left + right], axis=1)
     surrogate = randomize_phases(tracks, seed=3)
-    assert surrogate.dtype == np.float32
-    assert surrogate.shape == tracks.shape
     assert surrogate.flags.c_contiguous
     np.testing.assert_array_equal(surrogate[:, 0], randomize_phases(left, seed=3))
 
@@ -173,8 +192,7 @@ def test_randomized_phases_keep_the_power_and_the_cross_spectrum(name, num_frame
             # Rounding moves a sample by 2^-24 of itself at most, so a channel's whole
             # spectrum too; a product of two moves by twice that (Cauchy-Schwarz).
             limit = 2.1 * 2**-24 * size[one] * size[other]
-            assert np.abs(change).sum() < limit
-            assert limit < 1e-6 * size[one] * size[other]
+            assert np.abs(change).sum() < limit < 1e-6 * size[one] * size[other]
 
 
 def test_randomized_phases_are_uniform():
@@ -182,24 +200,8 @@ def test_randomized_phases_are_uniform():
     turns = np.fft.rfft(randomize_phases(track, seed=1)) / np.fft.rfft(track)
     mean_turn = np.mean(turns[1:])  # of 2,048 unit vectors
     assert abs(mean_turn) < 4 / np.sqrt(2_048)
-    nyquist = {
-        round(
-            float(np.sum(randomize_phases(np.array([1.0, -1.0]), seed=seed) * [1, -1]))
-        )
-        for seed in range(20)
-    }
-    assert nyquist == {2, -2}
-
-
-def test_randomized_phases_leave_no_structure():
-    track = make_track("glitch", num_frames=2**19)
-    surrogate = randomize_phases(track, seed=1)
-    assert kurtosis(track) > 6
-    assert abs(kurtosis(surrogate) - 3) < 0.2
-    spread, surrogate_spread = (
-        x.reshape(-1, 4_096).std(axis=1).std() for x in (track, surrogate)
-    )
-    assert surrogate_spread < spread / 4
+    nyquist = [randomize_phases(np.array([1.0, -1.0]), seed=seed) for seed in range(20)]
+    assert {round(float(pair[0] - pair[1])) for pair in nyquist} == {2, -2}
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e36])
@@ -214,30 +216,21 @@ def test_randomized_phases_take_any_scale(scale):
 def test_shuffled_samples_are_the_same_and_white():
     track = make_track("pink", num_frames=2**16)
     shuffled = shuffle_samples(track, seed=1)
-    assert shuffled.dtype == np.float32
     np.testing.assert_array_equal(np.sort(shuffled), np.sort(track))
-    frequency, power = log_power(shuffled)
-    slope = np.polyfit(frequency, power, 1)[0]
-    standard_error = np.sqrt(np.pi**2 / 6 / frequency.size) / frequency.std()
-    assert abs(slope) < 4 * standard_error
+    assert_slope(shuffled, 0)
 
 
 def test_shuffling_and_reversing_move_whole_frames():
-    track = make_track("pink", num_frames=1_000)
+    track = make_track("pink", num_frames=1_001)
     pair = np.stack([track, 2 * track], axis=1)
     for moved in (shuffle_samples(pair, seed=1), reverse(pair)):
         assert moved.dtype == np.float32
         np.testing.assert_array_equal(moved[:, 1], 2 * moved[:, 0])
         np.testing.assert_array_equal(np.sort(moved[:, 0]), np.sort(track))
         assert abs(np.mean(moved[:, 0] * track)) < 0.5  # not where they were
-    np.testing.assert_array_equal(reverse(pair)[:, 0], reverse(track))
-
-
-def test_reverse():
-    track = make_track("glitch", num_frames=1_001)
     backwards = reverse(track)
+    np.testing.assert_array_equal(reverse(pair)[:, 0], backwards)
     np.testing.assert_array_equal(backwards, track[::-1])
-    np.testing.assert_array_equal(reverse(backwards), track)
     assert backwards.flags.c_contiguous
     assert not np.shares_memory(backwards, track)
 
@@ -261,13 +254,9 @@ def test_surrogates_follow_their_seed_and_leave_the_track_alone(surrogate):
         (np.zeros(()), r"not \(\)"),
         (np.zeros(0), r"not \(0,\)"),
         (np.zeros((3, 0)), r"not \(3, 0\)"),
-        (np.array([1.0, np.nan]), "holds NaN or infinity"),
         (np.array([1.0, np.inf]), "holds NaN or infinity"),
     ],
-    ids=[
-        *("3-D", "channels first", "scalar", "empty", "no channels"),
-        *("nan", "infinite"),
-    ],
+    ids=["3-D", "channels first", "scalar", "empty", "no channels", "infinite"],
 )
 def test_surrogates_refuse_what_is_no_track(surrogate, track, message):
     with pytest.raises(ValueError, match=message):
