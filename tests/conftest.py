@@ -24,6 +24,8 @@ def keep_in_new_folder(variable: str) -> None:
 keep_in_new_folder("XDG_CACHE_HOME")
 if "PYTEST_XDIST_WORKER" not in os.environ:
     keep_in_new_folder("JAX_COMPILATION_CACHE_DIR")
+# Workers share the processors, and threads of OpenBLAS would wait for one another.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
 from sounddrop_jax.sweeps import statistics
@@ -40,6 +41,10 @@ def against_zero(function, differences, **options):
     return function(differences, np.zeros_like(differences), **options)
 
 
+interval = functools.partial(against_zero, mean_interval)
+flip = functools.partial(against_zero, sign_flip_test)
+
+
 def standard_error(share, num_draws):
     return math.sqrt(share * (1 - share) / num_draws)
 
@@ -47,7 +52,6 @@ def standard_error(share, num_draws):
 # The interval for the mean: how often it holds the true one
 
 
-@functools.cache
 def coverage(distribution, num_seeds, method) -> tuple[float, float]:
     """The share of simulated intervals that hold the mean, and its standard error."""
     # The studentized interval is closest to the limit at 8.
@@ -56,23 +60,13 @@ def coverage(distribution, num_seeds, method) -> tuple[float, float]:
     for chunk in range(num_chunks):  # each with resamples of its own
         rng = np.random.default_rng([chunk, num_seeds])
         differences = DRAWS[distribution](rng, (num_seeds, 640))
-        low, high, made_by = against_zero(
-            mean_interval, differences, method=method, num_resamples=999, seed=chunk
+        low, high, made_by = interval(
+            differences, method=method, num_resamples=999, seed=chunk
         )
         assert (made_by == method).all()
         hits += ((low <= 0) & (high >= 0)).sum()
     share = hits / (640 * num_chunks)
     return share, standard_error(share, 640 * num_chunks)
-
-
-@pytest.mark.parametrize("num_seeds", [8, 16, 64])
-@pytest.mark.parametrize("distribution", ["normal", "exponential"])
-def test_95_percent_intervals_hold_the_mean_in_93_to_97_percent(
-    distribution, num_seeds
-):
-    share, error = coverage(distribution, num_seeds, "studentized")
-    assert error < 0.002
-    assert 0.93 < share < 0.97
 
 
 ROWS = re.findall(
@@ -88,10 +82,13 @@ def test_the_documented_coverage_has_every_distribution():
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: " ".join(row[:2]))
 def test_coverage_is_what_the_documentation_says(row):
     distribution, num_seeds, *documented = row
-    for method, percent in zip(METHODS, documented, strict=True):
+    for method, percent in zip(METHODS[::-1], documented[::-1], strict=True):
         share, error = coverage(distribution, int(num_seeds), method)
         # 4 standard errors of a difference, since the figures were simulated too.
         assert abs(share - float(percent) / 100) < 4 * math.sqrt(2) * error + 0.0005
+    if distribution != "Laplace":
+        assert error < 0.002
+        assert 0.93 < share < 0.97
 
 
 @pytest.mark.parametrize(
@@ -109,8 +106,8 @@ def test_coverage_of_four_seeds_is_what_the_documentation_says(distribution, per
 def test_t_is_that_of_scipy():
     differences = np.random.default_rng(0).gamma(2, size=12)
     expected = stats.ttest_1samp(differences, 0).confidence_interval(0.9)
-    result = against_zero(mean_interval, differences, method="t", confidence=0.9)
-    np.testing.assert_allclose(result[:2], expected, rtol=1e-12)
+    result = interval(differences, method="t", confidence=0.9)
+    assert_allclose(result[:2], expected, rtol=1e-12)
 
 
 def test_studentized_interval_agrees_with_one_resampled_value_by_value():
@@ -120,61 +117,51 @@ def test_studentized_interval_agrees_with_one_resampled_value_by_value():
     resamples = rng.choice(differences, (20_000, 10))
     ratios = (resamples.mean(axis=1) - mean) / stats.sem(resamples, axis=1)
     low, high = mean - np.quantile(ratios, [0.975, 0.025]) * error
-    result = against_zero(mean_interval, differences, num_resamples=19_999)
+    result = interval(differences, num_resamples=19_999)
     # Quantiles of 20,000 ratios come out alike to about 2 %.
-    np.testing.assert_allclose(result.low - mean, low - mean, rtol=0.06)
-    np.testing.assert_allclose(result.high - mean, high - mean, rtol=0.06)
+    assert_allclose(result.low - mean, low - mean, rtol=0.06)
+    assert_allclose(result.high - mean, high - mean, rtol=0.06)
     assert result.method == "studentized"
 
 
 @every_method
 def test_the_interval_widens_with_the_confidence(method):
     differences = np.random.default_rng(0).normal(size=16)
-    widths = [
-        np.subtract(*result[1::-1])
-        for result in (
-            against_zero(mean_interval, differences, method=method, confidence=c)
-            for c in (0.5, 0.8, 0.9, 0.95, 0.99)
-        )
-    ]
+    widths = []
+    for confidence in (0.5, 0.8, 0.95, 0.99):
+        low, high, _ = interval(differences, method=method, confidence=confidence)
+        widths.append(high - low)
     assert (np.diff(widths) > 0).all()
 
 
-def test_as_few_resamples_as_the_confidence_needs_are_enough():
+@pytest.mark.parametrize(("confidence", "fewest"), [(0.9, 19), (0.95, 39), (0.99, 199)])
+def test_as_few_resamples_as_the_confidence_needs_are_enough(confidence, fewest):
     differences = np.random.default_rng(0).normal(size=16)
-    for confidence, fewest in [(0.9, 19), (0.95, 39), (0.99, 199)]:
-        against_zero(
-            mean_interval, differences, confidence=confidence, num_resamples=fewest
-        )
-        with pytest.raises(ValueError, match=f"take at least {fewest}"):
-            against_zero(
-                mean_interval,
-                differences,
-                confidence=confidence,
-                num_resamples=fewest - 1,
-            )
+    interval(differences, confidence=confidence, num_resamples=fewest)
+    with pytest.raises(ValueError, match=f"take at least {fewest}"):
+        interval(differences, confidence=confidence, num_resamples=fewest - 1)
 
 
 @every_method
 def test_conditions_are_compared_one_by_one(method):
     rng = np.random.default_rng(0)
     scores, baseline = rng.normal(size=(2, 9, 5, 40))  # more than one block
+    scores[:, 2, 7] = baseline[:, 2, 7] + 2  # alone a point, leaves the others alone
     options = {"method": method, "num_resamples": 199}
-    together = mean_interval(scores, baseline, **options)
-    assert together.low.shape == (5, 40)
-    for place in [(0, 0), (4, 39)]:
+    intervals = mean_interval(scores, baseline, **options)
+    p_values = sign_flip_test(scores, baseline)
+    improvements = improvement_probability(scores, baseline)
+    for place in [(0, 0), (2, 7), (4, 39)]:
         pair = scores[:, *place], baseline[:, *place]
         low, high, made_by = mean_interval(*pair, **options)
-        np.testing.assert_allclose(together.low[place], low, rtol=1e-9)
-        np.testing.assert_allclose(together.high[place], high, rtol=1e-9)
-        assert together.method[place] == made_by
-        p_value = sign_flip_test(*pair)
-        assert sign_flip_test(scores, baseline)[place] == p_value
-        improvement = improvement_probability(*pair)
-        for one, all_of_them in zip(
-            improvement, improvement_probability(scores, baseline), strict=True
-        ):
-            assert all_of_them[place] == one
+        assert made_by == ("none" if place == (2, 7) else method)
+        assert intervals.method[place] == made_by
+        assert_allclose(intervals.low[place], low, rtol=1e-9)
+        assert_allclose(intervals.high[place], high, rtol=1e-9)
+        assert p_values[place] == sign_flip_test(*pair)
+        assert [each[place] for each in improvements] == [
+            *improvement_probability(*pair)
+        ]
 
 
 def test_no_conditions_give_empty_results():
@@ -193,10 +180,7 @@ def test_no_conditions_give_empty_results():
 def test_equal_differences_give_a_point_and_say_so(method, num_seeds, dtype):
     # Equal on paper, not in binary.
     correct = np.array([2131, 7213, 4444, 9001, 1234, 5678, 3333, 8765])[:num_seeds]
-    scores, baseline = (
-        ((correct + 30) / 1e4).astype(dtype),
-        (correct / 1e4).astype(dtype),
-    )
+    scores, baseline = (np.array([correct + 30, correct]) / 1e4).astype(dtype)
     assert np.ptp(scores.astype(float) - baseline) > 0
     low, high, made_by = mean_interval(scores, baseline, method=method)
     assert low == high == pytest.approx(0.003, abs=1e-6)
@@ -209,23 +193,8 @@ def test_equal_arms_are_no_evidence(method):
     result = compare_pairs([0.7] * 8, [0.7] * 8, method=method)
     assert result.low == result.high == result.mean_difference == 0
     assert result.std_difference == 0
-    assert result.p_value == 1
-    assert result.improvement == 0.5
-    assert result.interval_method == "none"
-    assert all(np.isfinite(value) for value in result if isinstance(value, float))
-
-
-@every_method
-def test_one_constant_condition_leaves_the_others_alone(method):
-    scores = np.random.default_rng(0).normal(size=(9, 3))
-    scores[:, 1] = 2
-    options = {"method": method, "num_resamples": 199}
-    together = against_zero(mean_interval, scores, **options)
-    without = against_zero(mean_interval, scores[:, [0, 2]], **options)
-    assert together.method.tolist() == [method, "none", method]
-    assert together.low[1] == together.high[1] == 2
-    np.testing.assert_allclose(together.low[[0, 2]], without.low, rtol=1e-9)
-    np.testing.assert_allclose(together.high[[0, 2]], without.high, rtol=1e-9)
+    assert (result.p_value, result.improvement) == (1, 0.5)
+    assert np.isfinite([value for value in result if isinstance(value, float)]).all()
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -235,16 +204,12 @@ def test_studentized_gives_way_to_t_where_it_is_useless(dtype):
     spread = [3, 4, 5, 6, 7, 8, 9, 11]
     mostly_equal = [3, 3, 3, 3, 3, 3, 3, 11]
     for steps, num_seeds, expected in [
-        (spread, 8, "studentized"),
-        (spread, 7, "t"),
-        (mostly_equal, 8, "t"),
+        *[(spread, 8, "studentized"), (spread, 7, "t"), (mostly_equal, 8, "t")]
     ]:
         arms = (baseline + np.array(steps) / 10_000)[:num_seeds], baseline[:num_seeds]
         arms = [arm.astype(dtype) for arm in arms]
-        interval = mean_interval(*arms)
-        assert interval.method == expected
-        if expected == "t":
-            assert interval == mean_interval(*arms, method="t")
+        assert mean_interval(*arms).method == expected
+        assert mean_interval(*arms) == mean_interval(*arms, method=expected)
 
 
 @every_method
@@ -252,43 +217,25 @@ def test_studentized_gives_way_to_t_where_it_is_useless(dtype):
 def test_the_unit_of_the_scores_does_not_matter(method, scale):
     differences = np.random.default_rng(0).normal(size=10)
     options = {"method": method, "num_resamples": 199}
-    expected = against_zero(mean_interval, differences, **options)
-    result = against_zero(mean_interval, differences * scale, **options)
-    np.testing.assert_allclose(np.array(result[:2]) / scale, expected[:2], rtol=1e-9)
+    expected = interval(differences, **options)
+    result = interval(differences * scale, **options)
+    assert_allclose(np.array(result[:2]) / scale, expected[:2], rtol=1e-9)
     assert result.method == method
 
 
 # The sign-flip test
 
 
-@pytest.mark.parametrize(
-    ("differences", "expected"),
-    [
-        ([1, 2], 2 / 4),
-        ([3, 1, 2], 2 / 8),
-        ([3, -1, 2], 4 / 8),  # 6 and 4, with either sign
-        ([1, 2, -3], 1),
-        ([1, 1, 1, 1], 2 / 16),
-        ([4, 3, 2, -1], 4 / 16),  # 10 and 8
-        ([1, 0, 0, 0], 1),
-        ([-1, -2, -3, -4, -5], 2 / 32),
-        ([5, 4, 3, -2, 1], 6 / 32),  # 15, 13 and 11
-        ([0, 0, 0], 1),
-    ],
-)
-def test_p_values_counted_by_hand(differences, expected):
-    assert against_zero(sign_flip_test, np.array(differences)) == expected
-
-
-@pytest.mark.parametrize("num_seeds", [2, 7, 10])
+@pytest.mark.parametrize("num_seeds", [2, 9])
 def test_exact_p_values_are_those_of_scipy(num_seeds):
     rng = np.random.default_rng(num_seeds)
-    for differences in rng.normal(0.5, size=(10, num_seeds)):
+    ties = rng.integers(-2, 4, size=(10, num_seeds)).astype(float)
+    for differences in [*rng.normal(0.5, size=(10, num_seeds)), *ties]:
         expected = stats.permutation_test(
             (differences,), np.mean, permutation_type="samples", n_resamples=np.inf
         ).pvalue
-        p_value = against_zero(sign_flip_test, differences)
-        np.testing.assert_allclose(p_value, expected, rtol=1e-12)
+        p_value = flip(differences)
+        assert_allclose(p_value, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -302,22 +249,17 @@ def test_differences_equal_but_for_rounding_tie(dtype):
 
 def test_signs_drawn_at_random_come_close_to_all_of_them():
     differences = np.random.default_rng(0).normal(0.4, size=(16, 20))
-    exact = against_zero(sign_flip_test, differences, num_flips=2**16)
-    drawn = against_zero(sign_flip_test, differences, num_flips=2**13)
+    exact = flip(differences, num_flips=2**16)
+    drawn = flip(differences, num_flips=2**13)
     error = np.sqrt(exact * (1 - exact) / 2**13)
     assert (np.abs(drawn - exact) < 5 * error + 2**-13).all()
     assert (drawn != exact).any()
 
 
-def test_no_p_value_is_below_one_of_the_flips():
-    p_value = against_zero(sign_flip_test, np.ones(64), num_flips=500)
-    assert p_value == 1 / 500
-
-
 @pytest.mark.parametrize("num_seeds", [2, 8, 14, 16, 17, 64])
 def test_the_smallest_p_value_is_that_of_seeds_that_all_agree(num_seeds):
     smallest = smallest_p_value(num_seeds)
-    p_value = against_zero(sign_flip_test, np.arange(1.0, 1 + num_seeds))
+    p_value = flip(np.arange(1.0, 1 + num_seeds))
     if num_seeds == 17:  # of whose signs a draw may come twice
         assert smallest <= p_value < 8 * smallest
     else:
@@ -355,7 +297,7 @@ symmetric = pytest.mark.parametrize("distribution", ["normal", "Laplace", "unequ
 def test_false_positives_are_what_all_flips_promise(distribution, num_seeds, level):
     shape = (num_seeds, 20_000)
     differences = draw_symmetric(distribution, np.random.default_rng(0), shape)
-    share = (against_zero(sign_flip_test, differences) <= 0.05).mean()
+    share = (flip(differences) <= 0.05).mean()
     assert level <= 0.05
     assert abs(share - level) <= 4 * standard_error(level, 20_000)
 
@@ -367,9 +309,7 @@ def test_false_positives_of_drawn_flips_stay_below_the_level(distribution, num_s
     for seed in range(40):
         rng = np.random.default_rng([seed, num_seeds])
         differences = draw_symmetric(distribution, rng, (num_seeds, 500))
-        p_values.append(
-            against_zero(sign_flip_test, differences, num_flips=999, seed=seed)
-        )
+        p_values.append(flip(differences, num_flips=999, seed=seed))
     share = (np.array(p_values) <= 0.05).mean()
     # The observed signs and 48 of the 998 others. The flips are draws too, 40 times.
     level = 49 / 999
@@ -379,7 +319,7 @@ def test_false_positives_of_drawn_flips_stay_below_the_level(distribution, num_s
 
 def test_skewed_differences_are_rejected_more_often():
     differences = DRAWS["exponential"](np.random.default_rng(0), (8, 20_000))
-    share = (against_zero(sign_flip_test, differences) <= 0.05).mean()
+    share = (flip(differences) <= 0.05).mean()
     assert "in 9 to 10 % of cases" in sign_flip_test.__doc__
     assert 0.09 < share < 0.10
 
@@ -394,31 +334,23 @@ def test_what_is_equal_on_paper_is_a_tie():
     assert result.improvement == improvement_probability(scores, baseline)[0] == 0.5
 
 
-def test_improvement_counts_wins_and_half_of_the_ties():
-    result = improvement_probability([3, 4, 5, 6, 1], [1, 4, 2, 7, 0])
-    assert result.probability == 3.5 / 5
-    assert improvement_probability([1, 2], [3, 4]).probability == 0
-    assert improvement_probability([1, 2], [1, 2]).probability == 0.5
-
-
 def test_the_interval_of_improvement_is_that_of_scipy_without_ties():
     for wins in range(7):
         scores = np.where(np.arange(6) < wins, 1, -1)
         result = against_zero(improvement_probability, scores, confidence=0.9)
+        assert result.probability == wins / 6
         expected = stats.binomtest(wins, 6).proportion_ci(0.9, method="exact")
-        np.testing.assert_allclose(result[1:], expected, rtol=1e-9)
+        assert_allclose(result[1:], expected, rtol=1e-9)
 
 
-@pytest.mark.parametrize("num_seeds", [2, 5, 8, 16])
+@pytest.mark.parametrize("num_seeds", [2, 8, 16])
 def test_the_interval_of_improvement_holds_the_truth_ties_or_not(num_seeds):
-    counts = [
-        (wins, ties)
+    trials = [
+        (wins, ties, num_seeds - wins - ties)
         for wins in range(num_seeds + 1)
         for ties in range(num_seeds + 1 - wins)
     ]
-    outcomes = np.array(
-        [[1] * w + [0] * t + [-1] * (num_seeds - w - t) for w, t in counts]
-    )
+    outcomes = np.array([np.repeat([1, 0, -1], trial) for trial in trials])
     _, low, high = against_zero(improvement_probability, outcomes.T)
     least = 1.0
     for lose, tie in itertools.product(np.linspace(0, 1, 41), np.linspace(0, 1, 9)):
@@ -426,7 +358,6 @@ def test_the_interval_of_improvement_holds_the_truth_ties_or_not(num_seeds):
             continue
         win = max(1 - lose - tie, 0.0)
         truth = win + tie / 2
-        trials = [(w, t, num_seeds - w - t) for w, t in counts]
         weights = stats.multinomial.pmf(trials, num_seeds, [win, tie, 1 - win - tie])
         # An end that equals the truth holds it, whatever the last bit.
         holds = (low <= truth + 1e-12) & (truth <= high + 1e-12)
@@ -438,21 +369,6 @@ def test_the_interval_of_improvement_holds_the_truth_ties_or_not(num_seeds):
 # Holm's correction
 
 
-@pytest.mark.parametrize(
-    ("p_values", "expected"),
-    [
-        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),
-        ([0.01, 0.02, 0.03, 0.04, 0.05], [0.05, 0.08, 0.09, 0.09, 0.09]),  # R p.adjust
-        ([0.9, 0.8], [1, 1]),
-        ([0.03], [0.03]),
-        ([0.02, 0.02], [0.04, 0.04]),
-        ([0, 1], [0, 1]),
-    ],
-)
-def test_holm_gives_known_values(p_values, expected):
-    np.testing.assert_allclose(holm(p_values), expected, rtol=1e-12)
-
-
 def test_holm_is_that_of_statsmodels():
     from statsmodels.stats.multitest import multipletests  # which takes seconds
 
@@ -460,14 +376,14 @@ def test_holm_is_that_of_statsmodels():
     for size in (1, 2, 5, 40):
         p_values = rng.random(size).round(1)  # with ties, 0 and 1
         _, expected, _, _ = multipletests(p_values, method="holm")
-        np.testing.assert_allclose(holm(p_values), expected, rtol=1e-12)
+        assert_allclose(holm(p_values), expected, rtol=1e-12)
 
 
 def test_holm_corrects_each_family_by_itself():
     families = np.random.default_rng(0).uniform(0, 0.2, size=(6, 2, 3))
     adjusted = holm(families)
     for place in np.ndindex(2, 3):
-        np.testing.assert_array_equal(adjusted[:, *place], holm(families[:, *place]))
+        assert_array_equal(adjusted[:, *place], holm(families[:, *place]))
 
 
 @pytest.mark.parametrize("num_effects", [0, 2])
@@ -504,27 +420,24 @@ def power(num_seeds, num_comparisons):
     rng = np.random.default_rng(num_seeds)
     differences = rng.normal(effect, 2.0, size=(num_seeds, 5000))
     # Enough to reach the level, and to enumerate up to 12 seeds.
-    p_values = against_zero(sign_flip_test, differences, num_flips=2**12)
+    p_values = flip(differences, num_flips=2**12)
     return (p_values <= 0.05 / num_comparisons).mean()
 
 
 @pytest.mark.parametrize(
-    ("num_seeds", "num_comparisons"),
-    [(7, 1), (8, 1), (10, 5), (12, 10), (16, 1), (64, 5)],
+    ("num_seeds", "num_comparisons", "low", "high"),
+    [
+        *[(7, 1, 0.76, 0.80), (12, 10, 0.76, 0.80), (64, 5, 0.76, 0.80)],
+        # Where nearly all signs must agree.
+        *[(6, 1, 0.65, 0.75), (8, 6, 0.65, 0.75), (9, 10, 0.65, 0.75)],
+    ],
 )
-def test_power_at_the_smallest_effect_is_close_to_80_percent(
-    num_seeds, num_comparisons
+def test_power_at_the_smallest_effect_is_what_the_documentation_says(
+    num_seeds, num_comparisons, low, high
 ):
+    assert f"{low} to {high:.2f}" in smallest_detectable_effect.__doc__
     error = standard_error(0.8, 5000)
-    share = power(num_seeds, num_comparisons)
-    assert 0.76 - 2 * error < share < 0.80 + 3 * error
-
-
-@pytest.mark.parametrize(
-    ("num_seeds", "num_comparisons"), [(6, 1), (8, 3), (8, 6), (9, 10)]
-)
-def test_power_is_lower_where_nearly_all_signs_must_agree(num_seeds, num_comparisons):
-    assert 0.65 - 0.015 < power(num_seeds, num_comparisons) < 0.75 + 0.015
+    assert low - 2.5 * error < power(num_seeds, num_comparisons) < high + 2.5 * error
 
 
 def test_power_of_the_t_test_at_the_smallest_effect():
@@ -533,15 +446,6 @@ def test_power_of_the_t_test_at_the_smallest_effect():
     differences = np.random.default_rng(0).normal(effect, size=(64, 100_000))
     share = (stats.ttest_1samp(differences, 0).pvalue <= 0.5).mean()
     assert abs(share - 0.55) < 4 * standard_error(0.55, 100_000)
-
-
-def test_too_few_seeds_find_no_effect_however_large():
-    assert smallest_detectable_effect(5, 1.0) == math.inf
-    assert math.isfinite(smallest_detectable_effect(6, 1.0))
-    assert smallest_detectable_effect(8, 1.0, num_comparisons=7) == math.inf
-    assert math.isfinite(smallest_detectable_effect(8, 1.0, num_comparisons=6))
-    assert against_zero(sign_flip_test, np.full(5, 1e9)) > 0.05
-    assert against_zero(sign_flip_test, np.full(6, 1e-9)) < 0.05
 
 
 def test_the_effect_shrinks_with_seeds_and_grows_with_what_is_asked():
@@ -598,11 +502,9 @@ def test_blocks_change_no_number(num_seeds, monkeypatch):
 def test_many_seeds_take_little_memory():
     scores = np.random.default_rng(0).normal(size=500)
     tracemalloc.start()
-    try:
-        compare_pairs(scores, np.zeros(500))
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
+    compare_pairs(scores, np.zeros(500))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
     assert peak < 40e6  # all signs as numbers take 262 MB
 
 
@@ -634,32 +536,22 @@ pairs = st.lists(st.tuples(ints, ints), min_size=2, max_size=10).map(
 
 @every_method
 @settings(max_examples=40, deadline=None)
-@given(arms=pairs)
-def test_exchanged_arms_give_the_opposite(method, arms):
+@given(arms=pairs, shift=st.integers(-1000, 1000))
+def test_results_follow_an_exchange_and_a_shift_of_the_arms(method, arms, shift):
     scores, baseline = arms
-    there = mean_interval(scores, baseline, method=method, num_resamples=199)
-    back = mean_interval(baseline, scores, method=method, num_resamples=199)
-    assert there.method == back.method
-    np.testing.assert_allclose(there.low, -back.high, rtol=1e-9, atol=1e-9)
-    np.testing.assert_allclose(there.high, -back.low, rtol=1e-9, atol=1e-9)
-    assert sign_flip_test(scores, baseline) == sign_flip_test(baseline, scores)
+    options = {"method": method, "num_resamples": 199}
+    low, high, made_by = mean_interval(scores, baseline, **options)
+    opposite = mean_interval(baseline, scores, **options)
+    shifted = mean_interval(scores + shift, baseline, **options)
+    assert made_by == opposite.method == shifted.method
+    assert_allclose(opposite[:2], [-high, -low], rtol=1e-9, atol=1e-9)
+    assert_allclose(shifted[:2], [low + shift, high + shift], rtol=1e-9, atol=1e-9)
+    p_value = sign_flip_test(scores, baseline)
+    assert p_value == sign_flip_test(baseline, scores)
+    assert p_value == sign_flip_test(scores + shift, baseline + shift)
     there = improvement_probability(scores, baseline)
     back = improvement_probability(baseline, scores)
-    np.testing.assert_allclose(there, 1 - np.array(back)[[0, 2, 1]], atol=1e-12)
-
-
-@every_method
-@settings(max_examples=40, deadline=None)
-@given(arms=pairs, shift=st.integers(-1000, 1000))
-def test_a_shift_of_one_arm_shifts_the_interval(method, arms, shift):
-    scores, baseline = arms
-    result = mean_interval(scores, baseline, method=method, num_resamples=199)
-    moved = mean_interval(scores + shift, baseline, method=method, num_resamples=199)
-    assert moved.method == result.method
-    np.testing.assert_allclose(moved.low, result.low + shift, rtol=1e-9, atol=1e-9)
-    np.testing.assert_allclose(moved.high, result.high + shift, rtol=1e-9, atol=1e-9)
-    both = sign_flip_test(scores + shift, baseline + shift)
-    assert both == sign_flip_test(scores, baseline)
+    assert_allclose(there, 1 - np.array(back)[[0, 2, 1]], atol=1e-12)
 
 
 @settings(max_examples=40, deadline=None)
@@ -672,15 +564,7 @@ def test_the_order_of_the_seeds_does_not_matter(arms, data):
     assert improvement_probability(*again) == improvement_probability(scores, baseline)
     result = mean_interval(scores, baseline, method="t")
     moved = mean_interval(*again, method="t")
-    np.testing.assert_allclose(moved[:2], result[:2], rtol=1e-9, atol=1e-9)
-
-
-def test_the_order_of_the_seeds_hardly_matters_to_a_bootstrap():
-    differences = np.random.default_rng(0).gamma(3, size=16)
-    result = against_zero(mean_interval, differences)
-    moved = against_zero(mean_interval, differences[::-1])
-    width = result.high - result.low
-    assert np.abs(np.subtract(result[:2], moved[:2])).max() < 0.05 * width
+    assert_allclose(moved[:2], result[:2], rtol=1e-9, atol=1e-9)
 
 
 # What is refused
@@ -696,10 +580,8 @@ PAIRED = [compare_pairs, mean_interval, sign_flip_test, improvement_probability]
         ([1, math.nan, 3, math.inf], [1, 2, 3, 4], "scores hold .* at 1, 3; run"),
         ([1, 2, 3], [1, 2, -math.inf], "baseline hold .* at 2; run"),
         (np.ma.array([1, 2, 3], mask=[0, 1, 0]), [1, 2, 3], "scores .* masked, at 1;"),
-        ([1, 2], np.ma.array([1, 2], mask=[0, 1]), "baseline .* masked, at 1;"),
         ([1, 2, 3], [1, 2], r"scores have \(3,\) and baseline \(2,\); keep"),
         ([1], [2], r"2 seeds or more .* shape \(1,\); run more"),
-        ([], [], r"2 seeds or more .* shape \(0,\); run more"),
     ],
 )
 def test_pairs_that_cannot_be_compared_are_refused(function, scores, baseline, message):
@@ -708,45 +590,41 @@ def test_pairs_that_cannot_be_compared_are_refused(function, scores, baseline, m
     assert "\n" not in str(caught.value)
 
 
-def test_the_places_of_nan_are_named_in_conditions_too():
-    scores = np.ones((8, 3))
-    scores[5, 2] = scores[3, 0] = math.nan
-    with pytest.raises(ValueError, match=r"at \(3, 0\), \(5, 2\); run"):
-        against_zero(sign_flip_test, scores)
-    with pytest.raises(ValueError, match=r"at 0, 1, 2, 3, 4, 5, 6, 7, 4 more; run"):
-        sign_flip_test(np.full(12, math.nan), np.zeros(12))
+MASKED = np.ma.array([1.0, 2.0], mask=[False, True])
 
 
-def test_a_list_of_masked_arrays_is_masked():
-    arm = np.ma.array([1.0, 2.0], mask=[False, True])
-    with pytest.raises(ValueError, match=r"masked, at \(0, 1\), \(1, 1\); run"):
-        sign_flip_test([arm, arm], np.zeros((2, 2)))
+@pytest.mark.parametrize(
+    ("scores", "places"),
+    [
+        (np.where(np.eye(8, 3, -3) == 1, math.nan, 1.0), r"\(3, 0\), \(4, 1\), "),
+        (np.full(12, math.nan), "0, 1, 2, 3, 4, 5, 6, 7, 4 more; run"),
+        ([MASKED, MASKED], r"\(0, 1\), \(1, 1\); run"),
+    ],
+)
+def test_the_places_of_what_is_wrong_are_named(scores, places):
+    with pytest.raises(ValueError, match=f"masked, at {places}"):
+        sign_flip_test(scores, np.zeros(np.shape(scores)))
 
 
 def test_a_mask_that_hides_nothing_changes_nothing():
     scores = np.random.default_rng(0).normal(1, 1, 9)
-    masked = np.ma.array(scores, mask=False)
     for function in PAIRED:
-        assert function(masked, 0 * masked) == function(scores, 0 * scores)
-    p_values = np.ma.array([0.01, 0.04])
-    np.testing.assert_array_equal(holm(p_values), [0.02, 0.04])
+        masked = np.ma.array(scores, mask=False)
+        assert against_zero(function, masked) == against_zero(function, scores)
+    assert_array_equal(holm(np.ma.array([0.01, 0.04])), [0.02, 0.04])
 
 
 # An unsigned one has no negative numbers, and a small one no large ones.
 @pytest.mark.parametrize("count", [np.int64, np.uint8])
 def test_counts_and_seeds_of_numpy_are_numbers(count):
     scores = np.random.default_rng(0).normal(1, 1, 20)
-    for function in (compare_pairs, mean_interval, sign_flip_test):
-        expected = against_zero(function, scores, seed=3)
-        assert against_zero(function, scores, seed=count(3)) == expected
+    for options in ({"seed": 3}, {"num_resamples": 100}):
+        given = {name: count(value) for name, value in options.items()}
+        assert interval(scores, **given) == interval(scores, **options)
+    assert flip(scores, num_flips=count(100)) == flip(scores, num_flips=100)
     assert smallest_p_value(count(8)) == smallest_p_value(8)
-    settings = {"num_comparisons": count(2)}
-    assert smallest_detectable_effect(count(8), 1.0, **settings) == (
-        smallest_detectable_effect(8, 1.0, num_comparisons=2)
-    )
-    low, high, _ = against_zero(mean_interval, scores, num_resamples=count(100))
-    assert low < high
-    assert against_zero(sign_flip_test, scores, num_flips=count(100)) >= 0.01
+    effect = smallest_detectable_effect(count(8), 1.0, num_comparisons=count(2))
+    assert effect == smallest_detectable_effect(8, 1.0, num_comparisons=2)
 
 
 @pytest.mark.parametrize(
@@ -760,18 +638,14 @@ def test_counts_and_seeds_of_numpy_are_numbers(count):
             "not 'studentised'; did you mean 'studentized'",
         ),
         (lambda: mean_interval([1, 2], [0, 0], confidence=95), "not 95"),
-        (lambda: improvement_probability([1, 2], [0, 0], confidence=0), "not 0"),
         (lambda: sign_flip_test([1, 2], [0, 0], num_flips=1), "2 or more, not 1"),
         (lambda: holm([]), r"at least one, but has shape \(0,\)"),
-        (lambda: holm(0.5), r"at least one, but has shape \(\)"),
-        (lambda: holm([0.5, math.nan, 1.5]), "those at 1, 2 do not"),
-        (lambda: holm([-0.1]), "those at 0 do not"),
+        (lambda: holm([0.5, math.nan, 1.5, -0.1]), "those at 1, 2, 3 do not"),
         (lambda: holm(np.ma.array([0.1, 0.2], mask=[0, 1])), "those at 1 do not"),
         (lambda: smallest_detectable_effect(1, 1.0), "num_seeds .* not 1"),
         (lambda: smallest_detectable_effect(8, -1.0), "not -1.0"),
         (lambda: smallest_detectable_effect(8, math.nan), "not nan"),
         (lambda: smallest_detectable_effect(8, 1.0, num_comparisons=0), "not 0"),
-        (lambda: smallest_detectable_effect(8, 1.0, alpha=0.0), "alpha=0.0"),
         (lambda: smallest_detectable_effect(8, 1.0, power=1.0), "power=1.0"),
         (lambda: smallest_detectable_effect(8, 1.0, alpha=0.9), "alpha=0.9"),
     ],
