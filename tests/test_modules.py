@@ -7,13 +7,13 @@ import math
 import os
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from flax import nnx
+from numpy.testing import assert_allclose, assert_array_equal
 
 import sounddrop_jax
 from sounddrop_jax import (
@@ -38,6 +38,18 @@ def count_of(layer) -> int:
     return int(layer.rngs.count[...])
 
 
+def count_traces(function):
+    """The function, and a list that grows by one each time it is traced."""
+    traces = []
+
+    @functools.wraps(function)
+    def counted(*arguments):
+        traces.append(arguments)
+        return function(*arguments)
+
+    return counted, traces
+
+
 # The interface of nnx.Dropout
 
 
@@ -53,19 +65,17 @@ def test_the_constructor_has_the_keywords_of_dropout():
 
 
 def test_every_constructor_takes_the_keywords_of_dropout(case):
-    rngs = nnx.Rngs(0)
     values = {
         "broadcast_dims": (1,),
         "deterministic": None,
         "rng_collection": "noise",
-        "rngs": rngs,
+        "rngs": nnx.Rngs(0),
     }
     assert values.keys() == keywords(nnx.Dropout.__init__).keys()
     layer = case.make(**values)
-    assert layer.broadcast_dims == (1,)
-    assert layer.deterministic is None
-    assert layer.rng_collection == "noise"
     assert isinstance(layer.rngs, nnx.RngStream)
+    for name in values.keys() - {"rngs"}:
+        assert getattr(layer, name) == values[name]
 
 
 @pytest.mark.parametrize("method", ["__call__", "set_view"])
@@ -88,11 +98,8 @@ def test_every_setting_stands_in_the_signature(layer):
     # Dropout's first, in its order.
     ours, theirs = list(keywords(layer.__init__)), list(keywords(nnx.Dropout.__init__))
     assert ours[: len(theirs)] == theirs
-
-
-@pytest.mark.parametrize("layer", [NoiseInjection, WaterNoiseLayer, GaussianNoiseLayer])
-def test_the_intensity_stands_where_dropout_has_its_rate(layer):
-    assert layer(0.25).intensity == 0.25
+    if layer is not AphexNoiseLayer:  # whose recording comes first
+        assert layer(0.25).intensity == 0.25  # where Dropout has its rate
 
 
 # What a layer computes
@@ -102,7 +109,7 @@ def test_a_layer_computes_what_the_pure_function_does(case):
     outputs = case.make()(INPUTS, rngs=KEY)
     expected = case.pure(KEY, INPUTS, intensity=0.5)
     # The recording in the file has gone through one more normalisation.
-    np.testing.assert_allclose(outputs, expected, atol=1e-5)
+    assert_allclose(outputs, expected, atol=1e-5)
     assert differ(outputs, INPUTS)
 
 
@@ -118,70 +125,57 @@ def test_inputs_of_any_rank(case, shape):
     assert outputs.shape == shape
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_outputs_keep_the_dtype_of_the_inputs(case, dtype):
-    outputs = case.make()(INPUTS.astype(dtype), rngs=KEY)
-    assert outputs.dtype == dtype
-    expected = case.make()(INPUTS, rngs=KEY)
-    # Five roundings of numbers up to 8, to half a unit in the last place.
-    tolerance = 5 * 8 * float(jnp.finfo(dtype).eps) / 2
-    np.testing.assert_allclose(outputs.astype("float32"), expected, atol=tolerance)
-
-
-@pytest.mark.parametrize("dtype", [jnp.int32, jnp.bool])
-def test_integers_are_refused_while_training_only(case, dtype):
-    inputs = jnp.ones(INPUTS.shape, dtype)
+def test_integers_are_refused_while_training_only(case):
+    inputs = jnp.ones(INPUTS.shape, jnp.int32)
     with pytest.raises(TypeError, match="floating point features"):
         case.make()(inputs, rngs=KEY)
     assert case.make(deterministic=True)(inputs) is inputs
 
 
-@pytest.mark.parametrize("deterministic", [True, False])
-def test_the_gradient_of_the_inputs_is_exactly_one(case, deterministic):
-    layer = case.make(deterministic=deterministic)
+def test_the_gradient_of_the_inputs_is_exactly_one(case):
+    layer = case.make()
     gradient = jax.grad(lambda inputs: layer(inputs, rngs=KEY).sum())(INPUTS)
     expected = jnp.ones_like(INPUTS)
-    if layer.mode == "multiplicative" and not deterministic:
+    if layer.mode == "multiplicative":
         expected = case.pure(KEY, expected, intensity=0.5)  # 1 + intensity * noise
-    np.testing.assert_array_equal(gradient, expected)
+    assert_array_equal(gradient, expected)
 
 
-@pytest.mark.parametrize("intensity", [0.3, np.float32(0.3), jnp.float32(0.3)])
-def test_an_intensity_is_a_number_or_an_array(case, intensity):
-    outputs = case.make(intensity=intensity)(INPUTS, rngs=KEY)
-    expected = case.pure(KEY, INPUTS, intensity=0.3)
-    np.testing.assert_allclose(outputs, expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("intensity", [math.nan, -0.1, math.inf, -math.inf])
-def test_an_intensity_out_of_range_is_refused(case, intensity):
-    for value in (intensity, np.float32(intensity), np.array([0.1, intensity])):
-        with pytest.raises(
-            ValueError, match="^intensity must be finite and 0 or above"
-        ):
-            case.make(intensity=value)
+@pytest.mark.parametrize("kind", [np.asarray, jnp.asarray])
+@pytest.mark.parametrize("intensity", [0.3, [0.0, 0.5, 2.0]], ids=str)
+def test_an_intensity_is_a_number_or_an_array(case, intensity, kind):
+    layer = case.make(intensity=kind(intensity))
+    expected = case.pure(KEY, INPUTS, intensity=jnp.asarray(intensity))
+    assert_allclose(layer(INPUTS, rngs=KEY), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    "intensity", ["0.1", None, (0.1, "x"), True, 1j, {}, nnx.Param(0.1)], ids=repr
+    ("name", "value", "error", "message"),
+    [
+        ("intensity", math.nan, ValueError, "must be finite and 0 or above"),
+        ("intensity", np.array([0.1, -0.1]), ValueError, "must be finite and 0 or"),
+        ("intensity", "0.1", TypeError, "must be a number, an array or a"),
+        ("intensity", nnx.Param(0.1), TypeError, "must be a number, an array or a"),
+        ("bank", ROWS.values, TypeError, "must be a NoiseBank, not ArrayImpl"),
+        ("mode", "add", ValueError, "must be one of additive, .* not 'add'"),
+    ],
+    ids=["nan", "negative", "text", "parameter", "array", "mode"],
 )
-def test_what_is_no_intensity_is_refused(case, intensity):
-    with pytest.raises(TypeError, match="^intensity must be a number, an array or a"):
-        case.make(intensity=intensity)
+def test_a_setting_that_will_not_do_is_refused(name, value, error, message):
+    layer = WaterNoiseLayer(0.3)
+    for use in (
+        lambda: WaterNoiseLayer(**{name: value}),
+        lambda: setattr(layer, name, value),
+    ):
+        with pytest.raises(error, match=f"^{name} {message}"):
+            use()
+    assert (layer.intensity, layer.bank, layer.mode) == (0.3, None, "additive")
 
 
-@pytest.mark.parametrize("linen_or_nnx", [sounddrop_jax.linen, sounddrop_jax])
-def test_the_colour_of_water_can_be_chosen(linen_or_nnx):
-    layers = linen_or_nnx.WaterNoiseLayer(), linen_or_nnx.WaterNoiseLayer(exponent=2.0)
-    assert [(layer.exponent, tuple(layer.axes)) for layer in layers] == [
-        (1.0, (-2,)),
-        (2.0, (-2,)),
-    ]
-
-
-def test_an_array_is_no_bank():
-    with pytest.raises(TypeError, match="^bank must be a NoiseBank, not ArrayImpl"):
-        WaterNoiseLayer(bank=ROWS.values)
+@pytest.mark.parametrize("module", [sounddrop_jax.linen, sounddrop_jax])
+def test_the_colour_of_water_can_be_chosen(module):
+    layers = module.WaterNoiseLayer(), module.WaterNoiseLayer(exponent=2.0)
+    assert [layer.exponent for layer in layers] == [1.0, 2.0]
 
 
 @pytest.mark.parametrize("batch", [0, 1])
@@ -190,20 +184,6 @@ def test_a_batch_of_none_or_one(case, batch):
     outputs = case.make()(inputs, rngs=KEY)
     assert outputs.shape == inputs.shape
     assert jnp.isfinite(outputs).all()
-
-
-def test_a_mode_that_is_none_is_refused(case):
-    with pytest.raises(ValueError, match="^mode must be one of additive, .* not 'add'"):
-        case.make(mode="add")
-
-
-def test_an_intensity_for_each_channel(case):
-    intensity = np.array([0.0, 0.5, 2.0])
-    layer = case.make(intensity=intensity)
-    outputs = layer(INPUTS, rngs=KEY)
-    expected = case.pure(KEY, INPUTS, intensity=jnp.asarray(intensity))
-    np.testing.assert_allclose(outputs, expected, atol=1e-5)
-    assert isinstance(layer.intensity, IntensityVariable)
 
 
 # Modes
@@ -217,7 +197,7 @@ def test_evaluation_is_the_identity_and_takes_no_key(case):
     assert case.make(deterministic=True)(INPUTS) is INPUTS  # nor does it need one
 
 
-@pytest.mark.parametrize("intensity", [0, 0.0, -0.0, np.float32(0)])
+@pytest.mark.parametrize("intensity", [0, -0.0, np.float32(0)])
 def test_intensity_zero_is_the_identity_and_takes_no_key(case, intensity):
     layer = case.make(intensity=intensity, rngs=nnx.Rngs(0))
     assert layer(INPUTS) is INPUTS
@@ -225,24 +205,19 @@ def test_intensity_zero_is_the_identity_and_takes_no_key(case, intensity):
     assert case.make(intensity=intensity)(INPUTS) is INPUTS
 
 
-def test_intensity_zero_takes_no_key_under_nnx_jit_either():
+def test_intensity_zero_takes_no_key_in_a_compiled_function_either():
     layer = NoiseInjection(0.0, rngs=nnx.Rngs(0))
+    graphdef, state = nnx.split(layer)
+    count = jax.jit(lambda state: count_after_a_call(nnx.merge(graphdef, state)))
+    assert count(state) == 0
     for _ in range(2):
-        outputs = nnx.jit(lambda layer, inputs: layer(inputs))(layer, INPUTS)
-        np.testing.assert_array_equal(outputs, INPUTS)
-    assert count_of(layer) == 0
+        assert nnx.jit(count_after_a_call)(layer) == 0
     assert layer(INPUTS) is INPUTS
 
 
-def test_intensity_zero_takes_no_key_after_split_and_merge_in_jit():
-    graphdef, state = nnx.split(NoiseInjection(0.0, rngs=nnx.Rngs(0)))
-
-    @jax.jit
-    def apply(state, inputs):
-        layer = nnx.merge(graphdef, state)
-        return layer(inputs), layer.rngs.count[...]
-
-    assert apply(state, INPUTS)[1] == 0
+def count_after_a_call(layer):
+    layer(INPUTS)
+    return layer.rngs.count[...]
 
 
 def test_the_call_overrules_the_mode_of_the_constructor(case):
@@ -287,11 +262,11 @@ def test_train_and_eval_switch_a_model(case):
     model = Model(case.make(), rngs=nnx.Rngs(0))
     model.eval()
     first = model(INPUTS)  # no key needed
-    np.testing.assert_array_equal(first, model(INPUTS))
+    assert_array_equal(first, model(INPUTS))
     model.train()
     assert differ(model(INPUTS, rngs=KEY), model(INPUTS, rngs=jax.random.key(8)))
     model.set_attributes(deterministic=True, use_running_average=True)
-    np.testing.assert_allclose(model(INPUTS), model(INPUTS, rngs=KEY))
+    assert_allclose(model(INPUTS), model(INPUTS, rngs=KEY))
 
 
 def test_a_view_changes_the_mode_of_a_copy_that_shares_the_state(case):
@@ -311,52 +286,35 @@ def test_a_view_without_a_mode_keeps_the_one_there_is(case):
     assert view.noises[0](INPUTS) is INPUTS
 
 
-@pytest.mark.parametrize("layer", CLASSES)
-def test_view_info_explains_the_mode(layer):
-    settings = {"bank": RECORDING} if layer is AphexNoiseLayer else {"intensity": 0.1}
-    info = nnx.view_info(layer(**settings))
-    assert info.startswith(f"{layer.__name__}:\n  deterministic: bool | None = None")
-    assert "if True the inputs are returned as they are" in info
+def test_view_info_explains_the_mode():
+    info = nnx.view_info(NoiseInjection(0.1))
+    assert info.startswith("NoiseInjection:\n  deterministic: bool | None = None")
 
 
 # Keys
-
-
-def test_the_same_key_gives_the_same_noise_and_another_another(case):
-    layer = case.make()
-    outputs = layer(INPUTS, rngs=KEY)
-    np.testing.assert_array_equal(outputs, layer(INPUTS, rngs=KEY))
-    assert differ(outputs, layer(INPUTS, rngs=jax.random.key(8)))
 
 
 def test_consecutive_calls_take_consecutive_keys(case):
     layer, twin = (case.make(rngs=nnx.Rngs(0)) for _ in range(2))
     first, second = layer(INPUTS), layer(INPUTS)
     assert differ(first, second)
-    np.testing.assert_array_equal(first, twin(INPUTS))
-    np.testing.assert_array_equal(second, twin(INPUTS))
+    assert_array_equal(first, twin(INPUTS))
+    assert_array_equal(second, twin(INPUTS))
     assert count_of(layer) == 2
 
 
 @pytest.mark.parametrize(
     "source", [lambda rngs: rngs, lambda rngs: rngs.dropout], ids=["Rngs", "RngStream"]
 )
-def test_two_layers_from_one_source_of_keys_differ(case, source):
+def test_two_layers_or_calls_with_one_source_of_keys_differ(case, source):
     rngs = nnx.Rngs(0)
     first, second = (case.make(rngs=source(rngs)) for _ in range(2))
     assert differ(first(INPUTS), second(INPUTS))
     assert rngs.dropout.count[...] == 2  # one for each layer, none for its calls
-
-
-@pytest.mark.parametrize(
-    "source", [lambda rngs: rngs, lambda rngs: rngs.dropout], ids=["Rngs", "RngStream"]
-)
-def test_two_layers_called_with_one_source_of_keys_differ(case, source):
-    rngs = nnx.Rngs(0)
-    layer = case.make()
-    first, second = (layer(INPUTS, rngs=source(rngs)) for _ in range(2))
+    called = case.make()
+    first, second = (called(INPUTS, rngs=source(rngs)) for _ in range(2))
     assert differ(first, second)
-    assert rngs.dropout.count[...] == 2
+    assert rngs.dropout.count[...] == 4
 
 
 def test_keys_come_from_the_call_in_any_form_or_from_the_constructor(case):
@@ -366,17 +324,17 @@ def test_keys_come_from_the_call_in_any_form_or_from_the_constructor(case):
     called = case.make()
     expected = called(INPUTS, rngs=rngs().dropout())
     for source in (rngs(), rngs().dropout):
-        np.testing.assert_array_equal(called(INPUTS, rngs=source), expected)
+        assert_array_equal(called(INPUTS, rngs=source), expected)
 
     expected = called(INPUTS, rngs=rngs().dropout.fork()())
     for source in (rngs(), rngs().dropout):
-        np.testing.assert_array_equal(case.make(rngs=source)(INPUTS), expected)
+        assert_array_equal(case.make(rngs=source)(INPUTS), expected)
 
 
 def test_the_call_overrules_the_keys_of_the_constructor(case):
     layer = case.make(rngs=nnx.Rngs(0))
     expected = case.make()(INPUTS, rngs=KEY)
-    np.testing.assert_array_equal(layer(INPUTS, rngs=KEY), expected)
+    assert_array_equal(layer(INPUTS, rngs=KEY), expected)
     assert count_of(layer) == 0
 
 
@@ -384,16 +342,16 @@ def test_keys_come_from_the_stream_that_rng_collection_names(case):
     layer = case.make(rng_collection="noise")
     expected = layer(INPUTS, rngs=nnx.Rngs(noise=1).noise())
     outputs = layer(INPUTS, rngs=nnx.Rngs(dropout=0, noise=1))
-    np.testing.assert_array_equal(outputs, expected)
+    assert_array_equal(outputs, expected)
     constructed = case.make(rng_collection="noise", rngs=nnx.Rngs(0, noise=1))
     expected = layer(INPUTS, rngs=nnx.Rngs(noise=1).noise.fork()())
-    np.testing.assert_array_equal(constructed(INPUTS), expected)
+    assert_array_equal(constructed(INPUTS), expected)
 
 
 def test_an_old_style_key_gives_what_the_new_one_does(case):
     layer = case.make()
     outputs = layer(INPUTS, rngs=jax.random.PRNGKey(7))
-    np.testing.assert_array_equal(outputs, layer(INPUTS, rngs=jax.random.key(7)))
+    assert_array_equal(outputs, layer(INPUTS, rngs=jax.random.key(7)))
 
 
 def test_a_layer_without_keys_says_how_to_give_them(case):
@@ -405,18 +363,15 @@ def test_a_layer_without_keys_says_how_to_give_them(case):
     assert "layer(inputs, rngs=nnx.Rngs(0)), or a key" in message
 
 
-@pytest.mark.parametrize("wrong", [0, "dropout", np.zeros(2, np.uint32), (KEY,)])
+@pytest.mark.parametrize("wrong", [0, np.zeros(2, np.uint32), (KEY,)])
 def test_what_is_no_source_of_keys_is_refused_by_name(case, wrong):
-    name = f"^{case.layer.__name__}: rngs must be"
+    name = f"^{case.name}: rngs must be"
     with pytest.raises(TypeError, match=f"{name}.* or None, not .*{type(wrong)}"):
         case.make(rngs=wrong)
     with pytest.raises(TypeError, match=f"{name}.* or a key, not .*{type(wrong)}"):
         case.make()(INPUTS, rngs=wrong)
-
-
-def test_the_constructor_takes_no_bare_key(case):  # it could not be advanced
-    with pytest.raises(TypeError, match=f"^{case.layer.__name__}: rngs must be"):
-        case.make(rngs=KEY)
+    with pytest.raises(TypeError, match=name):
+        case.make(rngs=KEY)  # it could not be advanced
 
 
 def big_bank(field):
@@ -454,79 +409,33 @@ def test_seeds_layers_and_steps_are_independent(settings):
 
 def test_nnx_jit_traces_once_and_equals_eager(case):
     layer, twin = (case.make(rngs=nnx.Rngs(0)) for _ in range(2))
-    num_traces = 0
-
-    @nnx.jit
-    def apply(layer, inputs):
-        nonlocal num_traces
-        num_traces += 1
-        return layer(inputs)
-
+    function, traces = count_traces(lambda layer: layer(INPUTS))
+    apply = nnx.jit(function)
     for num_calls in (1, 2, 3):
-        outputs = apply(layer, INPUTS)
-        np.testing.assert_allclose(outputs, twin(INPUTS), atol=1e-5)
+        assert_allclose(apply(layer), twin(INPUTS), atol=1e-5)
         assert count_of(layer) == num_calls
-    assert num_traces == 1
+    assert len(traces) == 1
 
 
 def test_jit_of_a_merged_layer_traces_once_over_keys_and_intensities(case):
     layer = case.make(intensity=jnp.float32(1))
     graphdef = nnx.graphdef(layer)
-    num_traces = 0
-
-    @jax.jit
-    def apply(state, inputs, key):
-        nonlocal num_traces
-        num_traces += 1
-        return nnx.merge(graphdef, state)(inputs, rngs=key)
-
+    apply = jax.jit(lambda state, key: nnx.merge(graphdef, state)(INPUTS, rngs=key))
     for seed, intensity in enumerate([0.0, 0.3, 2.0]):
         key = jax.random.key(seed)
         layer.intensity = jnp.float32(intensity)
         expected = case.pure(key, INPUTS, intensity=intensity)
-        outputs = apply(nnx.state(layer), INPUTS, key)
-        np.testing.assert_allclose(outputs, expected, atol=1e-5)
-    assert num_traces == 1
+        assert_allclose(apply(nnx.state(layer), key), expected, atol=1e-5)
+    assert apply._cache_size() == 1
 
 
-def test_vmap_over_seeds_equals_a_loop(case):
-    def run(key):
-        layer = case.make(rngs=nnx.Rngs(key))
-        return jnp.stack([layer(INPUTS), layer(INPUTS)])
-
-    keys = jax.random.split(KEY, 3)
-    outputs = jax.vmap(run)(keys)
-    np.testing.assert_allclose(outputs, [run(key) for key in keys], atol=1e-5)
-    noises = np.asarray(outputs).reshape(6, -1)
-    distances = np.abs(noises[:, None] - noises).max(axis=-1)
-    assert (distances[~np.eye(6, dtype=bool)] > 1e-3).all()  # no two alike
-
-
-@pytest.mark.parametrize("name", ["white", "row bank"])
-def test_vmap_over_intensities_equals_a_loop(name):
+def test_vmap_over_intensities_equals_a_loop():
     def run(intensity):
-        return CASES[name].make(intensity=intensity)(INPUTS, rngs=KEY)
+        return CASES["row bank"].make(intensity=intensity)(INPUTS, rngs=KEY)
 
     intensities = jnp.array([0.0, 0.3, 1.0])
     loop = [run(intensity) for intensity in intensities]
-    np.testing.assert_allclose(jax.vmap(run)(intensities), loop, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", ["white", "row bank", "aphex bank"])
-def test_split_rngs_gives_each_copy_its_own_noise_and_leaves_the_bank_whole(name):
-    layer = CASES[name].make(rngs=nnx.Rngs(0))
-    axes = nnx.StateAxes({nnx.RngState: 0, ...: None})
-
-    @nnx.split_rngs(splits=3)
-    @nnx.vmap(in_axes=(axes, None), graph=True, graph_updates=True)
-    def apply(layer, inputs):
-        return layer(inputs)
-
-    first, second, third = apply(layer, INPUTS)
-    assert differ(first, second) and differ(second, third) and differ(third, first)
-    assert np.shape(layer.rngs.key[...]) == ()
-    if layer.bank is not None:
-        assert layer.bank == CASES[name].settings["bank"]
+    assert_allclose(jax.vmap(run)(intensities), loop, atol=1e-5)
 
 
 # State
@@ -564,11 +473,9 @@ def test_a_bank_in_a_variable_is_state_and_an_argument_of_a_program():
     graphdef, state = nnx.split(layer)
     add = jax.jit(lambda state, key: nnx.merge(graphdef, state)(INPUTS, rngs=key))
     expected = CASES["row bank"].pure(KEY, INPUTS, intensity=0.5)
-    np.testing.assert_allclose(add(state, KEY), expected, atol=1e-5)
+    assert_allclose(add(state, KEY), expected, atol=1e-5)
     doubled = jax.tree.map(lambda values: 2 * values, state)
-    np.testing.assert_allclose(
-        add(doubled, KEY), INPUTS + 2 * (expected - INPUTS), atol=1e-5
-    )
+    assert_allclose(add(doubled, KEY), INPUTS + 2 * (expected - INPUTS), atol=1e-5)
 
 
 def test_settings_are_changed_by_assignment():
@@ -577,20 +484,20 @@ def test_settings_are_changed_by_assignment():
 
     def check(**settings):
         expected = CASES["white"].pure(KEY, INPUTS, **settings)
-        np.testing.assert_allclose(add(layer, KEY), expected, atol=1e-5)
+        assert_allclose(add(layer, KEY), expected, atol=1e-5)
 
     check(intensity=0.3, exponent=1.0)
-    for bank in (ROWS, PLANE, BankVariable(ROWS.values), RECORDING):
+    for bank in (ROWS, BankVariable(PLANE.values)):
         layer.bank = bank
         check(intensity=0.3, bank=NoiseBank(bank.values))
     layer.bank = None
-    for intensity in (0.2, jnp.float32(0.4), jnp.ones(3), lambda step: 0.1, 0.6):
+    for intensity in (jnp.float32(0.4), lambda step: 0.1, 0.6):
         layer.intensity = intensity
         now = 0.1 if callable(intensity) else intensity
         if callable(intensity):
             outputs = layer(INPUTS, rngs=KEY, step=0)
             expected = CASES["water"].pure(KEY, INPUTS, intensity=now)
-            np.testing.assert_allclose(outputs, expected, atol=1e-5)
+            assert_allclose(outputs, expected, atol=1e-5)
         else:
             check(intensity=now, exponent=1.0)
         arrays = jax.tree.leaves(nnx.state(layer, IntensityVariable))
@@ -599,83 +506,37 @@ def test_settings_are_changed_by_assignment():
     check(intensity=0.6, mode="multiplicative", broadcast_dims=(0,))
 
 
-def test_what_is_assigned_is_checked():
-    layer = WaterNoiseLayer(0.3)
-    with pytest.raises(ValueError, match="^intensity must be finite and 0 or above"):
-        layer.intensity = -1.0
-    with pytest.raises(TypeError, match="^bank must be a NoiseBank"):
-        layer.bank = ROWS.values
-    with pytest.raises(ValueError, match="^mode must be one of"):
-        layer.mode = "add"
-    assert layer.intensity == 0.3
-
-
 @pytest.mark.parametrize("copied", [copy.deepcopy, nnx.clone])
 def test_a_copy_of_a_layer_adds_the_same_noise(case, copied):
     layer = case.make()
     twin = copied(layer)
-    np.testing.assert_array_equal(twin(INPUTS, rngs=KEY), layer(INPUTS, rngs=KEY))
+    assert_array_equal(twin(INPUTS, rngs=KEY), layer(INPUTS, rngs=KEY))
     assert jax.tree.leaves(nnx.state(twin)) == jax.tree.leaves(nnx.state(layer)) == []
     if layer.bank is not None:
         assert twin.bank.values is layer.bank.values
 
 
-def test_layers_share_the_memory_of_a_bank_and_nothing_else():
-    first, second = (AphexNoiseLayer(bank=RECORDING) for _ in range(2))
-    assert first.bank.values is second.bank.values is RECORDING.values
-
-
 def test_layers_of_one_bank_share_a_program_and_of_another_do_not():
-    num_traces = 0
-
     @jax.jit
-    def apply(layer, key):
-        nonlocal num_traces
-        num_traces += 1
-        graphdef, state = layer
-        return nnx.merge(graphdef, state)(INPUTS, rngs=key)
+    def apply(layer):
+        return nnx.merge(*layer)(INPUTS, rngs=KEY)
 
     # Of other numbers, that a program of the first bank would not add.
     other = NoiseBank(2 * ROWS.values)
     outputs = [
-        apply(nnx.split(WaterNoiseLayer(0.5, bank=bank)), KEY)
+        apply(nnx.split(WaterNoiseLayer(0.5, bank=bank)))
         for bank in (ROWS, NoiseBank(ROWS.values), other)
     ]
-    assert num_traces == 2
-    np.testing.assert_array_equal(outputs[0], outputs[1])
-    np.testing.assert_allclose(outputs[2] - INPUTS, 2 * (outputs[0] - INPUTS), 1e-4)
-
-
-@pytest.mark.parametrize("name", ["row bank", "aphex bank"])
-def test_an_optimizer_trains_the_parameters_around_a_bank_only(name):
-    noise = CASES[name].make(intensity=jnp.float32(0.5), rngs=nnx.Rngs(1))
-    model = Model(noise, rngs=nnx.Rngs(0))
-    optimizer = nnx.Optimizer(model, optax.adamw(0.1, weight_decay=0.5), wrt=nnx.Param)
-    kernel, bank = np.array(model.linear.kernel), np.array(noise.bank.values)
-
-    def loss_fn(model):
-        return (model(INPUTS) ** 2).mean()
-
-    # In tree mode nnx.grad would differentiate keys and counts; see `train` for that.
-    grad_fn = nnx.value_and_grad(loss_fn, graph=True, graph_updates=True)
-    loss, grads = grad_fn(model)
-    assert "noises" not in grads
-    assert jax.tree.structure(grads) == jax.tree.structure(nnx.state(model, nnx.Param))
-    optimizer.update(model, grads)
-    assert np.isfinite(loss)
-    assert differ(model.linear.kernel[...], kernel)
-    np.testing.assert_array_equal(noise.bank.values, bank)
-    assert noise.intensity[...] == 0.5
-    assert count_of(noise) == 1
+    assert apply._cache_size() == 2
+    assert_array_equal(outputs[0], outputs[1])
+    assert_allclose(outputs[2] - INPUTS, 2 * (outputs[0] - INPUTS), 1e-4)
 
 
 def train(num_steps: int) -> tuple[list[float], Any]:
     """Trains in the form that works in NNX's graph mode and in its tree mode."""
     rngs = nnx.Rngs(0)
-    noises = [
-        CASES[name].make(rngs=rngs)
-        for name in ("row bank", "water", "aphex bank", "aphex bank")
-    ]
+    names = "row bank", "water", "aphex bank", "aphex bank"
+    noises = [CASES[name].make(rngs=rngs) for name in names]
     graphdef, params, rest = nnx.split(Model(*noises, rngs=rngs), nnx.Param, ...)
     tx = optax.adam(0.1)
     opt_state = tx.init(params)
@@ -694,8 +555,7 @@ def train(num_steps: int) -> tuple[list[float], Any]:
 
     losses = []
     for _ in range(num_steps):
-        *carry, loss = train_step(params, rest, opt_state)
-        params, rest, opt_state = carry
+        params, rest, opt_state, loss = train_step(params, rest, opt_state)
         losses.append(float(loss))
     return losses, nnx.merge(graphdef, params, rest)
 
@@ -705,30 +565,11 @@ def test_training_is_the_same_in_graph_mode_and_in_tree_mode():
     with nnx.set_graph_mode(False), nnx.set_graph_updates(False):
         tree_losses, tree_model = train(num_steps=3)
     assert len(set(losses)) == 3
-    np.testing.assert_allclose(tree_losses, losses, rtol=1e-6)
+    assert_allclose(tree_losses, losses, rtol=1e-6)
     for noise, tree_noise in zip(model.noises, tree_model.noises, strict=True):
         assert count_of(noise) == count_of(tree_noise) == 3
-    np.testing.assert_array_equal(model.noises[0].bank.values, ROWS.values)
-    np.testing.assert_array_equal(tree_model.noises[0].bank.values, ROWS.values)
-
-
-def test_seeds_share_one_bank_under_vmap():
-    @nnx.vmap
-    def make(key):
-        return Model(CASES["row bank"].make(), rngs=nnx.Rngs(key))
-
-    @nnx.vmap(in_axes=(0, None, 0))
-    def apply(model, inputs, key):
-        return model.noises[0](inputs, rngs=key)
-
-    keys = jax.random.split(KEY, 3)
-    models = make(keys)
-    outputs = apply(models, INPUTS, keys)
-    assert models.linear.kernel.shape == (3, 3, 3)
-    assert models.noises[0].bank.values is ROWS.values
-    for one, key in zip(outputs, keys, strict=True):
-        expected = CASES["row bank"].pure(key, INPUTS, intensity=0.5)
-        np.testing.assert_allclose(one, expected, atol=1e-5)
+    assert_array_equal(model.noises[0].bank.values, ROWS.values)
+    assert_array_equal(tree_model.noises[0].bank.values, ROWS.values)
 
 
 @pytest.mark.parametrize("key", [3, jax.random.key(3)], ids=["seed", "key"])
@@ -745,7 +586,7 @@ def test_a_bank_made_within_a_transformation_is_a_constant_too(key):
     for model in (nnx.jit(make)(), nnx.eval_shape(make)):
         assert nnx.state(model, BankVariable) == {}
         outputs = model.noises[0](INPUTS, rngs=KEY)
-        np.testing.assert_array_equal(outputs, expected(INPUTS, rngs=KEY))
+        assert_array_equal(outputs, expected(INPUTS, rngs=KEY))
     # Nor is one that was kept from there a tracer that leaked.
     for bank in made:
         assert np.isfinite(bank.values).all()
@@ -764,7 +605,7 @@ def test_a_bank_made_under_vmap_is_one_for_each_seed():
     for one, key in zip(outputs, keys, strict=True):
         bank = make_power_law_bank(key, (6, 3), num_entries=64)
         expected = WaterNoiseLayer(0.5, bank=bank)(INPUTS, rngs=KEY)
-        np.testing.assert_allclose(one, expected, atol=1e-5)
+        assert_allclose(one, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("graph", [True, False], ids=["graph mode", "tree mode"])
@@ -784,36 +625,12 @@ def test_layers_share_the_memory_of_a_bank_after_a_compiled_step_too(graph):
     assert pointers == {RECORDING.values.unsafe_buffer_pointer()}
 
 
-def test_a_layer_inside_remat_adds_the_same_noise():
-    model = Model(CASES["row bank"].make(), rngs=nnx.Rngs(0))
-
-    def loss(model):
-        return (model(INPUTS, rngs=KEY) ** 2).sum()
-
-    expected = nnx.grad(loss)(model)
-    gradient = nnx.grad(nnx.remat(loss))(model)
-    # Sums of 30 numbers of order 1, which cancel for the bias before BatchNorm.
-    chex.assert_trees_all_close(gradient, expected, atol=3e-5)
-
-
 def test_in_tree_mode_no_gradient_reaches_a_bank():
     with nnx.set_graph_mode(False), nnx.set_graph_updates(False):
         layer = CASES["row bank"].make(intensity=jnp.float32(0.5))
         gradient = nnx.grad(lambda layer: layer(INPUTS, rngs=KEY).sum())(layer)
     (leaf,) = jax.tree.leaves(gradient)
     assert np.shape(leaf) == ()  # of the intensity
-
-
-def test_a_model_without_numbers_can_be_made_and_given_them():
-    # As those do who restore a checkpoint.
-    def make():
-        return Model(CASES["row bank"].make(rngs=nnx.Rngs(1)), rngs=nnx.Rngs(0))
-
-    model = make()
-    abstract = nnx.eval_shape(make)
-    assert not jax.tree.leaves(nnx.state(abstract, BankVariable))
-    nnx.update(abstract, nnx.state(model))
-    np.testing.assert_array_equal(abstract(INPUTS), model(INPUTS))
 
 
 def test_a_layer_uses_a_key_once(case):
@@ -836,7 +653,7 @@ def test_a_schedule_is_asked_for_the_step_of_the_call(case):
     for step in (2, 0, jnp.int32(3)):
         outputs = layer(INPUTS, rngs=KEY, step=step)
         expected = case.pure(KEY, INPUTS, intensity=step / 4)
-        np.testing.assert_allclose(outputs, expected, atol=1e-5)
+        assert_allclose(outputs, expected, atol=1e-5)
 
 
 def test_a_schedule_without_a_step_counts_the_keys_of_the_layer(case):
@@ -848,23 +665,17 @@ def test_a_schedule_without_a_step_counts_the_keys_of_the_layer(case):
         assert layer(INPUTS, deterministic=True) is INPUTS  # and does not count
         assert count_of(layer) == step
         expected = case.pure(twin.rngs(), INPUTS, intensity=step / 4)
-        np.testing.assert_allclose(apply(layer), expected, atol=1e-5)
+        assert_allclose(apply(layer), expected, atol=1e-5)
 
 
 def test_a_schedule_goes_on_in_compiled_steps_without_a_new_trace():
     layer = NoiseInjection(optax.linear_schedule(0.0, 1.0, 4), rngs=nnx.Rngs(0))
-    num_traces = 0
-
-    @nnx.jit
-    def spread(layer):
-        nonlocal num_traces
-        num_traces += 1
-        return layer(jnp.zeros(10_000)).std()
-
+    function, traces = count_traces(lambda layer: layer(jnp.zeros(10_000)).std())
+    spread = nnx.jit(function)
     # A standard error is 0.7 %.
     for step in range(3):
         assert spread(layer) == pytest.approx(step / 4, rel=0.04)
-    assert num_traces == 1
+    assert len(traces) == 1
     resumed = nnx.merge(*nnx.split(layer))
     assert spread(resumed) == pytest.approx(3 / 4, rel=0.04)
 
@@ -875,7 +686,7 @@ def test_a_schedule_may_look_back():
         lambda step: jnp.where(step - 1 < 0, 0.5, 0.0), rngs=nnx.Rngs(0)
     )
     assert differ(layer(INPUTS), INPUTS)
-    np.testing.assert_array_equal(layer(INPUTS), INPUTS)
+    assert_array_equal(layer(INPUTS), INPUTS)
 
 
 @pytest.mark.parametrize("rngs", [None, nnx.Rngs(0)], ids=["no stream", "a stream"])
@@ -902,9 +713,7 @@ def test_a_view_counts_with_the_model():
 
 def test_aphex_takes_one_recording(recording_file):
     for settings in ({}, {"file_path": recording_file, "bank": RECORDING}):
-        with pytest.raises(
-            ValueError, match="one recording: give file_path=... or bank="
-        ):
+        with pytest.raises(ValueError, match="give file_path=... or bank="):
             AphexNoiseLayer(**settings)
 
 
@@ -912,7 +721,7 @@ def test_aphex_takes_one_recording(recording_file):
 def test_aphex_takes_the_path_first(recording_file, convert):
     layer = AphexNoiseLayer(convert(recording_file), 0.3)
     assert layer.intensity == 0.3
-    np.testing.assert_allclose(layer.bank.values, RECORDING.values, atol=1e-5)
+    assert_allclose(layer.bank.values, RECORDING.values, atol=1e-5)
 
 
 def test_aphex_names_a_recording_that_cannot_be_read(tmp_path):
@@ -959,7 +768,7 @@ def test_a_schedule_counts_the_keys_of_a_stream_that_was_assigned():
     for rngs in (nnx.Rngs(dropout=3), nnx.Rngs(dropout=3).dropout):
         layer.rngs = rngs
         spreads = [float(layer(jnp.zeros((64, 32, 32))).std()) for _ in range(3)]
-        np.testing.assert_allclose(spreads, [0, 0.1, 0.2], atol=0.01)
+        assert_allclose(spreads, [0, 0.1, 0.2], atol=0.01)
 
 
 def test_white_noise_is_added_to_a_scalar():
