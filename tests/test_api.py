@@ -101,18 +101,11 @@ def test_every_public_name_has_a_summary_in_one_line(value):
     assert not rest or rest[0] == ""
 
 
-@each(FUNCTIONS | METHODS)
+@each(FUNCTIONS | METHODS | LAYERS)
 def test_every_parameter_is_explained(value):
-    names = [p.name for p in parameters(value)]
-    explained = re.findall(r"^ +\**(\w+):", sections(value).get("Args", ""), re.M)
-    assert explained == names
-
-
-@each(LAYERS)
-def test_every_parameter_of_a_layer_is_explained(value):
-    names = [p.name for p in parameters(value.__init__)]
-    explained = re.findall(r"^ {4}\**(\w+):", sections(value)["Args"], re.M)
-    assert explained == names
+    called = value.__init__ if inspect.isclass(value) else value
+    explained = re.findall(r"^ {4}\**(\w+):", sections(value).get("Args", ""), re.M)
+    assert explained == [p.name for p in parameters(called)]
 
 
 @each(FUNCTIONS)
@@ -154,16 +147,11 @@ def test_the_key_comes_first(value):
     takes_key = value.__name__.startswith(("random_", "sample_")) or "key" in names
     if takes_key and "seed" not in names:  # a seed: drawn by NumPy, on the host
         assert names[0] == "key"
+        assert parameters(value)[0].default is inspect.Parameter.empty
         # A bank may be made of a seed, within transformations where keys are traced.
         makes = value.__name__.startswith("make_")
         assert hints["key"] == (jax.Array | int if makes else jax.Array)
     assert not {"rng", "prng", "rng_key"} & set(names)
-
-
-@pytest.mark.parametrize("name", ["power_law", "make_power_law_bank", "sample_window"])
-def test_functions_of_randomness_need_a_key(name):
-    (value,) = (f for n, f in PURE.items() if n.endswith(f".{name}"))
-    assert parameters(value)[0].default is inspect.Parameter.empty
 
 
 def test_the_convolution_has_the_parameters_of_that_of_jax():

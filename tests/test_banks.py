@@ -2,11 +2,13 @@
 
 import functools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
 from sounddrop_jax import spectra
@@ -40,52 +42,14 @@ def windows(bank, shape, keys=FEW) -> np.ndarray:
     [
         ((4, 3), (2, 5, 4, 3)),  # rows of NHWC maps
         ((5, 4, 3), (2, 5, 4, 3)),  # planes
-        ((3,), (2, 5, 4, 3)),
-        ((2, 5, 4, 3), (2, 5, 4, 3)),  # one entry is a window
-        ((4, 3), (7, 4, 3)),  # sequences
         ((3,), (7, 3)),
+        ((2, 5, 4, 3), (2, 5, 4, 3)),  # one entry is a window
         ((4, 3), (4, 3)),  # no batch
-        ((3,), (3,)),
         ((4, 3), (2, 2, 2, 4, 3)),  # video
-        ((4, 3), (1, 5, 4, 3)),
-    ],
-    ids=str,
-)
-def test_a_window_is_the_next_entries_in_memory_order(field, shape):
-    for window in windows(count_bank(100, field), shape):
-        start = window.flat[0]
-        assert start % math.prod(field) == 0  # at the beginning of an entry
-        expected = start + np.arange(math.prod(shape)).reshape(shape)
-        np.testing.assert_array_equal(window, expected)
-
-
-@pytest.mark.parametrize(
-    "shape",
-    [(2, 5, 1, 3), (2, 5, 4, 1), (2, 1, 4, 3), (1, 5, 4, 3), (1, 1, 1, 1)],
-    ids=str,
-)
-def test_an_axis_of_length_one_takes_one_position(shape):
-    bank = count_bank(50, (4, 3))
-    for window in windows(bank, shape):
-        num_entries = math.prod(shape[:2])
-        start = int(window.flat[0]) // 12
-        entries = np.asarray(bank.values)[start : start + num_entries]
-        expected = entries[:, : shape[2], : shape[3]].reshape(shape)
-        np.testing.assert_array_equal(window, expected)
-
-
-@pytest.mark.parametrize(
-    ("field", "shape"),
-    [
+        *[((4, 3), (2, 5, 1, 3)), ((4, 3), (2, 5, 4, 1)), ((4, 3), (1, 1, 1, 1))],
         ((4, 3), (2, 5, 2, 3)),  # shorter rows
-        ((4, 3), (2, 5, 4, 2)),
         ((4, 3), (2, 5, 9, 3)),  # longer ones
-        ((4, 3), (2, 5, 8, 7)),
-        ((4, 3), (2, 3, 7)),
-        ((1, 3), (2, 5, 4, 3)),
-        ((5, 4, 3), (2, 11, 2, 4)),
-        ((3,), (2, 8)),
-        ((3,), (2, 2)),
+        *[((4, 3), (2, 3, 7)), ((1, 3), (2, 5, 4, 3)), ((5, 4, 3), (2, 11, 2, 4))],
         ((4, 3), (2, 0, 3)),
     ],
     ids=str,
@@ -108,12 +72,10 @@ def test_shapes_of_other_sizes_are_filled_with_fields_side_by_side(field, shape)
                 part = map(slice, corner, corner + field)
                 large[tuple(part)] = bank.values[entry]
                 entry += 1
-            np.testing.assert_array_equal(
-                window[index], large[tuple(map(slice, trailing))]
-            )
+            assert_array_equal(window[index], large[tuple(map(slice, trailing))])
 
 
-@pytest.mark.parametrize("shape", [(2, 7, 10, 4), (3, 5, 6, 3), (2, 3, 11, 5)], ids=str)
+@pytest.mark.parametrize("shape", [(3, 5, 6, 3), (2, 3, 11, 5)], ids=str)
 def test_noise_of_other_sizes_has_the_law_within_each_field(shape):
     bank = make_power_law_bank(1, (8, 3), num_entries=10_000)
     noise = windows(bank, shape, MANY)
@@ -131,16 +93,13 @@ def test_noise_of_other_sizes_has_the_law_within_each_field(shape):
 
 @pytest.mark.parametrize(
     ("field", "shape"),
-    [((4, 3), (8, 3)), ((4, 3), (3,)), ((4, 3), ()), ((5, 4, 3), (4, 3))],
+    [((4, 3), (8, 3)), ((4, 3), ()), ((5, 4, 3), (4, 3))],
     ids=str,
 )
 def test_a_window_without_a_batch_axis_before_the_field_is_refused(field, shape):
-    with pytest.raises(ValueError) as error:
+    message = f"the field {field} cannot serve inputs of shape {shape}"
+    with pytest.raises(ValueError, match=re.escape(message)):
         sample_window(jax.random.key(0), count_bank(50, field), shape)
-    message = str(error.value)
-    assert f"the field {field} cannot serve inputs of shape {shape}" in message
-    assert "field_shape=(F,) and axes=-1" in message
-    assert "inputs[None]" in message
 
 
 def test_white_noise_needs_no_field():
@@ -165,13 +124,11 @@ def test_a_bank_that_repeats_itself_within_a_batch_is_warned_of(length, recwarn)
 
 def test_the_axes_before_the_field_may_be_symbolic():
     for bank in (count_bank(100, (4, 3)), count_bank(100)):
-        sample = jax.jit(
-            lambda key, inputs, bank=bank: sample_window(key, bank, inputs.shape)
-        )
+        sample = functools.partial(sample_window, bank=bank)
         shape = jax.export.symbolic_shape("batch, 5, 4, 3")
-        exported = jax.export.export(sample)(
-            FEW[0], jax.ShapeDtypeStruct(shape, jnp.float32)
-        )
+        exported = jax.export.export(
+            jax.jit(lambda key, inputs, sample=sample: sample(key, shape=inputs.shape))
+        )(FEW[0], jax.ShapeDtypeStruct(shape, jnp.float32))
         for batch in (1, 3, 40):  # the last reads either bank as a loop
             window = exported.call(FEW[1], jnp.zeros((batch, 5, 4, 3)))
             assert window.shape == (batch, 5, 4, 3)
@@ -184,7 +141,7 @@ def test_the_axes_before_the_field_may_be_symbolic():
 
 @pytest.mark.parametrize(
     "shape",
-    [(2, 5, 4, 3), (1, 5, 4, 3), (2, 6, 3), (2, 2, 3, 4, 3), (2, 1, 4, 1)],
+    [(2, 5, 4, 3), (2, 6, 3), (2, 2, 3, 4, 3), (2, 1, 4, 1)],
     ids=str,
 )
 def test_a_recording_runs_as_in_channels_first_memory(shape):
@@ -192,23 +149,14 @@ def test_a_recording_runs_as_in_channels_first_memory(shape):
         batch, *space, channels = shape
         channels_first = np.arange(math.prod(shape)).reshape(batch, channels, *space)
         expected = window.flat[0] + np.moveaxis(channels_first, 1, -1)
-        np.testing.assert_array_equal(window, expected)
+        assert_array_equal(window, expected)
 
 
-def test_the_recording_order_is_time_along_rows_then_channels_then_batch():
-    window = sample_window(jax.random.key(0), count_bank(500), (2, 5, 4, 3))
-    first = window[0, 0, 0, 0]
-    assert window[0, 0, 1, 0] == first + 1
-    assert window[0, 1, 0, 0] == first + 4
-    assert window[0, 0, 0, 1] == first + 4 * 5
-    assert window[1, 0, 0, 0] == first + 4 * 5 * 3
-
-
-@pytest.mark.parametrize("shape", [(2, 3), (1, 3), (5,), (1,), ()], ids=str)
+@pytest.mark.parametrize("shape", [(2, 3), (5,), ()], ids=str)
 def test_a_recording_runs_straight_through_vectors(shape):
     for window in windows(count_bank(500), shape):
         expected = window.flat[0] + np.arange(math.prod(shape)).reshape(shape)
-        np.testing.assert_array_equal(window, expected)
+        assert_array_equal(window, expected)
 
 
 # Starts
@@ -218,10 +166,7 @@ SIZE = 6  # entries in the windows below
 
 @pytest.mark.filterwarnings("ignore:A bank of .* is shorter than a window")
 @pytest.mark.parametrize("field", [(), (2,)], ids=["recording", "field"])
-@pytest.mark.parametrize(
-    "length",
-    [1, 2, SIZE - 1, SIZE, SIZE + 1, 2 * SIZE - 1, 2 * SIZE, 2 * SIZE + 1, 40],
-)
+@pytest.mark.parametrize("length", [1, SIZE - 1, SIZE, 2 * SIZE - 1, 2 * SIZE, 40])
 def test_every_start_is_possible_and_equally_likely(length, field):
     loops = length < 2 * SIZE
     num_starts = length if loops else length - SIZE + 1
@@ -231,7 +176,7 @@ def test_every_start_is_possible_and_equally_likely(length, field):
     starts = entries[:, 0].astype(int)
     steps = starts[:, None] + np.arange(SIZE)
     # In order, round a short bank and never round a long one.
-    np.testing.assert_array_equal(entries, steps % length if loops else steps)
+    assert_array_equal(entries, steps % length if loops else steps)
     counts = np.bincount(starts, minlength=num_starts)
     assert len(counts) == num_starts  # the last start is the last that fits
     # Each of 35 comes 57 times on average, so that one is missed has probability
@@ -262,9 +207,9 @@ def test_an_empty_bank_is_refused():
 def test_jit_and_vmap_over_keys_equal_a_loop(length, field):
     bank, shape = count_bank(length, field), (2, 2, 3)
     loop = np.stack([sample_window(key, bank, shape) for key in FEW])
-    np.testing.assert_array_equal(windows(bank, shape), loop)
+    assert_array_equal(windows(bank, shape), loop)
     jitted = jax.jit(lambda key, bank: sample_window(key, bank, shape))
-    np.testing.assert_array_equal([jitted(key, bank) for key in FEW], loop)
+    assert_array_equal([jitted(key, bank) for key in FEW], loop)
     assert len(np.unique(loop[:, 0, 0, 0])) > 1
 
 
@@ -277,13 +222,7 @@ def test_windows_of_many_banks_at_once(length):
     key = jax.random.key(1)
     both = jax.vmap(lambda bank: sample_window(key, bank, (2, 3)))(banks)
     alone = sample_window(key, count_bank(length), (2, 3))
-    np.testing.assert_array_equal(both, [alone, alone + 1000])
-
-
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
-def test_a_window_has_the_dtype_of_the_bank(dtype):
-    bank = NoiseBank(jnp.ones(9, dtype))
-    assert sample_window(jax.random.key(0), bank, (2, 3)).dtype == dtype
+    assert_array_equal(both, [alone, alone + 1000])
 
 
 # Banks
@@ -294,26 +233,16 @@ def test_a_bank_is_a_pytree_of_its_values():
     assert jax.tree.leaves(bank) == [bank.values]
     doubled = jax.tree.map(lambda values: 2 * values, bank)
     assert isinstance(doubled, NoiseBank)
-    np.testing.assert_array_equal(doubled.values, 2 * bank.values)
+    assert_array_equal(doubled.values, 2 * bank.values)
     through_jit = jax.jit(lambda bank: bank)(bank)
-    np.testing.assert_array_equal(through_jit.values, bank.values)
-
-
-def test_a_bank_knows_its_entries_and_its_field():
-    assert (count_bank(5).num_entries, count_bank(5).field_shape) == (5, ())
-    bank = count_bank(5, (4, 3))
-    assert (bank.num_entries, bank.field_shape) == (5, (4, 3))
+    assert_array_equal(through_jit.values, bank.values)
 
 
 @pytest.mark.parametrize(
     ("field", "axes", "axes_of_all"),
     [
-        ((6, 3), (-2,), (1,)),
-        ((6, 3), 0, (1,)),
-        ((6, 3), (0, -1), (1, 2)),
-        ((2, 6, 3), (-3, -2), (1, 2)),
-        ((2, 6, 3), -1, (3,)),
-        ((6,), (0,), (1,)),
+        *[((6, 3), (-2,), (1,)), ((6, 3), (0, -1), (1, 2)), ((2, 6, 3), -1, (3,))],
+        ((6,), 0, (1,)),
     ],
     ids=str,
 )
@@ -323,13 +252,13 @@ def test_a_power_law_bank_is_shaped_within_the_field_only(field, axes, axes_of_a
     bank = make_power_law_bank(key, field, axes=axes, num_entries=8, **law)
     expected = spectra.power_law(key, (8, *field), axes=axes_of_all, **law)
     assert bank.field_shape == field
-    np.testing.assert_array_equal(bank.values, expected)
+    assert_array_equal(bank.values, expected)
 
 
 def test_a_white_bank_needs_no_axis():
     key, values = jax.random.key(0), (100, 8)
     bank = make_power_law_bank(key, (8,), exponent=0.0, num_entries=100)
-    np.testing.assert_array_equal(bank.values, jax.random.normal(key, values))
+    assert_array_equal(bank.values, jax.random.normal(key, values))
 
 
 def test_a_power_law_bank_is_pink_along_rows_unless_told_otherwise():
@@ -344,7 +273,7 @@ def test_a_power_law_bank_is_pink_along_rows_unless_told_otherwise():
 
 @pytest.mark.parametrize(
     ("field", "num_entries"),
-    [((16, 8), 2**15), ((16, 16, 16), 2**10), ((3, 5), 279_620), ((3000, 3000), 1)],
+    [((16, 8), 2**15), ((3, 5), 279_620), ((3000, 3000), 1)],
     ids=str,
 )
 def test_a_bank_holds_about_four_million_values_by_default(field, num_entries):
@@ -354,13 +283,17 @@ def test_a_bank_holds_about_four_million_values_by_default(field, num_entries):
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_a_bank_has_the_dtype_asked_for(dtype):
-    bank = make_power_law_bank(jax.random.key(0), (6, 3), num_entries=8, dtype=dtype)
-    assert bank.values.dtype == dtype
-    assert make_recording_bank([1.0, 2.0, 3.0], dtype=dtype).values.dtype == dtype
+def test_a_bank_has_the_dtype_asked_for_and_its_windows_too(dtype):
+    key = jax.random.key(0)
+    for bank in (
+        make_power_law_bank(key, (6, 3), num_entries=8, dtype=dtype),
+        make_recording_bank(SOUND, dtype=dtype),
+    ):
+        assert bank.values.dtype == dtype
+        assert sample_window(key, bank, (2, 6, 3)).dtype == dtype
 
 
-@pytest.mark.parametrize("exponent", [-1.0, 0.0, 2.0])
+@pytest.mark.parametrize("exponent", [0.0, 2.0])
 def test_a_bank_in_bfloat16_is_the_one_in_float32_rounded(exponent):
     wide, narrow = (
         make_power_law_bank(
@@ -368,18 +301,14 @@ def test_a_bank_in_bfloat16_is_the_one_in_float32_rounded(exponent):
         ).values.astype(jnp.float32)
         for each in (jnp.float32, jnp.bfloat16)
     )
-    np.testing.assert_allclose(narrow, wide, rtol=2**-8)
-    np.testing.assert_allclose(narrow.std(), 1, rtol=0.01)
+    assert_allclose(narrow, wide, rtol=2**-8)
+    assert_allclose(narrow.std(), 1, rtol=0.01)
 
 
 @pytest.mark.parametrize("dtype", [jnp.int32, bool, jnp.complex64])
-def test_a_power_law_bank_of_a_dtype_without_noise_is_refused(dtype):
+def test_a_bank_of_a_dtype_without_noise_is_refused(dtype):
     with pytest.raises(TypeError, match="floating point"):
         make_power_law_bank(jax.random.key(0), (6, 3), num_entries=8, dtype=dtype)
-
-
-@pytest.mark.parametrize("dtype", [jnp.int32, bool, jnp.complex64])
-def test_a_recording_bank_of_a_dtype_without_noise_is_refused(dtype):
     with pytest.raises(TypeError, match="floating point"):
         make_recording_bank([1.0, 2.0, 3.0], dtype=dtype)
 
@@ -389,14 +318,11 @@ def test_a_recording_bank_of_a_dtype_without_noise_is_refused(dtype):
     [
         ({"field_shape": (6, 0)}, r"field cannot be empty, but it is \(6, 0\)"),
         ({"num_entries": 0}, "at least one entry, not 0"),
-        ({"num_entries": -3}, "at least one entry, not -3"),
         ({"axes": (2,)}, r"axes=\(2,\) do not all exist in a field of rank 2"),
         ({"axes": -3}, r"axes=\(-3,\) do not all exist in a field of rank 2"),
-        ({"axes": (0, -2)}, "different axes"),
         ({"axes": ()}, "at least one"),
         ({"field_shape": ()}, r"axes=\(-2,\) do not all exist in a field of rank 0"),
         ({"exponent": math.nan}, "exponent must lie in"),
-        ({"min_frequency": 0.6}, "min_frequency must lie in"),
     ],
     ids=str,
 )
@@ -409,27 +335,20 @@ def test_a_power_law_bank_that_cannot_be_is_refused(settings, message):
 SOUND = np.random.default_rng(0).standard_normal(1_000)
 
 
-@pytest.mark.parametrize(
-    "waveform",
-    [
-        SOUND,
-        SOUND.astype(np.float32),
-        jnp.asarray(SOUND),
-        SOUND.tolist(),
-        SOUND + 1e3,
-        SOUND * 1e-30,
-        SOUND * 1e30,
-        (SOUND * 1e4).clip(-32768, 32767).astype(np.int16),
-        (SOUND * 30 + 128).clip(0, 255).astype(np.uint8),
-        SOUND > 0,
-        np.array([0, 0, 0, -32768], np.int16),
-        np.array([0.0, 1.0]),
-    ],
-    ids=[
-        *("float64", "float32", "JAX", "list", "offset", "faint", "loud"),
-        *("int16", "uint8", "bool", "lowest int16", "two frames"),
-    ],
-)
+WAVEFORMS = {
+    "JAX": jnp.asarray(SOUND),
+    "list": SOUND.tolist(),
+    "offset": SOUND + 1e3,
+    "faint": SOUND * 1e-30,
+    "loud": SOUND * 1e30,
+    "uint8": (SOUND * 30 + 128).clip(0, 255).astype(np.uint8),
+    "bool": SOUND > 0,
+    "lowest int16": np.array([0, 0, 0, -32768], np.int16),
+    "two frames": np.array([0.0, 1.0]),
+}
+
+
+@pytest.mark.parametrize("waveform", WAVEFORMS.values(), ids=WAVEFORMS)
 def test_a_recording_is_brought_to_zero_mean_and_unit_variance(waveform):
     bank = make_recording_bank(waveform)
     assert isinstance(bank.values, jax.Array)
@@ -437,21 +356,21 @@ def test_a_recording_is_brought_to_zero_mean_and_unit_variance(waveform):
     frames = np.asarray(waveform, np.float64)
     expected = (frames - frames.mean()) / frames.std()
     # float32 keeps seven digits; so does the waveform itself where it has an offset.
-    np.testing.assert_allclose(bank.values, expected, atol=1e-5)
+    assert_allclose(bank.values, expected, atol=1e-5)
     assert (bank.num_entries, bank.field_shape) == (len(frames), ())
 
 
-@pytest.mark.parametrize("num_channels", [1, 2, 8])
+@pytest.mark.parametrize("num_channels", [1, 8])
 def test_every_channel_of_a_recording_is_brought_there_by_itself(num_channels):
     scale = 10.0 ** np.arange(num_channels)
     frames = SOUND.reshape(-1, num_channels) * scale + 3 * scale
     bank = make_recording_bank(frames)
     expected = (frames - frames.mean(axis=0)) / frames.std(axis=0)
-    np.testing.assert_allclose(bank.values, expected, atol=1e-5)
+    assert_allclose(bank.values, expected, atol=1e-5)
     assert (bank.num_entries, bank.field_shape) == (len(frames), (num_channels,))
 
 
-@pytest.mark.parametrize("shape", [(2, 5, 4, 2), (7, 2), (2,)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 5, 4, 2), (2,)], ids=str)
 def test_a_stereo_recording_gives_its_frames_to_inputs_of_two_channels(shape):
     bank = make_recording_bank(SOUND.reshape(500, 2))
     frames = np.asarray(bank.values)
@@ -459,10 +378,10 @@ def test_a_stereo_recording_gives_its_frames_to_inputs_of_two_channels(shape):
     for window in windows(bank, shape):
         taken = window.reshape(num_frames, 2)
         start = int(np.argmin(np.abs(frames - taken[0]).sum(axis=1)))
-        np.testing.assert_array_equal(taken, frames[start : start + num_frames])
+        assert_array_equal(taken, frames[start : start + num_frames])
 
 
-@pytest.mark.parametrize("field_shape", [(3, 4, 5), (7, 2), (6,), (1000,)], ids=str)
+@pytest.mark.parametrize("field_shape", [(3, 4, 5), (6,), (1000,)], ids=str)
 def test_a_recording_for_one_shape_lies_as_windows_of_one_for_all_do(field_shape):
     bank = make_recording_bank(SOUND, field_shape=field_shape)
     size, num_channels = math.prod(field_shape), field_shape[-1]
@@ -473,7 +392,7 @@ def test_a_recording_for_one_shape_lies_as_windows_of_one_for_all_do(field_shape
     expected = make_recording_bank(SOUND).values[
         entry * size + channel * (size // num_channels) + row
     ]
-    np.testing.assert_array_equal(bank.values.ravel(), expected)
+    assert_array_equal(bank.values.ravel(), expected)
 
 
 @pytest.mark.parametrize(
@@ -482,43 +401,21 @@ def test_a_recording_for_one_shape_lies_as_windows_of_one_for_all_do(field_shape
         (SOUND, (10, 10, 11), r"\(10, 10, 11\) holds 1100 samples, .* has 1000: give"),
         (SOUND, (4, 0, 2), r"\(4, 0, 2\) holds 0 samples"),
         (SOUND.reshape(500, 2), (5, 2), r"\(5, 2\) .* this one has 2 channels"),
+        (SOUND.reshape(2, 500), None, r"shape \(2, 500\); put its fr"),
+        (SOUND.reshape(50, 10, 2), None, r"shape \(50, 10, 2\)"),
+        (SOUND[:1].reshape(()), None, r"shape \(\)"),
+        (SOUND[:0].reshape(3, 0), None, r"at least one sample, .* shape \(3, 0\)"),
+        (np.stack([SOUND, 0 * SOUND], axis=1), None, "constant in channel 1"),
+        (SOUND[:1], None, "silent or constant:"),
+        (np.zeros(10), None, "silent or constant:"),
+        (np.full(10, 0.1), None, "silent or constant:"),
+        (np.full(10, -32768, np.int16), None, "silent or constant:"),
+        (np.append(SOUND, math.nan), None, "NaN or infinity"),
     ],
-    ids=["too large", "empty", "stereo"],
 )
-def test_a_recording_that_cannot_be_laid_out_is_refused(waveform, field_shape, message):
+def test_a_recording_that_will_not_do_is_refused(waveform, field_shape, message):
     with pytest.raises(ValueError, match=message):
         make_recording_bank(waveform, field_shape=field_shape)
-
-
-@pytest.mark.parametrize(
-    ("waveform", "message"),
-    [
-        (SOUND.reshape(2, 500), r"\[num_frames, C\] .* shape \(2, 500\); put its fr"),
-        (SOUND.reshape(50, 10, 2), r"\[num_frames\] or .* shape \(50, 10, 2\)"),
-        (SOUND[:1].reshape(()), r"\[num_frames\] or .* shape \(\)"),
-        (SOUND[:0], r"at least one sample, but this one has shape \(0,\)"),
-        (SOUND[:0].reshape(3, 0), r"at least one sample, .* shape \(3, 0\)"),
-        (np.stack([SOUND, *2 * [0 * SOUND]], axis=1), "constant in channel 1"),
-        (np.stack([0 * SOUND + 0.1, SOUND], axis=1), "silent or constant in channel 0"),
-        (SOUND[:1], "silent or constant"),
-        (np.zeros(10), "silent or constant"),
-        (np.full(10, 0.1), "silent or constant"),
-        (np.full(10, 0.1, np.float32), "silent or constant"),
-        (np.full(10, 255, np.uint8), "silent or constant"),
-        (np.full(10, -32768, np.int16), "silent or constant"),
-        (np.append(SOUND, math.nan), "NaN or infinity"),
-        (np.append(SOUND, -math.inf), "NaN or infinity"),
-    ],
-    ids=[
-        *("channels first", "3-D", "0-D", "empty", "no channels"),
-        *("silent channel", "constant channel"),
-        *("one frame", "silent", "constant", "float32"),
-        *("uint8", "lowest int16", "NaN", "infinity"),
-    ],
-)
-def test_a_recording_without_noise_is_refused(waveform, message):
-    with pytest.raises(ValueError, match=message):
-        make_recording_bank(waveform)
 
 
 def test_float64_stays_float64():
@@ -544,11 +441,8 @@ def test_a_bank_is_shown_in_short_whatever_jax_puts_in_it():
 @pytest.mark.parametrize(
     ("field", "shape"),
     [
-        ((5, 3), (2, 4, 5, 3)),
-        ((5, 3), (2, 4, 7, 2)),
-        ((4, 5, 3), (2, 4, 5, 3)),
-        ((), (2, 4, 5, 3)),
-        ((3,), (6, 3)),
+        *[((5, 3), (2, 4, 5, 3)), ((5, 3), (2, 4, 7, 2)), ((4, 5, 3), (2, 4, 5, 3))],
+        *[((), (2, 4, 5, 3)), ((3,), (6, 3))],
     ],
     ids=["rows", "other rows", "plane", "recording", "features"],
 )
@@ -559,8 +453,8 @@ def test_a_tpu_takes_the_same_windows(field, shape):
         return sample_window(key, bank, shape)
 
     theirs = on("tpu", take)
-    np.testing.assert_array_equal(theirs(FEW[0]), take(FEW[0]))
-    np.testing.assert_array_equal(jax.vmap(theirs)(FEW), jax.vmap(take)(FEW))
+    assert_array_equal(theirs(FEW[0]), take(FEW[0]))
+    assert_array_equal(jax.vmap(theirs)(FEW), jax.vmap(take)(FEW))
     # Also where a model that holds the bank is differentiated as a whole.
     slopes = jax.grad(
         lambda values: on("tpu", sample_window)(FEW[0], NoiseBank(values), shape).sum()

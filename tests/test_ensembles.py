@@ -61,11 +61,11 @@ def meshes():
 @pytest.mark.parametrize("seeds_at_once", SIZES)
 @pytest.mark.parametrize("num_seeds", [1, 7])
 def test_a_seed_is_what_it_is_alone(num_seeds, seeds_at_once, mesh):
-    mapped = map_seeds(
-        train, in_axes=(0, None, None), seeds_at_once=seeds_at_once, mesh=mesh
-    )
+    settings = {"seeds_at_once": seeds_at_once, "mesh": mesh}
+    mapped = map_seeds(train, in_axes=(0, None, None), **settings)
     keys = KEYS[:num_seeds]
-    results = jax.jit(mapped)(keys, SCALE, 10)
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        results = jax.jit(mapped)(keys, SCALE, 10)
     # Ten steps of a map that contracts: a few roundings of numbers of order 1.
     chex.assert_trees_all_close(results, loop(keys), atol=1e-6)
 
@@ -93,18 +93,10 @@ def test_one_seed_at_once_is_not_mapped():
 
 
 def test_it_is_compiled_once_for_any_key():
-    num_traces = 0
-
-    def draw(key):
-        nonlocal num_traces
-        num_traces += 1
-        return jax.random.normal(key)
-
-    mapped = jax.jit(map_seeds(draw, seeds_at_once=1))
-    mapped(KEYS)
-    before = num_traces
-    mapped(jax.random.split(jax.random.key(1), 7))
-    assert num_traces == before >= 1
+    mapped = jax.jit(map_seeds(jax.random.normal, seeds_at_once=1))
+    for seed in range(2):
+        mapped(jax.random.split(jax.random.key(seed), 7))
+    assert mapped._cache_size() == 1
 
 
 @on_four_devices
@@ -119,7 +111,7 @@ def test_devices_share_the_seeds():
 
 
 @on_four_devices
-@pytest.mark.parametrize("num_seeds", [1, 3, 4, 5, 8])
+@pytest.mark.parametrize("num_seeds", [1, 4, 5])
 def test_padding_repeats_the_last_seed(num_seeds):
     numbers = jnp.arange(num_seeds)
     padded = pad_seeds({"a": numbers, "b": numbers[:, None]}, mesh=make_mesh())
@@ -136,9 +128,8 @@ def test_what_is_placed_and_gathered_is_what_it_was(mesh):
     own, shared = (place(padded, mesh=mesh, spec=spec) for spec in (P(SEEDS), P()))
     for placed, share in ((own, mesh.size), (shared, 1)):
         parts = placed["numbers"].addressable_shards
-        assert [len(part.data) for part in parts] == [
-            len(padded["numbers"]) // share
-        ] * mesh.size
+        size = len(padded["numbers"]) // share
+        assert [len(part.data) for part in parts] == [size] * mesh.size
         chex.assert_trees_all_equal(placed, padded)
     gathered = gather({"numbers": own["numbers"]})
     assert isinstance(gathered["numbers"], np.ndarray)
@@ -175,42 +166,31 @@ def test_as_many_seeds_as_fit_are_found():
 
 
 def test_fewer_are_tried_in_proportion_to_the_memory(monkeypatch):
-    asked = []
     # A program is how many seeds it is for; each takes 100 bytes, and all of them 50.
-    monkeypatch.setattr(
-        ensembles, "required_memory", lambda program: 100 * program + 50
-    )
-
-    def compile_for(seeds_at_once):
-        asked.append(seeds_at_once)
-        return seeds_at_once
-
-    assert fit_seeds_at_once(compile_for, 16, memory=870) == (8, 8)
+    monkeypatch.setattr(ensembles, "required_memory", lambda size: 100 * size + 50)
+    asked = []
+    found = fit_seeds_at_once(lambda size: asked.append(size) or size, 16, memory=870)
+    assert found == (8, 8)
     assert asked == [16, 8]
 
 
 def test_results_in_the_place_of_an_argument_take_no_memory():
     numbers = jnp.ones(1000)
-    needed = [
-        required_memory(jax.jit(jnp.sin, donate_argnums=d).lower(numbers).compile())
-        for d in ((), 0)
-    ]
-    assert needed == [4000, 0]
+    for donated, needed in (((), 4000), (0, 0)):
+        program = jax.jit(jnp.sin, donate_argnums=donated).lower(numbers).compile()
+        assert required_memory(program) == needed
 
 
 def test_a_process_with_less_memory_decides_for_all(monkeypatch):
-    def exchange(fitting, *, mesh):
-        return np.array([fitting, min(fitting, 3)])
-
-    monkeypatch.setattr(ensembles, "exchange", exchange)
-    asked = []
-
-    def compile_for(seeds_at_once):
-        asked.append(seeds_at_once)
-        return compile_with(seeds_at_once)
-
-    found, _ = fit_seeds_at_once(compile_for, 16, memory=None, mesh=make_mesh())
-    assert (found, asked) == (3, [16, 3])
+    monkeypatch.setattr(
+        ensembles,
+        "exchange",
+        lambda fitting, mesh: np.array([fitting, min(fitting, 3)]),
+    )
+    found, program = fit_seeds_at_once(
+        lambda size: size, 16, memory=None, mesh=make_mesh()
+    )
+    assert found == program == 3
 
 
 class Device:
@@ -225,16 +205,16 @@ def test_free_memory_is_what_is_not_in_use():
     assert free_memory(Device(None)) is None
 
 
-@pytest.mark.parametrize("seeds_at_once", [0, -1])
-def test_fewer_than_one_seed_at_once_are_refused(seeds_at_once):
-    with pytest.raises(ValueError, match=f"must be 1 or more, not {seeds_at_once}"):
-        map_seeds(train, seeds_at_once=seeds_at_once)
-
-
-@pytest.mark.parametrize("in_axes", [(), (None,), (1,), (0, -1)])
-def test_axes_that_are_none_are_refused(in_axes):
-    with pytest.raises(ValueError, match="in_axes holds 0 for an argument with"):
-        map_seeds(train, in_axes=in_axes)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        *[({"seeds_at_once": n}, f"must be 1 or more, not {n}") for n in (0, -1)],
+        *[({"in_axes": axes}, "holds 0 for an arg") for axes in ((), (None,), (0, -1))],
+    ],
+)
+def test_a_setting_that_will_not_do_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        map_seeds(train, **settings)
 
 
 @pytest.mark.parametrize("mesh", [None, make_mesh()], ids=["no mesh", "mesh"])
@@ -246,8 +226,6 @@ def test_axes_that_are_none_are_refused(in_axes):
         ((jnp.zeros(3), jnp.float32(1)), r"\[0, 3\]; .* jnp.stack"),
         # Lists are no arrays.
         ((list(KEYS), list(KEYS)), r"\[0\]; .* jnp.stack"),
-        (((1, 2), jnp.zeros(2)), r"\[0, 2\]; .* jnp.stack"),
-        (([np.int64(1)], [0.5]), r"\[0\]; .* jnp.stack"),
     ],
 )
 def test_arguments_without_a_common_number_of_seeds_are_refused(
@@ -268,14 +246,3 @@ def test_arrays_and_counts_may_be_of_numpy():
     gathered = gather({"array": np.arange(3), "number": 7})
     np.testing.assert_array_equal(gathered["array"], [0, 1, 2])
     assert gathered["number"] == 7
-
-
-@pytest.mark.parametrize("mesh", meshes(), ids=lambda m: f"{m and m.size} devices")
-@pytest.mark.parametrize("seeds_at_once", SIZES)
-def test_nothing_is_promoted(seeds_at_once, mesh):
-    mapped = map_seeds(
-        jax.random.normal, in_axes=(0,), seeds_at_once=seeds_at_once, mesh=mesh
-    )
-    expected = mapped(KEYS)
-    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        np.testing.assert_array_equal(mapped(KEYS), expected)

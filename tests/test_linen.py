@@ -1,9 +1,9 @@
 """One battery for all Linen layers, with the expectations of `linen.Dropout`."""
 
+import functools
 import inspect
 import math
 
-import chex
 import flax
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
+from numpy.testing import assert_allclose, assert_array_equal
 
 import sounddrop_jax
 from sounddrop_jax import linen
@@ -82,50 +83,32 @@ def test_a_layer_has_the_settings_of_its_twin_in_nnx_where_none_are_given(name):
 
 def test_a_layer_adds_what_its_twin_in_nnx_does(case):
     outputs = apply(case.make_linen(), deterministic=False, rng=KEY)
-    np.testing.assert_array_equal(outputs, case.make()(INPUTS, rngs=KEY))
+    assert_array_equal(outputs, case.make()(INPUTS, rngs=KEY))
     expected = case.pure(KEY, INPUTS, intensity=0.5)
-    np.testing.assert_allclose(outputs, expected, atol=1e-5)
+    assert_allclose(outputs, expected, atol=1e-5)
     assert differ(outputs, INPUTS)
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_outputs_keep_the_dtype_of_the_inputs(case, dtype):
-    inputs = INPUTS.astype(dtype)
-    outputs = apply(case.make_linen(), inputs, deterministic=False, rng=KEY)
-    assert outputs.dtype == dtype
-    np.testing.assert_array_equal(outputs, case.make()(inputs, rngs=KEY))
-
-
-def test_the_gradient_of_the_inputs_is_exactly_one(case):
-    layer = case.make_linen(deterministic=False)
-    gradient = jax.grad(lambda inputs: apply(layer, inputs, rng=KEY).sum())(INPUTS)
-    expected = jnp.ones_like(INPUTS)
-    if layer.mode == "multiplicative":
-        expected = case.pure(KEY, expected, intensity=0.5)  # 1 + intensity * noise
-    np.testing.assert_array_equal(gradient, expected)
-
-
-@pytest.mark.parametrize("dtype", [jnp.int32, jnp.bool])
-def test_integers_are_refused_while_training_only(case, dtype):
-    inputs = jnp.ones(INPUTS.shape, dtype)
-    with pytest.raises(TypeError, match="floating point features"):
-        apply(case.make_linen(), inputs, deterministic=False, rng=KEY)
-    assert apply(case.make_linen(), inputs, deterministic=True) is inputs
-
-
-@pytest.mark.parametrize("intensity", [math.nan, -0.1, math.inf, np.float32(-1)])
+@pytest.mark.parametrize(
+    ("setting", "error"),
+    [
+        *[({"intensity": math.nan}, ValueError), ({"intensity": -0.1}, ValueError)],
+        *[({"intensity": "song.wav"}, TypeError), ({"mode": "add"}, ValueError)],
+    ],
+)
 @pytest.mark.parametrize("deterministic", [True, False])
-def test_an_intensity_out_of_range_is_refused(case, intensity, deterministic):
-    layer = case.make_linen(intensity=intensity)
-    with pytest.raises(ValueError, match="^intensity must be finite and 0 or above"):
+def test_a_setting_that_will_not_do_is_refused(setting, error, deterministic):
+    (name,) = setting
+    layer = linen.WaterNoiseLayer(**setting)
+    with pytest.raises(error, match=f"^{name} must be"):
         apply(layer, deterministic=deterministic, rng=KEY)
 
 
-def test_what_is_no_intensity_or_mode_is_refused(case):
-    with pytest.raises(TypeError, match="^intensity must be a number, an array or a"):
-        apply(case.make_linen(intensity="song.wav"), deterministic=False, rng=KEY)
-    with pytest.raises(ValueError, match="^mode must be one of additive, .* not 'add'"):
-        apply(case.make_linen(mode="add"), deterministic=False, rng=KEY)
+def test_integers_are_refused_while_training_only():
+    layer, inputs = linen.WaterNoiseLayer(), jnp.ones(INPUTS.shape, jnp.int32)
+    with pytest.raises(TypeError, match="floating point features"):
+        apply(layer, inputs, deterministic=False, rng=KEY)
+    assert apply(layer, inputs, deterministic=True) is inputs
 
 
 # Modes
@@ -136,10 +119,9 @@ def test_evaluation_is_the_identity_and_needs_no_key(case):
     assert apply(case.make_linen(), deterministic=True) is INPUTS
 
 
-@pytest.mark.parametrize("intensity", [0, 0.0, np.float32(0)])
+@pytest.mark.parametrize("intensity", [0, np.float32(0)])
 def test_intensity_zero_is_the_identity_and_needs_no_key(case, intensity):
-    layer = case.make_linen(intensity=intensity, deterministic=False)
-    assert apply(layer) is INPUTS
+    assert apply(case.make_linen(intensity=intensity), deterministic=False) is INPUTS
 
 
 def test_the_call_overrules_the_mode_of_the_constructor(case):
@@ -159,24 +141,17 @@ def test_a_layer_without_a_mode_says_how_to_give_one(case):
 # Keys
 
 
-def test_the_key_decides_the_noise(case):
-    layer = case.make_linen(deterministic=False)
-    outputs = apply(layer, key=KEY)
-    np.testing.assert_array_equal(outputs, apply(layer, key=KEY))
-    assert differ(outputs, apply(layer, key=OTHER_KEY))
-
-
 def test_the_key_of_the_call_overrules_the_stream(case):
     layer = case.make_linen(deterministic=False)
     outputs = apply(layer, key=OTHER_KEY, rng=KEY)
-    np.testing.assert_array_equal(outputs, apply(layer, rng=KEY))
+    assert_array_equal(outputs, apply(layer, rng=KEY))
 
 
 def test_the_stream_is_the_one_that_rng_collection_names(case):
     layer = case.make_linen(rng_collection="noise", deterministic=False)
     outputs = layer.apply({}, INPUTS, rngs={"noise": KEY, "dropout": OTHER_KEY})
     expected = apply(case.make_linen(deterministic=False), key=KEY)
-    np.testing.assert_array_equal(outputs, expected)
+    assert_array_equal(outputs, expected)
 
 
 def test_a_missing_key_is_the_error_that_it_is_with_dropout(case):
@@ -188,40 +163,19 @@ def test_a_missing_key_is_the_error_that_it_is_with_dropout(case):
 class Model(nn.Module):
     """The layer twice, as a Dropout would stand there."""
 
-    noise: nn.Module
-
     @nn.compact
-    def __call__(self, inputs, train):
-        noises = []
-        for layer in (self.noise, self.noise.copy()):
-            inputs = nn.Dense(3)(inputs)
-            noises.append(layer(inputs, deterministic=not train) - inputs)
-            inputs = nn.BatchNorm(use_running_average=not train)(inputs + noises[-1])
-        return inputs, noises
+    def __call__(self, inputs):
+        layers = [linen.GaussianNoiseLayer(0.5, deterministic=False) for _ in range(2)]
+        return [layer(inputs) for layer in layers]
 
 
 def test_two_layers_and_two_steps_differ():
-    model = Model(linen.GaussianNoiseLayer(0.5))
-    variables = model.init(KEY, INPUTS, train=False)
-
-    def noises(key):
-        settings = {"train": True, "mutable": ["batch_stats"]}
-        return model.apply(variables, INPUTS, rngs={"dropout": key}, **settings)[0][1]
-
-    first, second = noises(KEY)
+    first, second = apply(Model(), key=KEY)
     assert differ(first, second)
-    assert differ(first, noises(OTHER_KEY)[0])
+    assert differ(first, apply(Model(), key=OTHER_KEY)[0])
 
 
 # State
-
-
-def test_a_model_has_the_variables_that_it_has_with_dropout(case):
-    ours, theirs = (
-        Model(layer).init(KEY, INPUTS, train=False)
-        for layer in (case.make_linen(), nn.Dropout(0.5))
-    )
-    chex.assert_trees_all_equal_shapes_and_dtypes(ours, theirs)
 
 
 def test_layers_share_the_memory_of_a_bank():
@@ -231,88 +185,39 @@ def test_layers_share_the_memory_of_a_bank():
 
 
 def test_layers_with_the_same_bank_are_equal_and_can_be_static():
-    num_traces = 0
+    @functools.partial(jax.jit, static_argnums=0)
+    def add(layer, key):
+        return apply(layer, deterministic=False, rng=key)
 
-    def add(layer, inputs, key):
-        nonlocal num_traces
-        num_traces += 1
-        return apply(layer, inputs, deterministic=False, rng=key)
-
-    jitted = jax.jit(add, static_argnums=0)
     for key in (KEY, OTHER_KEY):
         layer = linen.WaterNoiseLayer(0.5, bank=ROWS)
         expected = CASES["water bank"].pure(key, INPUTS, intensity=0.5)
-        np.testing.assert_allclose(jitted(layer, INPUTS, key), expected, atol=1e-5)
-    assert num_traces == 1
+        assert_allclose(add(layer, key), expected, atol=1e-5)
+    assert add._cache_size() == 1
 
 
 # Transformations
 
 
 def test_jit_traces_once_over_keys_and_intensities(case):
-    num_traces = 0
-
     @jax.jit
-    def add(inputs, key, intensity):
-        nonlocal num_traces
-        num_traces += 1
+    def add(key, intensity):
         layer = case.make_linen(intensity=intensity, deterministic=False)
-        return apply(layer, inputs, rng=key)
+        return apply(layer, rng=key)
 
     for seed, intensity in enumerate([0.0, 0.3, 2.0]):
         key = jax.random.key(seed)
         expected = case.pure(key, INPUTS, intensity=intensity)
-        np.testing.assert_allclose(add(INPUTS, key, intensity), expected, atol=1e-5)
-    assert num_traces == 1
+        assert_allclose(add(key, intensity), expected, atol=1e-5)
+    assert add._cache_size() == 1
 
 
 def test_vmap_over_keys_equals_a_loop(case):
     layer = case.make_linen(deterministic=False)
-    keys = jax.random.split(KEY, 3)
+    keys = jax.random.split(KEY, 2)
     many = jax.vmap(lambda key: apply(layer, key=key))(keys)
-    np.testing.assert_allclose(many, [apply(layer, key=k) for k in keys], atol=1e-5)
-    assert differ(many[0], many[1]) and differ(many[1], many[2])
-
-
-def test_lifted_vmap_with_split_rngs_gives_each_copy_its_own_noise(case):
-    class Copies(nn.Module):
-        @nn.compact
-        def __call__(self, inputs):
-            layers = nn.vmap(
-                lambda module, inputs: case.make_linen(parent=module)(
-                    inputs, deterministic=False
-                ),
-                in_axes=0,
-                variable_axes={},
-                split_rngs={"dropout": True},
-            )
-            return layers(self, inputs)
-
-    many = Copies().apply({}, jnp.stack([INPUTS] * 3), rngs={"dropout": KEY})
-    assert differ(many[0], many[1]) and differ(many[1], many[2])
-
-
-def test_remat_and_scan_over_layers_take_the_layer_as_it_is():
-    class Block(nn.Module):
-        @nn.compact
-        def __call__(self, inputs, _):
-            noise = linen.WaterNoiseLayer(0.5, bank=ROWS, deterministic=False)
-            return noise(nn.Dense(3)(inputs)), None
-
-    deep = nn.scan(
-        nn.remat(Block),
-        variable_axes={"params": 0},
-        split_rngs={"params": True, "dropout": True},
-        length=4,
-    )()
-    rngs = {"params": KEY, "dropout": OTHER_KEY}
-    variables = deep.init(rngs, INPUTS, None)
-    assert variables["params"]["Dense_0"]["kernel"].shape == (4, 3, 3)
-
-    def loss(variables):
-        return (deep.apply(variables, INPUTS, None, rngs=rngs)[0] ** 2).mean()
-
-    chex.assert_tree_all_finite(jax.grad(loss)(variables))
+    assert_allclose(many, [apply(layer, key=k) for k in keys], atol=1e-5)
+    assert differ(*many)
 
 
 # Schedules
@@ -321,8 +226,9 @@ def test_remat_and_scan_over_layers_take_the_layer_as_it_is():
 def test_a_schedule_is_asked_at_every_call_in_training(case):
     schedule = optax.linear_schedule(0.0, 1.0, transition_steps=4)
     layer = case.make_linen(intensity=schedule)
-    variables = layer.init(KEY, INPUTS, deterministic=True)
-    assert variables == {"noise": {"calls": 0}}
+    for mode in (False, True):  # neither of which counts
+        variables = layer.init(KEY, INPUTS, deterministic=mode)
+        assert variables == {"noise": {"calls": 0}}
     step = jax.jit(
         lambda variables: layer.apply(
             variables, INPUTS, deterministic=False, rng=KEY, mutable=["noise"]
@@ -332,15 +238,9 @@ def test_a_schedule_is_asked_at_every_call_in_training(case):
         assert layer.apply(variables, INPUTS, deterministic=True) is INPUTS
         outputs, variables = step(variables)
         expected = case.pure(KEY, INPUTS, intensity=count / 4)
-        np.testing.assert_allclose(outputs, expected, atol=1e-5)
+        assert_allclose(outputs, expected, atol=1e-5)
     assert variables == {"noise": {"calls": 3}}
     assert step._cache_size() == 1
-
-
-def test_initialisation_in_training_mode_does_not_count(case):
-    layer = case.make_linen(intensity=lambda step: 0.5)
-    variables = layer.init(KEY, INPUTS, deterministic=False)
-    assert variables == {"noise": {"calls": 0}}
 
 
 def test_a_schedule_without_its_collection_says_how_to_give_it(case):
@@ -355,9 +255,7 @@ def test_a_schedule_without_its_collection_says_how_to_give_it(case):
 
 def test_aphex_takes_one_recording(recording_file):
     for settings in ({}, {"file_path": recording_file, "bank": RECORDING}):
-        with pytest.raises(
-            ValueError, match="one recording: give file_path=... or bank="
-        ):
+        with pytest.raises(ValueError, match="give file_path=... or bank="):
             linen.AphexNoiseLayer(**settings)
 
 
@@ -365,7 +263,7 @@ def test_aphex_reads_its_file_once(recording_file, monkeypatch):
     layer = linen.AphexNoiseLayer(file_path=recording_file)
     monkeypatch.setattr(linen.audio, "load_track", None)
     outputs = apply(layer.clone(), deterministic=False, rng=KEY)
-    np.testing.assert_array_equal(outputs, apply(layer, deterministic=False, rng=KEY))
+    assert_array_equal(outputs, apply(layer, deterministic=False, rng=KEY))
 
 
 def test_aphex_names_a_recording_that_cannot_be_read(tmp_path):

@@ -31,8 +31,11 @@ def shard(axis_type, spec) -> jax.Array:
 
 
 @on_four_devices
-@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=str)
-@pytest.mark.parametrize("spec", [P("data"), P("data", None, "model")], ids=str)
+@pytest.mark.parametrize(
+    ("axis_type", "spec"),
+    [(AxisType.Auto, P("data", None, "model")), (AxisType.Explicit, P("data"))],
+    ids=str,
+)
 def test_features_that_are_split_meet_the_noise_of_whole_ones(case, axis_type, spec):
     inputs = shard(axis_type, spec)
     layer = case.make()

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
 from sounddrop_jax import spectra
@@ -23,9 +24,7 @@ from sounddrop_jax.spectra import (
 ROOT = Path(__file__).parents[1]
 # About a million numbers each: batches of feature maps, NHWC, and one of sequences.
 FIELDS = [
-    ((256, 16, 16, 16), (-2,)),
     ((512, 8, 8, 32), (-2,)),
-    ((1024, 4, 4, 64), (-2,)),
     ((1500, 11, 15, 4), (-2,)),
     ((256, 16, 16, 16), (-3, -2)),
     ((1500, 11, 15, 4), (-3, -2)),
@@ -107,16 +106,7 @@ def test_variance_is_one_at_every_position(shape, axes, exponent):
     # 5 standard errors of the mean of this many independent squares, since the
     # fields of up to 256 positions are each a chance to stray.
     error = math.sqrt(2 * variances.size / noise.size)
-    np.testing.assert_allclose(variances, 1, rtol=0, atol=5 * error)
-
-
-@every_exponent
-@every_field
-def test_slope_of_the_spectrum_is_the_exponent(shape, axes, exponent):
-    lengths = lengths_along(shape, axes)
-    error = slope_error(lengths, math.sqrt(math.prod(lengths) / math.prod(shape)))
-    fitted = fit_exponent(draw(shape, axes, exponent), axes=axes)
-    assert abs(fitted - exponent) < min(5 * error, 0.02)
+    assert_allclose(variances, 1, rtol=0, atol=5 * error)
 
 
 @every_exponent
@@ -128,7 +118,7 @@ def test_every_frequency_has_the_power_of_the_law(shape, axes, exponent):
     # 5 standard errors. A power averages the squares of a complex number, or of a
     # real one at the zero and Nyquist frequencies, which vary twice as much.
     relative_error = math.sqrt(2 * math.prod(lengths) / math.prod(shape))
-    np.testing.assert_allclose(measured, expected, rtol=5 * relative_error, atol=1e-9)
+    assert_allclose(measured, expected, rtol=5 * relative_error, atol=1e-9)
 
 
 @pytest.mark.parametrize("exponent", [-2.0, 1.0, 2.0])
@@ -145,27 +135,6 @@ def test_other_directions_are_white(shape, axes, exponent):
         products = np.delete(noise, 0, axis) * np.delete(noise, -1, axis)
         error = math.sqrt(spread(shape, axes, exponent) / products.size)
         assert abs(products.mean()) < 4 * error
-
-
-@pytest.mark.parametrize("exponent", [-1.0, 1.0, 2.0])
-def test_plane_noise_is_isotropic(exponent):
-    noise = draw((256, 16, 16, 16), (-3, -2), exponent)
-    power = measured_power(noise, (-3, -2))
-    steps = np.arange(1, 8)
-    frequency = steps / 16
-    # 5 standard errors of the difference of two averages over 256 * 16 maps.
-    error = 5 * math.sqrt(2 / (256 * 16))
-    np.testing.assert_allclose(power[steps, 0], power[0, steps], rtol=error)
-    lines = {
-        "along rows": (power[0, steps], frequency),
-        "along columns": (power[steps, 0], frequency),
-        "diagonal": (power[steps, steps], math.sqrt(2) * frequency),
-        "other diagonal": (power[steps, -steps], math.sqrt(2) * frequency),
-    }
-    common = [power[0, 1] * frequency[0] ** exponent]
-    for line, radius in lines.values():
-        # On all four the same constant times radius^-exponent.
-        np.testing.assert_allclose(line * radius**exponent, common * 7, rtol=error)
 
 
 @every_exponent
@@ -207,41 +176,32 @@ def test_slope_and_variance_of_every_size(size, layout, exponent):
     assert abs(fit_exponent(noises[0], axes=axes) - exponent) < 0.02
 
 
-@pytest.mark.parametrize("exponent", [1.0, 2.0])
-@every_field
-def test_positive_exponents_leave_no_sum(shape, axes, exponent):
-    sums = draw(shape, axes, exponent).sum(axis=axes)
-    # Rounding of a sum of up to 256 numbers of order 1 in float32.
-    np.testing.assert_allclose(sums, 0, atol=1e-4)
-
-
 def test_exponent_zero_is_white_noise_itself():
     key = jax.random.key(3)
     noise = power_law(key, (256, 16, 16, 16), exponent=0.0, axes=(-3, -2))
-    np.testing.assert_array_equal(noise, jax.random.normal(key, noise.shape))
+    assert_array_equal(noise, jax.random.normal(key, noise.shape))
 
 
-@every_exponent
+# Of which the second makes all by Fourier transforms.
+@pytest.mark.parametrize("longest", [spectra.LONGEST_PRODUCT, 0])
+@pytest.mark.parametrize("exponent", [-1.0, 0.0, 1.5])
 @pytest.mark.parametrize(
     ("shape", "axes"),
     [
-        ((8,), -1),
-        ((9,), (0,)),
-        ((1,), 0),
-        ((2,), 0),
-        ((5, 4), 0),
+        *[((8,), -1), ((9,), (0,)), ((1,), 0), ((2,), 0)],
         ((5, 4), (1, -2)),  # in any order
-        ((3, 1, 6), 1),
-        ((3, 1, 6), (1, 2)),
-        ((3, 6, 1), (1, 2)),
-        ((3, 1, 6), 2),
-        ((2, 5, 6, 3), (1, 2, 3)),
-        ((2, 5, 4, 3, 3), (0, 1, 3, 4)),
+        *[((3, 1, 6), 1), ((3, 1, 6), (1, 2)), ((3, 6, 1), (1, 2))],
+        *[((2, 5, 6, 3), (1, 2, 3)), ((2, 5, 4, 3, 3), (0, 1, 3, 4))],
     ],
 )
-def test_any_rank_and_length_is_white_noise_filtered(shape, axes, exponent):
+def test_any_rank_and_length_is_white_noise_filtered(
+    shape, axes, exponent, longest, monkeypatch
+):
+    monkeypatch.setattr(spectra, "LONGEST_PRODUCT", longest)
     key = jax.random.key(1)
     noise = power_law(key, shape, exponent=exponent, axes=axes)
+    assert noise.shape == shape
+
     assert noise.shape == shape
 
     axes = tuple(sorted(a % len(shape) for a in np.atleast_1d(axes)))
@@ -254,10 +214,10 @@ def test_any_rank_and_length_is_white_noise_filtered(shape, axes, exponent):
         amplitude, [axis for axis in range(len(shape)) if axis not in axes]
     )
     expected = np.fft.ifftn(filtered, axes=axes).real
-    np.testing.assert_allclose(noise, expected, atol=2e-5)
+    assert_allclose(noise, expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("shape", [(0,), (0, 4), (4, 0), (2, 0, 3)])
+@pytest.mark.parametrize("shape", [(0,), (0, 4), (2, 0, 3)])
 @pytest.mark.parametrize("exponent", [0.0, 1.0])
 def test_an_empty_shape_gives_an_empty_field(shape, exponent):
     noise = power_law(jax.random.key(0), shape, exponent=exponent)
@@ -273,7 +233,7 @@ def test_dtype_is_the_one_asked_for_and_arithmetic_float32(exponent, dtype):
     )
     noise = make(dtype=dtype)
     assert noise.dtype == dtype
-    np.testing.assert_array_equal(noise, make().astype(dtype))
+    assert_array_equal(noise, make().astype(dtype))
 
 
 def test_float64_is_drawn_in_float64():
@@ -301,9 +261,9 @@ def test_jit_and_vmap_over_keys_equal_a_loop():
     draw_one = functools.partial(power_law, shape=(5, 6), exponent=1.5, axes=(0, 1))
     keys = jax.random.split(jax.random.key(0), 3)
     loop = np.stack([draw_one(key) for key in keys])
-    np.testing.assert_allclose(jax.vmap(draw_one)(keys), loop, atol=1e-6)
+    assert_allclose(jax.vmap(draw_one)(keys), loop, atol=1e-6)
     jitted = jax.jit(draw_one)
-    np.testing.assert_allclose([jitted(key) for key in keys], loop, atol=1e-6)
+    assert_allclose([jitted(key) for key in keys], loop, atol=1e-6)
     assert not np.allclose(loop[0], loop[1], atol=0.1)
 
 
@@ -314,29 +274,21 @@ LAW = {"exponent": 1.0, "axes": (-1,), "min_frequency": 0.0}
     ("changed", "message"),
     [
         ({"exponent": math.nan}, r"exponent must lie in \[-3, 3\], not nan"),
-        ({"exponent": 4.0}, r"exponent must lie in \[-3, 3\], not 4"),
         ({"exponent": -3.01}, r"exponent must lie in \[-3, 3\], not -3.01"),
-        ({"exponent": math.inf}, r"exponent must lie in \[-3, 3\], not inf"),
         ({"min_frequency": -0.1}, r"min_frequency must lie in \[0, 0.5\]"),
         ({"min_frequency": 0.51}, r"min_frequency must lie in \[0, 0.5\]"),
         ({"min_frequency": math.nan}, r"min_frequency must lie in \[0, 0.5\]"),
         ({"axes": ()}, "at least one"),
-        ({"axes": (0, 0)}, "different axes"),
         ({"axes": (1, -1)}, "different axes"),
         ({"axes": 2}, r"axes=\(2,\) do not all exist in an array of rank 2"),
-        ({"axes": 3}, r"axes=\(3,\) do not all exist in an array of rank 2"),
         ({"axes": (0, -3)}, r"axes=\(0, -3\) do not all exist in an array of rank 2"),
     ],
     ids=str,
 )
-def test_a_law_or_axes_out_of_range_are_refused(changed, message):
+@pytest.mark.parametrize("shape", [(4, 8), (0, 8)], ids=str)
+def test_a_law_or_axes_out_of_range_are_refused(changed, message, shape):
     with pytest.raises(ValueError, match=message):
-        power_law(jax.random.key(0), (4, 8), **LAW | changed)
-
-
-def test_a_law_out_of_range_is_refused_for_an_empty_shape_too():
-    with pytest.raises(ValueError, match=r"exponent must lie in \[-3, 3\], not 4"):
-        power_law(jax.random.key(0), (0, 8), exponent=4.0)
+        power_law(jax.random.key(0), shape, **LAW | changed)
 
 
 @pytest.mark.parametrize("dtype", [jnp.int32, bool, jnp.complex64])
@@ -353,7 +305,7 @@ def test_a_dtype_without_noise_is_refused(dtype):
 def test_the_law_is_a_power_of_the_radius_with_mean_one(lengths, exponent):
     power = power_at_frequencies(lengths, exponent=exponent)
     assert power.dtype == np.float64
-    np.testing.assert_allclose(power, expected_power(lengths, exponent), rtol=1e-12)
+    assert_allclose(power, expected_power(lengths, exponent), rtol=1e-12)
     assert power.mean() == pytest.approx(1, abs=1e-12)
     # None at zero frequency where the law is 0 or has no finite value there.
     assert (power.flat[0] == 0) == (exponent != 0)
@@ -363,7 +315,7 @@ def test_the_law_is_a_power_of_the_radius_with_mean_one(lengths, exponent):
 @pytest.mark.parametrize("lengths", [(), (1,), (1, 1)], ids=str)
 def test_a_single_frequency_has_all_the_power(lengths, exponent):
     power = power_at_frequencies(lengths, exponent=exponent)
-    np.testing.assert_array_equal(power, np.ones(lengths))
+    assert_array_equal(power, np.ones(lengths))
 
 
 @pytest.mark.parametrize("exponent", [-1.0, 1.0, 2.0])
@@ -375,12 +327,7 @@ def test_the_law_is_flat_below_min_frequency(lengths, exponent):
     assert power.mean() == pytest.approx(1, abs=1e-12)
     assert np.ptp(power[below]) < 1e-12  # zero frequency included
     ratios = power[~below] / power.flat[0]
-    np.testing.assert_allclose(ratios, (radius[~below] / 0.25) ** -exponent)
-
-
-def test_a_row_shaped_nowhere_is_white():
-    power = power_at_frequencies((16,), exponent=2.0, min_frequency=0.5)
-    np.testing.assert_allclose(power, 1, rtol=1e-12)
+    assert_allclose(ratios, (radius[~below] / 0.25) ** -exponent)
 
 
 def test_min_frequency_reaches_the_noise():
@@ -389,7 +336,7 @@ def test_min_frequency_reaches_the_noise():
     measured = measured_power(np.asarray(noise, np.float64), (-1,))
     expected = power_at_frequencies((64,), exponent=2.0, min_frequency=0.25)
     # 5 standard errors over 2^15 rows, see the test of every frequency.
-    np.testing.assert_allclose(measured, expected, rtol=5 * math.sqrt(2 / 2**15))
+    assert_allclose(measured, expected, rtol=5 * math.sqrt(2 / 2**15))
 
 
 # Its measurement
@@ -419,11 +366,7 @@ def slow_periodogram(field, axes) -> tuple[list[float], list[float]]:
 @pytest.mark.parametrize(
     ("shape", "axes"),
     [
-        ((8,), (-1,)),
-        ((4, 9), (-1,)),
-        ((6, 4), (0,)),
-        ((2, 6, 5, 3), (-3, -2)),
-        ((3, 4, 5, 6), (0, 2, 3)),
+        *[((4, 9), (-1,)), ((6, 4), (0,)), ((3, 4, 5, 6), (0, 2, 3))],
         ((15, 15), (0, 1)),  # 3, 4 and 5, 0 are equally far but for the last bit
     ],
 )
@@ -431,22 +374,17 @@ def test_periodogram_is_the_power_of_waves_binned_by_radius(shape, axes):
     field = np.random.default_rng(0).standard_normal(shape) + 3
     frequencies, power = periodogram(field, axes=axes)
     expected_frequencies, expected = slow_periodogram(field, axes)
-    np.testing.assert_allclose(frequencies, expected_frequencies, atol=1e-9)
-    np.testing.assert_allclose(power, expected, rtol=1e-9)
+    assert_allclose(frequencies, expected_frequencies, atol=1e-9)
+    assert_allclose(power, expected, rtol=1e-9)
     assert (np.diff(frequencies) > 0).all()
-
-
-def test_periodogram_of_white_noise_of_unit_variance_is_one():
-    _, power = periodogram(draw((2**15, 64), (-1,), 0.0))
-    np.testing.assert_allclose(power, 1, atol=5 * math.sqrt(2 / 2**15))
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 def test_periodogram_takes_any_real_dtype(dtype):
     field = jnp.array([[1.0, 0.0, -1.0, 0.0]], dtype)  # a wave of 1/4
     frequencies, power = periodogram(field)
-    np.testing.assert_allclose(frequencies, [0.25, 0.5])
-    np.testing.assert_allclose(power, [1, 0], atol=1e-12)
+    assert_allclose(frequencies, [0.25, 0.5])
+    assert_allclose(power, [1, 0], atol=1e-12)
 
 
 @pytest.mark.parametrize("exponent", [-2.0, -0.5, 0.0, 1.0, 2.5])
@@ -488,25 +426,6 @@ def test_fit_needs_two_frequencies(shape):
 def test_measuring_along_wrong_axes_is_refused(measure, axes):
     with pytest.raises(ValueError, match="axes"):
         measure(np.ones((4, 8)), axes=axes)
-
-
-@pytest.mark.parametrize(
-    ("shape", "axes"),
-    [((3, 16, 5), (1,)), ((3, 15, 8, 2), (1, 2)), ((4, 1, 7), (1, 2))],
-)
-def test_products_and_fourier_transforms_filter_alike(shape, axes, monkeypatch):
-    key, drawn = jax.random.key(0), []
-    for longest in (0, 100):
-        monkeypatch.setattr(spectra, "LONGEST_PRODUCT", longest)
-        drawn.append(power_law(key, shape, exponent=1.5, axes=axes))
-    # As white noise whose frequencies are weighted by the root of the law.
-    law = power_at_frequencies([shape[axis] for axis in axes], exponent=1.5)
-    others = [axis for axis in range(len(shape)) if axis not in axes]
-    spectrum = np.fft.fftn(jax.random.normal(key, shape), axes=axes)
-    expected = np.fft.ifftn(spectrum * np.expand_dims(law**0.5, others), axes=axes)
-    assert np.abs(expected.imag).max() < 1e-6
-    for noise in drawn:
-        np.testing.assert_allclose(noise, expected.real, atol=1e-5)
 
 
 AT_ONCE = """
