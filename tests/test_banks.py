@@ -27,7 +27,8 @@ def count_bank(num_entries, field=()) -> NoiseBank:
     return NoiseBank(jnp.arange(float(size)).reshape(num_entries, *field))
 
 
-FEW, MANY = (jax.random.split(jax.random.key(0), num) for num in (4, 2_000))
+KEY = jax.random.key(0)
+FEW, MANY = (jax.random.split(KEY, num) for num in (4, 2_000))
 
 
 def windows(bank, shape, keys=FEW) -> np.ndarray:
@@ -75,22 +76,6 @@ def test_shapes_of_other_sizes_are_filled_with_fields_side_by_side(field, shape)
             assert_array_equal(window[index], large[tuple(map(slice, trailing))])
 
 
-@pytest.mark.parametrize("shape", [(3, 5, 6, 3), (2, 3, 11, 5)], ids=str)
-def test_noise_of_other_sizes_has_the_law_within_each_field(shape):
-    bank = make_power_law_bank(1, (8, 3), num_entries=10_000)
-    noise = windows(bank, shape, MANY)
-    error = math.sqrt(2 / 10_000)  # standard, of a variance over all of the bank
-    variances = noise.reshape(-1, *shape[2:]).var(0)
-    assert np.abs(variances - 1).max() < 5 * error
-    # The first places of a field are correlated as those of a whole one.
-    width = min(shape[2], 8)
-    rows = noise[..., :width, :3].reshape(-1, width, min(3, shape[3]))
-    whole = np.asarray(bank.values)[:, :width]
-    for lag in range(1, width):
-        ours, theirs = ((each[:, 0] * each[:, lag]).mean() for each in (rows, whole))
-        assert abs(ours - theirs) < 5 * error
-
-
 @pytest.mark.parametrize(
     ("field", "shape"),
     [((4, 3), (8, 3)), ((4, 3), ()), ((5, 4, 3), (4, 3))],
@@ -99,22 +84,22 @@ def test_noise_of_other_sizes_has_the_law_within_each_field(shape):
 def test_a_window_without_a_batch_axis_before_the_field_is_refused(field, shape):
     message = f"the field {field} cannot serve inputs of shape {shape}"
     with pytest.raises(ValueError, match=re.escape(message)):
-        sample_window(jax.random.key(0), count_bank(50, field), shape)
+        sample_window(KEY, count_bank(50, field), shape)
 
 
 def test_white_noise_needs_no_field():
-    bank = make_power_law_bank(0, (), exponent=0.0)
+    bank = make_power_law_bank(KEY, (), exponent=0.0)
     assert (bank.num_entries, bank.field_shape) == (2**22, ())
-    assert abs(float(bank.values.std()) - 1) < 5 / math.sqrt(2 * 2**22)
+    assert_array_equal(bank.values, jax.random.normal(KEY, (2**22,)))
     for shape in [(8, 3), (2, 5, 4, 3), (3,)]:
-        window = sample_window(jax.random.key(0), bank, shape)
+        window = sample_window(KEY, bank, shape)
         assert window.shape == shape
         assert len(np.unique(window)) == window.size
 
 
 @pytest.mark.parametrize("length", [1, 19, 20])
 def test_a_bank_that_repeats_itself_within_a_batch_is_warned_of(length, recwarn):
-    sample_window(jax.random.key(0), count_bank(length, (4, 3)), (4, 5, 4, 3))
+    sample_window(KEY, count_bank(length, (4, 3)), (4, 5, 4, 3))
     messages = [str(warning.message) for warning in recwarn]
     assert len(messages) == (length < 20)
     for message in messages:
@@ -191,13 +176,13 @@ def test_every_start_is_possible_and_equally_likely(length, field):
 )
 @pytest.mark.parametrize("length", [1, 20])
 def test_an_empty_batch_has_an_empty_window(field, shape, length):
-    window = sample_window(jax.random.key(0), count_bank(length, field), shape)
+    window = sample_window(KEY, count_bank(length, field), shape)
     assert window.shape == shape
 
 
 def test_an_empty_bank_is_refused():
     with pytest.raises(ValueError, match="bank"):
-        sample_window(jax.random.key(0), NoiseBank(jnp.zeros(0)), (3,))
+        sample_window(KEY, NoiseBank(jnp.zeros(0)), (3,))
 
 
 @pytest.mark.filterwarnings("ignore:A bank of .* is shorter than a window")
@@ -247,28 +232,18 @@ def test_a_bank_is_a_pytree_of_its_values():
     ids=str,
 )
 def test_a_power_law_bank_is_shaped_within_the_field_only(field, axes, axes_of_all):
-    key = jax.random.key(0)
     law = {"exponent": 1.5, "min_frequency": 0.2}
-    bank = make_power_law_bank(key, field, axes=axes, num_entries=8, **law)
-    expected = spectra.power_law(key, (8, *field), axes=axes_of_all, **law)
+    bank = make_power_law_bank(KEY, field, axes=axes, num_entries=8, **law)
+    expected = spectra.power_law(KEY, (8, *field), axes=axes_of_all, **law)
     assert bank.field_shape == field
     assert_array_equal(bank.values, expected)
 
 
-def test_a_white_bank_needs_no_axis():
-    key, values = jax.random.key(0), (100, 8)
-    bank = make_power_law_bank(key, (8,), exponent=0.0, num_entries=100)
-    assert_array_equal(bank.values, jax.random.normal(key, values))
-
-
 def test_a_power_law_bank_is_pink_along_rows_unless_told_otherwise():
-    bank = make_power_law_bank(jax.random.key(0), (16, 8), num_entries=4096)
-    # The standard error is 0.003: 8 frequencies, each averaged over 4096 * 8 rows.
-    assert abs(spectra.fit_exponent(bank.values, axes=1) - 1) < 0.02
-    # Entries are independent: a mean of about half a million products, of which
-    # pink noise is worth a fifth.
-    neighbours = bank.values[1:] * bank.values[:-1]
-    assert abs(float(neighbours.mean())) < 4 / math.sqrt(neighbours.size / 5)
+    bank = make_power_law_bank(KEY, (16, 8), num_entries=64)
+    law = {"exponent": 1.0, "axes": 0, "min_frequency": 0.0}
+    expected = make_power_law_bank(KEY, (16, 8), num_entries=64, **law)
+    assert_array_equal(bank.values, expected.values)
 
 
 @pytest.mark.parametrize(
@@ -284,31 +259,18 @@ def test_a_bank_holds_about_four_million_values_by_default(field, num_entries):
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_a_bank_has_the_dtype_asked_for_and_its_windows_too(dtype):
-    key = jax.random.key(0)
     for bank in (
-        make_power_law_bank(key, (6, 3), num_entries=8, dtype=dtype),
+        make_power_law_bank(KEY, (6, 3), num_entries=8, dtype=dtype),
         make_recording_bank(SOUND, dtype=dtype),
     ):
         assert bank.values.dtype == dtype
-        assert sample_window(key, bank, (2, 6, 3)).dtype == dtype
-
-
-@pytest.mark.parametrize("exponent", [0.0, 2.0])
-def test_a_bank_in_bfloat16_is_the_one_in_float32_rounded(exponent):
-    wide, narrow = (
-        make_power_law_bank(
-            jax.random.key(0), (64, 3), exponent=exponent, num_entries=2**10, dtype=each
-        ).values.astype(jnp.float32)
-        for each in (jnp.float32, jnp.bfloat16)
-    )
-    assert_allclose(narrow, wide, rtol=2**-8)
-    assert_allclose(narrow.std(), 1, rtol=0.01)
+        assert sample_window(KEY, bank, (2, 6, 3)).dtype == dtype
 
 
 @pytest.mark.parametrize("dtype", [jnp.int32, bool, jnp.complex64])
 def test_a_bank_of_a_dtype_without_noise_is_refused(dtype):
     with pytest.raises(TypeError, match="floating point"):
-        make_power_law_bank(jax.random.key(0), (6, 3), num_entries=8, dtype=dtype)
+        make_power_law_bank(KEY, (6, 3), num_entries=8, dtype=dtype)
     with pytest.raises(TypeError, match="floating point"):
         make_recording_bank([1.0, 2.0, 3.0], dtype=dtype)
 
@@ -329,7 +291,7 @@ def test_a_bank_of_a_dtype_without_noise_is_refused(dtype):
 def test_a_power_law_bank_that_cannot_be_is_refused(settings, message):
     settings = {"field_shape": (6, 3), "num_entries": 8} | settings
     with pytest.raises(ValueError, match=message):
-        make_power_law_bank(jax.random.key(0), **settings)
+        make_power_law_bank(KEY, **settings)
 
 
 SOUND = np.random.default_rng(0).standard_normal(1_000)
@@ -420,12 +382,11 @@ def test_a_recording_that_will_not_do_is_refused(waveform, field_shape, message)
 
 def test_float64_stays_float64():
     with jax.enable_x64(True):
-        key = jax.random.key(0)
-        drawn = make_power_law_bank(key, (8, 4), num_entries=64, dtype=jnp.float64)
+        drawn = make_power_law_bank(KEY, (8, 4), num_entries=64, dtype=jnp.float64)
         recorded = make_recording_bank(SOUND, dtype=jnp.float64)
         for bank in (drawn, recorded):
             assert bank.values.dtype == jnp.float64
-            window = sample_window(key, bank, (2, 8, 4))
+            window = sample_window(KEY, bank, (2, 8, 4))
             assert window.dtype == jnp.float64 and np.isin(window, bank.values).all()
 
 

@@ -69,13 +69,11 @@ def test_tracks_at_any_sample_rate(name, sample_rate):
 @pytest.mark.parametrize(
     ("name", "exponent"), [("white", 0), ("pink", 1), ("brown", 2)]
 )
-def test_noise_has_the_promised_slope(name, exponent, num_frames):
-    assert_slope(make_track(name, num_frames=num_frames, seed=3), -exponent)
-
-
-@pytest.mark.parametrize("name", ["white", "pink"])
-def test_noise_is_gaussian(name):
-    assert abs(kurtosis(make_track(name, num_frames=2**17)) - 3) < 0.3
+def test_noise_has_the_promised_slope_and_is_gaussian(name, exponent, num_frames):
+    track = make_track(name, num_frames=num_frames, seed=3)
+    assert_slope(track, -exponent)
+    if name != "brown":  # of which a few frequencies have nearly all the power
+        assert abs(kurtosis(track) - 3) < 0.3
 
 
 @pytest.mark.parametrize("seed", range(2))
