@@ -97,16 +97,19 @@ def test_a_layer_computes_what_the_pure_function_does(case):
     assert differ(outputs, INPUTS)
 
 
-@pytest.mark.parametrize("shape", [(3,), (6, 3), (2, 5, 6, 3), (2, 2, 5, 6, 3)])
-def test_inputs_of_any_rank(case, shape):
+@pytest.mark.parametrize(
+    "shape", [(3,), (6, 3), (0, 5, 6, 3), (1, 5, 6, 3), (2, 2, 5, 6, 3)], ids=str
+)
+def test_inputs_of_any_rank_and_batch(case, shape):
     layer, inputs = case.make(), jnp.ones(shape)
     if len(shape) < case.min_rank:
         with pytest.raises(ValueError):
             layer(inputs, rngs=KEY)
         return
     # What the noise is for each rank is shown for the functions inside.
-    outputs = jax.eval_shape(lambda inputs: layer(inputs, rngs=KEY), inputs)
+    outputs = layer(inputs, rngs=KEY)
     assert outputs.shape == shape
+    assert jnp.isfinite(outputs).all()
 
 
 def test_integers_are_refused_while_training_only(case):
@@ -160,14 +163,6 @@ def test_a_setting_that_will_not_do_is_refused(name, value, error, message):
 def test_the_colour_of_water_can_be_chosen(module):
     layers = module.WaterNoiseLayer(), module.WaterNoiseLayer(exponent=2.0)
     assert [layer.exponent for layer in layers] == [1.0, 2.0]
-
-
-@pytest.mark.parametrize("batch", [0, 1])
-def test_a_batch_of_none_or_one(case, batch):
-    inputs = jnp.ones((batch, 5, 6, 3))
-    outputs = case.make()(inputs, rngs=KEY)
-    assert outputs.shape == inputs.shape
-    assert jnp.isfinite(outputs).all()
 
 
 # Modes
@@ -605,24 +600,17 @@ def test_a_schedule_without_a_step_counts_the_keys_of_the_layer(case):
     schedule = optax.linear_schedule(0.0, 1.0, transition_steps=4)
     layer = case.make(intensity=schedule, rngs=nnx.Rngs(0))
     twin = case.make(intensity=0.5, rngs=nnx.Rngs(0))
-    apply = nnx.jit(lambda layer: layer(INPUTS))
+    function, traces = count_traces(lambda layer: layer(INPUTS))
+    apply = nnx.jit(function)
     for step in range(3):
         assert layer(INPUTS, deterministic=True) is INPUTS  # and does not count
         assert count_of(layer) == step
         expected = case.pure(twin.rngs(), INPUTS, intensity=step / 4)
         assert_allclose(apply(layer), expected, atol=1e-5)
-
-
-def test_a_schedule_goes_on_in_compiled_steps_without_a_new_trace():
-    layer = NoiseInjection(optax.linear_schedule(0.0, 1.0, 4), rngs=nnx.Rngs(0))
-    function, traces = count_traces(lambda layer: layer(jnp.zeros(10_000)).std())
-    spread = nnx.jit(function)
-    # A standard error is 0.7 %.
-    for step in range(3):
-        assert spread(layer) == pytest.approx(step / 4, rel=0.04)
     assert len(traces) == 1
     resumed = nnx.merge(*nnx.split(layer))
-    assert spread(resumed) == pytest.approx(3 / 4, rel=0.04)
+    expected = case.pure(twin.rngs(), INPUTS, intensity=3 / 4)
+    assert_allclose(resumed(INPUTS), expected, atol=1e-5)
 
 
 def test_a_schedule_may_look_back():

@@ -137,19 +137,15 @@ def test_marginal_is_normal(shape, axes, exponent):
     assert stats.kstest(sample.ravel(), "norm").pvalue > 1e-3
 
 
-SHAPES = [(8, 8), (9, 8), (11, 15), (16, 16), (31, 33), (64, 64), (129, 64)]
-LAYOUTS = {
-    "rows": lambda height, width: ((height, width, 1), (-2,)),
-    "plane": lambda height, width: ((height, width, 1), (-3, -2)),
-    "time": lambda steps, features: ((steps, features), (-2,)),
-}
+SIZES = [(8, 8), (11, 15), (64, 64), (129, 64)]
+LAYOUTS = {"rows": (-2,), "plane": (-3, -2)}
 
 
 @every_exponent
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("size", SHAPES, ids=str)
-def test_slope_and_variance_of_every_size(size, layout, exponent):
-    field, axes = LAYOUTS[layout](*size)
+@pytest.mark.parametrize("axes", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_slope_and_variance_of_every_size(size, axes, exponent):
+    field = (*size, 1)
     lengths = lengths_along(field, axes)
     power = power_at_frequencies(lengths, exponent=exponent)
     # As many numbers as bring 3 standard errors of the variance below 1 %, see

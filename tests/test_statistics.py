@@ -283,8 +283,8 @@ def draw_symmetric(distribution, rng, shape):
     if distribution != "unequal":
         return DRAWS[distribution](rng, shape)
     # Symmetric is enough: pairs need not be distributed alike.
-    scale = 2.0 ** np.arange(shape[0])
-    return scale[:, None] * DRAWS["normal"](rng, shape)
+    scale = 2.0 ** np.arange(shape[0]).reshape(-1, *[1] * (len(shape) - 1))
+    return scale * DRAWS["normal"](rng, shape)
 
 
 symmetric = pytest.mark.parametrize("distribution", ["normal", "Laplace", "unequal"])
@@ -305,11 +305,12 @@ def test_false_positives_are_what_all_flips_promise(distribution, num_seeds, lev
 @symmetric
 @pytest.mark.parametrize("num_seeds", [16, 64])
 def test_false_positives_of_drawn_flips_stay_below_the_level(distribution, num_seeds):
-    p_values = []
-    for seed in range(40):
-        rng = np.random.default_rng([seed, num_seeds])
-        differences = draw_symmetric(distribution, rng, (num_seeds, 500))
-        p_values.append(flip(differences, num_flips=999, seed=seed))
+    differences = draw_symmetric(
+        distribution, np.random.default_rng(num_seeds), (num_seeds, 40, 500)
+    )
+    p_values = [
+        flip(differences[:, seed], num_flips=999, seed=seed) for seed in range(40)
+    ]
     share = (np.array(p_values) <= 0.05).mean()
     # The observed signs and 48 of the 998 others. The flips are draws too, 40 times.
     level = 49 / 999
