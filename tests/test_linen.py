@@ -15,7 +15,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import sounddrop_jax
 from sounddrop_jax import linen
-from sounddrop_jax.audio import AudioError
 from tests.layers import CASES, INPUTS, KEY, NAMES, RECORDING, ROWS, differ
 
 OTHER_KEY = jax.random.key(8)
@@ -212,14 +211,6 @@ def test_jit_traces_once_over_keys_and_intensities(case):
     assert add._cache_size() == 1
 
 
-def test_vmap_over_keys_equals_a_loop(case):
-    layer = case.make_linen(deterministic=False)
-    keys = jax.random.split(KEY, 2)
-    many = jax.vmap(lambda key: apply(layer, key=key))(keys)
-    assert_allclose(many, [apply(layer, key=k) for k in keys], atol=1e-5)
-    assert differ(*many)
-
-
 # Schedules
 
 
@@ -264,8 +255,3 @@ def test_aphex_reads_its_file_once(recording_file, monkeypatch):
     monkeypatch.setattr(linen.audio, "load_track", None)
     outputs = apply(layer.clone(), deterministic=False, rng=KEY)
     assert_array_equal(outputs, apply(layer, deterministic=False, rng=KEY))
-
-
-def test_aphex_names_a_recording_that_cannot_be_read(tmp_path):
-    with pytest.raises(AudioError, match="missing.wav"):
-        linen.AphexNoiseLayer(file_path=tmp_path / "missing.wav")

@@ -119,15 +119,6 @@ def test_integers_are_refused_while_training_only(case):
     assert case.make(deterministic=True)(inputs) is inputs
 
 
-def test_the_gradient_of_the_inputs_is_exactly_one(case):
-    layer = case.make()
-    gradient = jax.grad(lambda inputs: layer(inputs, rngs=KEY).sum())(INPUTS)
-    expected = jnp.ones_like(INPUTS)
-    if layer.mode == "multiplicative":
-        expected = case.pure(KEY, expected, intensity=0.5)  # 1 + intensity * noise
-    assert_array_equal(gradient, expected)
-
-
 @pytest.mark.parametrize("kind", [np.asarray, jnp.asarray])
 @pytest.mark.parametrize("intensity", [0.3, [0.0, 0.5, 2.0]], ids=str)
 def test_an_intensity_is_a_number_or_an_array(case, intensity, kind):
@@ -406,42 +397,7 @@ def test_jit_of_a_merged_layer_traces_once_over_keys_and_intensities(case):
     assert apply._cache_size() == 1
 
 
-def test_vmap_over_intensities_equals_a_loop():
-    def run(intensity):
-        return CASES["row bank"].make(intensity=intensity)(INPUTS, rngs=KEY)
-
-    intensities = jnp.array([0.0, 0.3, 1.0])
-    loop = [run(intensity) for intensity in intensities]
-    assert_allclose(jax.vmap(run)(intensities), loop, atol=1e-5)
-
-
 # State
-
-
-def test_a_number_as_intensity_is_no_state():
-    # As with the rate of nnx.Dropout: a leaf that is no array cannot be vmapped, and
-    # jit would turn it into one, for good.
-    layer = NoiseInjection(0.5, bank=ROWS, rngs=nnx.Rngs(0))
-    for leaf in jax.tree.leaves(nnx.state(layer)):
-        assert isinstance(leaf, jax.Array)
-    nnx.jit(lambda layer: layer(INPUTS))(layer)
-    assert type(layer.intensity) is float
-
-
-def test_an_array_as_intensity_is_state():
-    layer = NoiseInjection(jnp.float32(0.5), rngs=nnx.Rngs(0))
-    assert nnx.state(layer, IntensityVariable)["intensity"][...] == 0.5
-    assert jax.tree.leaves(nnx.state(layer, nnx.Param)) == []
-
-
-def test_flax_sees_no_bank(case):
-    layer = case.make(rngs=nnx.Rngs(0))
-    theirs = nnx.Dropout(0.5, rngs=nnx.Rngs(0))
-    assert jax.tree.structure(nnx.state(layer)) == jax.tree.structure(nnx.state(theirs))
-    if (bank := case.settings.get("bank")) is not None:
-        assert layer.bank == bank
-        assert isinstance(layer.bank, NoiseBank)
-        assert f"NoiseBank(float32{list(bank.values.shape)})" in repr(layer)
 
 
 def test_a_bank_in_a_variable_is_state_and_an_argument_of_a_program():

@@ -242,16 +242,6 @@ def test_different_keys_give_independent_noise():
     assert abs((first * second).mean()) < 4 * error
 
 
-def test_jit_and_vmap_over_keys_equal_a_loop():
-    draw_one = functools.partial(power_law, shape=(5, 6), exponent=1.5, axes=(0, 1))
-    keys = jax.random.split(jax.random.key(0), 3)
-    loop = np.stack([draw_one(key) for key in keys])
-    assert_allclose(jax.vmap(draw_one)(keys), loop, atol=1e-6)
-    jitted = jax.jit(draw_one)
-    assert_allclose([jitted(key) for key in keys], loop, atol=1e-6)
-    assert not np.allclose(loop[0], loop[1], atol=0.1)
-
-
 LAW = {"exponent": 1.0, "axes": (-1,), "min_frequency": 0.0}
 
 
