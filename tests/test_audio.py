@@ -1,5 +1,6 @@
 """Recordings in every format and fault."""
 
+import functools
 import gzip
 import io
 import os
@@ -679,9 +680,9 @@ def test_what_is_no_sound_may_follow_it(save, format, subtype, after):
     assert_array_equal(track, load_track(save(content)))
 
 
-def streams(*sizes: int, format: str, subtype: str | None = None) -> bytes:
-    """One stream behind another."""
-    return b"".join(encode(LONG[:size], 48_000, format, subtype) for size in sizes)
+@functools.cache
+def stream(num_frames: int, format: str, subtype: str | None = None) -> bytes:
+    return encode(LONG[:num_frames], 48_000, format, subtype)
 
 
 GOES_ON = r"goes on after the \d+ frames that libsndfile counts; "
@@ -692,11 +693,14 @@ REMEDIES = {
 }
 SOX = "write it anew: sox --ignore-length in.wav out.wav"
 ID3 = b"ID3\x03\x00\x00\x00\x00\x00\x0a" + bytes(10)
+FORMATS = [("FLAC", None), ("OGG", "VORBIS"), ("OGG", "OPUS")]
 JOINED = [(50_000, 2), (2, 50_000), (50_000, 100), (50_000, 50_000)]
 LONGER = [
-    *[("FLAC", streams(*sizes, format="FLAC")) for sizes in JOINED],
-    *[("OGG", streams(*sizes, format="OGG")) for sizes in JOINED],
-    *[("OGG", streams(*sizes, format="OGG", subtype="OPUS")) for sizes in JOINED],
+    *[
+        (format, b"".join(stream(size, format, subtype) for size in sizes))
+        for format, subtype in FORMATS
+        for sizes in JOINED
+    ],
     # A count that leaves some out, of all frames or of MPEG's.
     *[("FLAC", put(FLAC, 22, ">I", SOUND.size - lost)) for lost in (5_000, 7_000)],
     *[("MP3", put(MP3, XING, ">I", NUM_XING - lost)) for lost in (4, NUM_XING // 2)],

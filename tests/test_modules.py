@@ -435,6 +435,7 @@ def test_settings_are_changed_by_assignment():
             check(intensity=now, exponent=1.0)
         arrays = jax.tree.leaves(nnx.state(layer, IntensityVariable))
         assert len(arrays) == isinstance(intensity, jax.Array)
+    layer.intensity = IntensityVariable(jnp.float32(0.6))
     layer.exponent, layer.mode, layer.broadcast_dims = 0.0, "multiplicative", (0,)
     check(intensity=0.6, mode="multiplicative", broadcast_dims=(0,))
 
