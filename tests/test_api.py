@@ -104,7 +104,7 @@ def test_every_public_name_has_a_summary_in_one_line(value):
 @each(FUNCTIONS | METHODS | LAYERS)
 def test_every_parameter_is_explained(value):
     called = value.__init__ if inspect.isclass(value) else value
-    explained = re.findall(r"^ {4}\**(\w+):", sections(value).get("Args", ""), re.M)
+    explained = re.findall(r"^ {2,4}\**(\w+):", sections(value).get("Args", ""), re.M)
     assert explained == [p.name for p in parameters(called)]
 
 

@@ -187,10 +187,13 @@ def test_a_process_with_less_memory_decides_for_all(monkeypatch):
         "exchange",
         lambda fitting, mesh: np.array([fitting, min(fitting, 3)]),
     )
-    found, program = fit_seeds_at_once(
-        lambda size: size, 16, memory=None, mesh=make_mesh()
+    monkeypatch.setattr(ensembles, "required_memory", lambda size: size)
+    asked = []
+    found = fit_seeds_at_once(
+        lambda size: asked.append(size) or size, 16, memory=None, mesh=make_mesh()
     )
-    assert found == program == 3
+    assert found == (3, 3)
+    assert asked == [16, 3]
 
 
 class Device:
