@@ -46,16 +46,10 @@ def make(changes: dict[str, Any]) -> dict[str, Any]:
         table = document
         for name in tables:
             table = table.setdefault(name, {})
-        table[entry] = copy.deepcopy(value)
+        table[entry] = copy.copy(value)
         if value is None:
             del table[entry]
     return document
-
-
-def refuse(changes: dict[str, Any]) -> str:
-    with pytest.raises(UsageError) as error:
-        plans.parse(make(changes), "p")
-    return str(error.value)
 
 
 # What can be run
@@ -93,6 +87,7 @@ def test_a_plan_says_little_and_gets_the_rest_by_default():
 def test_whatever_a_plan_says_is_in_it():
     changes = {
         **{"dataset": "digits", "first_seed": 7, "outcome": "nll", "alpha": 0.01},
+        "regimes.short.train_images": 0,  # all
         "regimes.few": {"epochs": 9, "train_images": 500, "augment": False},
         "regimes.few.evaluate_every": 3,
         "training": {"batch_size": 8, "learning_rate": 1, "weight_decay": 0},
@@ -104,6 +99,7 @@ def test_whatever_a_plan_says_is_in_it():
     plan = plans.parse(make(changes), "p")
     assert (plan.dataset, plan.outcome, plan.alpha) == ("digits", "nll", 0.01)
     assert plan.seeds == (7, 8, 9)
+    assert plan.regimes["short"].train_images is None
     assert plan.regimes["few"] == Regime("few", 9, 500, False, 3)
     assert (plan.batch_size, plan.learning_rate, plan.weight_decay) == (8, 1, 0)
     assert plan.dtype == "bfloat16"
@@ -111,6 +107,7 @@ def test_whatever_a_plan_says_is_in_it():
     assert plan.arms["plane"] == Arm(
         "plane", "plane", (1.0, 0.5), {"exponent": 2}, "inputs", "plane"
     )
+    assert plans.parse(make(TUNING), "p").tuning == Tuning(100, (50, 51))
 
 
 def test_strengths_left_to_defaults_are_written_out_as_defaults_may_change(monkeypatch):
@@ -125,29 +122,21 @@ def test_strengths_left_to_defaults_are_written_out_as_defaults_may_change(monke
     assert plans.parse(plan.document, "p") == plan
 
 
-def test_a_tuning_has_images_and_seeds_of_its_own():
-    assert plans.parse(make(TUNING), "p").tuning == Tuning(100, (50, 51))
-
-
-GOOD = [
-    {"arms.water.intensity": 0},
-    {"arms.water.intensity": 3e38},
-    {"arms.none": {"reg": "dropout", "rate": [0, 0.999]}},
-    {"seeds": 2, "first_seed": 2**31 - 1},
-    {"alpha": 1e-12},
-    {"regimes.short.train_images": 0},
-    {"outcome": "corruption_error", "robustness.corruption_images": 1},
-    {"dataset": "cmaterdb/bangla.1"},
-    {"dataset": "my/pets.npz"},
-    {"arms.A-1_b": {"reg": "none"}},
-    {"arms." + 64 * "a": {"reg": "none"}},
-    # A baseline may have several strengths if one of them is chosen.
-    TUNING,
-    TUNING | {"tuning.first_seed": 3},
-]
-
-
-@pytest.mark.parametrize("changes", GOOD, ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"arms.water.intensity": 0},
+        {"arms.water.intensity": 3e38},
+        {"arms.none": {"reg": "dropout", "rate": [0, 0.999]}},
+        {"seeds": 2, "first_seed": 2**31 - 1},
+        {"alpha": 1e-12},
+        {"outcome": "corruption_error", "robustness.corruption_images": 1},
+        {"arms." + 62 * "a" + "_-": {"reg": "none"}},
+        # A baseline may have several strengths if one of them is chosen.
+        TUNING | {"tuning.first_seed": 3},
+    ],
+    ids=str,
+)
 def test_what_can_be_run_passes(changes):
     plans.parse(make(changes), "p")
 
@@ -175,209 +164,114 @@ def test_a_regularizer_that_was_registered_can_be_an_arm(monkeypatch):
 
 # What cannot
 
+DEEP: list = []
+for _ in range(10_000):
+    DEEP = [DEEP]
+VALUES: list[tuple[str, Any, str]] = [
+    # an entry, its value, which the message names, and a part of the remedy
+    ("seeds", 1, "from 2 to 10000 (no spread can be told from one"),
+    ("seeds", True, "give a whole number"),
+    ("seeds", 3.0, "give a whole number"),
+    ("seeds", 10_001, "from 2 to 10000"),
+    ("first_seed", -1, "from 0 to 2147483647"),
+    ("first_seed", 2**31, "from 0 to 2147483647"),
+    ("question", 3, "give a string"),
+    ("rule", ["a"], "give a string"),
+    ("dataset", "cifar100", "auto, cifar10, digits (did you mean cifar10?)"),
+    ("outcome", "a\nb", "accuracy, nll, brier"),
+    ("alpha", 0, "from above 0 to below 1"),
+    ("alpha", 1, "from above 0 to below 1"),
+    ("alpha", math.nan, "from above 0 to below 1"),
+    ("training", 3, "give a table [training]"),
+    ("training.batch_size", 0, "from 1 to"),
+    ("training.learning_rate", -1, "from 0 to 3.38e+38"),
+    ("training.weight_decay", math.inf, "from 0 to 3.38e+38"),
+    ("training.dtype", "float16", "float32, bfloat16"),
+    ("robustness.corruption_images", -1, "from 0 to"),
+    ("robustness.fourier_images", -1, "from 0 to"),
+    ("regimes", {}, "of one or more"),
+    ("regimes.short", 3, "[regimes.short]"),
+    ("regimes.short.epochs", 0, "from 1 to"),
+    ("regimes.short.train_images", -1, "from 0"),
+    ("regimes.short.evaluate_every", 0, "from 1"),
+    ("regimes.short.augment", 1, "true or false"),
+    ("arms", {}, "of one or more"),
+    ("arms.none.reg", ["none"], "give a string"),
+    ("arms.none.reg", "watr", "(did you mean water?), or register it (--module)"),
+    ("arms.none.rate", 0.1, "no such setting"),
+    ("arms.water.mode", "aditive", "did you mean additive?"),
+    ("arms.water.where", "here", "features, inputs"),
+    ("arms.water.intensity", -1, "from 0 to 3.38e+38 that float32"),
+    ("arms.water.intensity", 3.4e38, "float32"),
+    ("arms.water.intensity", True, "give a number"),
+    ("arms.water.intensity", [], "one number or more"),
+    ("arms.water.intensity", [0.0, 1, -0.0], "once"),
+    ("arms.dropout.rate", -0.1, "from 0 to below 1"),
+    ("arms.dropout.rate", 0.999999999, "below 1 in float32"),
+    ("comparisons", [], "one pair or more"),
+    ("tuning", [], "a table [tuning]"),
+]
+TUNINGS: list[tuple[str, Any, str]] = [
+    ("tuning.images", 0, "from 1 to"),
+    ("tuning.seeds", 0, "from 1 to 10000"),
+    ("tuning.seeds", 10_001, "to 10000"),
+    ("tuning.first_seed", 2, "seed 2 is one of the study's"),
+]
+# What else a document may hold, how its message starts, and a part of the remedy.
 BAD: list[tuple[dict[str, Any], str, str]] = [
-    # changes, the entry and value that the message names, and a part of the remedy
-    ({"seeds": 1}, "seeds=1", "from 2 to 10000 (no spread can be told from one"),
-    ({"seeds": 0}, "seeds=0", "6 or more to reach 5 %"),
-    ({"seeds": True}, "seeds=True", "give a whole number"),
-    ({"seeds": 3.0}, "seeds=3.0", "give a whole number"),
-    ({"seeds": "3"}, "seeds='3'", "give a whole number"),
-    ({"seeds": datetime.date(2025, 1, 2)}, "seeds=datetime", "give a whole number"),
-    ({"seeds": 10**9}, "seeds=1000000000", "from 2 to 10000"),
+    *(({key: value}, f"{key}={value!r}: ", part) for key, value, part in VALUES),
+    *((TUNING | {k: value}, f"{k}={value!r}: ", part) for k, value, part in TUNINGS),
     ({"seeds": None}, "seeds is missing", "add it"),
-    ({"first_seed": -1}, "first_seed=-1", "from 0 to 2147483647"),
-    ({"first_seed": 2**31}, "first_seed=2147483648", "from 0 to 2147483647"),
-    ({"first_seed": False}, "first_seed=False", "give a whole number"),
-    ({"question": None}, "question is missing", "add it"),
-    ({"question": 3}, "question=3", "give a string"),
-    ({"rule": None}, "rule is missing", "add it"),
-    ({"rule": ["a"]}, "rule=['a']", "give a string"),
-    ({"dataset": "../pets"}, "dataset='../pets'", "auto, cifar10, digits, NAME or"),
-    ({"dataset": 3}, "dataset=3", "give a string"),
-    ({"dataset": "a\nb"}, r"dataset='a\nb'", "auto, cifar10, digits"),
-    ({"outcome": "loss"}, "outcome='loss'", "accuracy, nll, brier"),
-    ({"outcome": []}, "outcome=[]", "accuracy, nll, brier"),
-    (
-        {"outcome": "corruption_error"},
-        "outcome=corruption_error",
-        "give robustness.corruption_images",
-    ),
-    ({"alpha": 0}, "alpha=0", "from above 0 to below 1"),
-    ({"alpha": 1}, "alpha=1", "from above 0 to below 1"),
-    ({"alpha": 2}, "alpha=2", "from above 0 to below 1"),
-    ({"alpha": -0.05}, "alpha=-0.05", "from above 0"),
-    ({"alpha": math.nan}, "alpha=nan", "from above 0 to below 1"),
-    ({"alpha": True}, "alpha=True", "give a number"),
-    ({"alpha": 10**400}, "alpha=1000", "to below 1"),
-    ({"alhpa": 0.05}, "alhpa", "known are alpha, arms"),
-    ({"alhpa": 0.05}, "alhpa", "did you mean alpha?"),
-    ({"a\nb": 1}, r"'a\nb'", "leave it out"),
-    ({"\ud800": 1}, r"'\ud800'", "leave it out"),
-    ({"": 1}, "''", "leave it out"),
-    # Training and robustness
-    ({"training": 3}, "training=3", "give a table [training]"),
-    ({"training.epochs": 3}, "training.epochs", "known are batch_size, dtype"),
-    ({"training.batch_size": 0}, "training.batch_size=0", "from 1 to"),
-    ({"training.batch_size": True}, "training.batch_size=True", "give a whole number"),
-    ({"training.learning_rate": -1}, "training.learning_rate=-1", "from 0 to 3.38e+38"),
-    ({"training.learning_rate": 1e39}, "training.learning_rate=1e+39", "float32"),
-    (
-        {"training.weight_decay": math.inf},
-        "training.weight_decay=inf",
-        "from 0 to 3.38e+38",
-    ),
-    ({"training.dtype": "float16"}, "training.dtype='float16'", "float32, bfloat16"),
-    ({"robustness.fog": 1}, "robustness.fog", "known are corruption_images"),
-    ({"robustness.corruption_images": -1}, "robustness.corruption_images=-1", "0 to"),
-    (
-        {"robustness.fourier_images": 1.5},
-        "robustness.fourier_images=1.5",
-        "give a whole number",
-    ),
-    # Regimes
-    ({"regimes": {}}, "regimes={}", "of one or more"),
-    ({"regimes": [1]}, "regimes=[1]", "a table [regimes]"),
-    ({"regimes.short": 3}, "regimes.short=3", "[regimes.short]"),
     ({"regimes.short.epochs": None}, "regimes.short.epochs is missing", "add it"),
-    ({"regimes.short.epochs": 0}, "regimes.short.epochs=0", "from 1 to"),
-    (
-        {"regimes.short.epochs": True},
-        "regimes.short.epochs=True",
-        "give a whole number",
-    ),
-    ({"regimes.short.train_images": -1}, "regimes.short.train_images=-1", "from 0"),
-    ({"regimes.short.evaluate_every": 0}, "regimes.short.evaluate_every=0", "from 1"),
-    ({"regimes.short.augment": 1}, "regimes.short.augment=1", "true or false"),
-    ({"regimes.short.lr": 1}, "regimes.short.lr", "augment, epochs, evaluate_every"),
-    # Arms
-    ({"arms": {}}, "arms={}", "of one or more"),
-    ({"arms": None}, "arms is missing", "add it"),
-    ({"arms.none": "none"}, "arms.none='none'", "[arms.none]"),
-    ({"arms.none.reg": None}, "arms.none.reg is missing", "add it"),
-    ({"arms.none.reg": ["none"]}, "arms.none.reg=['none']", "give a string"),
-    ({"arms.none.reg": "wind"}, "arms.none.reg='wind'", "none, dropout"),
-    ({"arms.none.reg": "wind"}, "arms.none.reg='wind'", "--module"),
-    ({"arms.none.reg": "watr"}, "arms.none.reg='watr'", "did you mean water?"),
-    ({"arms.water.mod": "x"}, "arms.water.mod='x'", "did you mean mode?"),
-    ({"arms.water.mode": "aditive"}, "arms.water.mode='aditive'", "mean additive?"),
-    ({"arms.none.reg": "a\nb"}, r"arms.none.reg='a\nb'", "none, dropout"),
-    ({"arms.none.rate": 0.1}, "arms.none.rate=0.1", "no such setting"),
-    ({"arms.water.rate": 0.1}, "arms.water.rate=0.1", "it has mode"),
-    ({"arms.water.mode": "loud"}, "arms.water.mode='loud'", "additive"),
-    ({"arms.water.where": "here"}, "arms.water.where='here'", "features, inputs"),
-    ({"arms.water.a\nb": 1}, r"arms.water.'a\nb'", "leave it out"),
-    ({"arms.water.intensity": -1}, "arms.water.intensity=-1", "from 0 to 3.38e+38"),
-    (
-        {"arms.water.intensity": math.nan},
-        "arms.water.intensity=nan",
-        "from 0 to 3.38e+38",
-    ),
-    (
-        {"arms.water.intensity": math.inf},
-        "arms.water.intensity=inf",
-        "from 0 to 3.38e+38",
-    ),
-    ({"arms.water.intensity": 1e39}, "arms.water.intensity=1e+39", "float32"),
-    ({"arms.water.intensity": 10**400}, "arms.water.intensity=1000", "float32"),
-    ({"arms.water.intensity": True}, "arms.water.intensity=True", "give a number"),
-    ({"arms.water.intensity": "a"}, "arms.water.intensity='a'", "give a number"),
-    (
-        {"arms.water.intensity": [1, "a"]},
-        "arms.water.intensity='a'",
-        "give a number from 0",
-    ),
-    (
-        {"arms.water.intensity": [1, True]},
-        "arms.water.intensity=True",
-        "give a number from 0",
-    ),
-    (
-        {"arms.water.intensity": [[1]]},
-        "arms.water.intensity=[1]",
-        "give a number from 0",
-    ),
-    ({"arms.water.intensity": []}, "arms.water.intensity=[]", "one number or more"),
-    ({"arms.water.intensity": [1, 2, 1.0]}, "arms.water.intensity=[1, 2", "once"),
-    ({"arms.water.intensity": [0.0, -0.0]}, "arms.water.intensity=[0.0", "once"),
-    ({"arms.dropout.rate": 1}, "arms.dropout.rate=1", "below 1"),
-    ({"arms.dropout.rate": 0.999999999}, "arms.dropout.rate=0.9999", "below 1"),
-    ({"arms.dropout.rate": 10**400}, "arms.dropout.rate=1000", "below 1"),
-    ({"arms.water.intensity": 3.4e38}, "arms.water.intensity=3.4e+38", "float32"),
-    ({"arms.dropout.rate": [0.1, 1.0]}, "arms.dropout.rate=1.0", "below 1"),
-    ({"arms.dropout.rate": -0.1}, "arms.dropout.rate=-0.1", "from 0 to below 1"),
-    ({"arms.None": {"reg": "none"}}, "arms.None", "give another name"),
+    ({"alhpa": 1}, "alhpa: unknown", "known are alpha, arms"),
+    ({"alhpa": 1}, "alhpa: unknown", "did you mean alpha?"),
+    ({"regimes.short.lr": 1}, "regimes.short.lr: unknown", "augment, epochs"),
+    ({"\ud800": 1}, r"'\ud800': unknown", "leave it out"),
+    ({"arms.water.a\nb": 1}, r"arms.water.'a\nb': unknown", "leave it out"),
+    ({"alpha": 2**20_000}, "alpha=(int too large to show)", "give"),
+    ({"comparisons": DEEP}, "comparisons=(list too large to show)", "give"),
+    ({"arms.water.mode": DEEP}, "arms.water.mode=(list too large to show)", ""),
+    ({"arms.water.intensity": [1, "a"]}, "arms.water.intensity='a'", "give a number"),
+    ({"outcome": "corruption_error"}, "outcome=corrup", "robustness.corruption_images"),
+    ({"arms.None": {"reg": "none"}}, "arms.None: the same folder as none", "another"),
     # Comparisons
-    ({"comparisons": None}, "comparisons is missing", "add it"),
-    ({"comparisons": "water"}, "comparisons='water'", "a list of one pair"),
-    ({"comparisons": []}, "comparisons=[]", "one pair or more"),
-    ({"comparisons": ["ab"]}, "comparisons='ab'", '["arm", "baseline"]'),
-    ({"comparisons": [["none"]]}, "comparisons=['none']", '["arm", "baseline"]'),
-    ({"comparisons": [["none", 1]]}, "comparisons=['none', 1]", '["arm", "base'),
+    ({"comparisons": [["none", 1]]}, "comparisons=['none', 1]", '["arm", "baseline"]'),
     (
-        {"comparisons": [["none", "water"], ["wind", "water"]]},
-        "comparisons: there is no arm 'wind'",
-        "none, dropout, water",
-    ),
-    (
-        {"comparisons": [["watr", "none"]]},
+        {"comparisons": [["none", "water"], ["watr", "none"]]},
         "comparisons: there is no arm 'watr'",
-        "did you mean water?",
+        "none, dropout, water (did you mean water?)",
     ),
+    ({"comparisons": [["none", "none"]]}, "comparisons: ['none', 'none']", "leave it"),
+    ({"comparisons": 2 * [["none", "water"]]}, "comparisons: ['none', 'water']", ""),
+    ({"arms.dropout.rate": [0.1, 0.2]}, "comparisons: 'dropout' is", "a [tuning]"),
     (
-        {"comparisons": [["none", "none"]]},
-        "comparisons: ['none', 'none']",
-        "leave it out",
-    ),
-    (
-        {"comparisons": 2 * [["none", "water"]]},
-        "comparisons: ['none', 'water'] stands there twice",
-        "leave it out",
-    ),
-    (
-        {"arms.dropout.rate": [0.1, 0.2]},
-        "comparisons: 'dropout' is a baseline with several strengths",
-        "a [tuning]",
+        {"hypotheses.h": {"text": "?", "comparisons": [["water", "none"]]}},
+        "hypotheses: ['water', 'none'] is not among the comparisons",
+        "add it",
     ),
     # Tuning
-    (TUNING | {"tuning": []}, "tuning=[]", "a table [tuning]"),
-    (TUNING | {"tuning.images": None}, "tuning.images is missing", "add it"),
-    (TUNING | {"tuning.images": True}, "tuning.images=True", "give a whole number"),
-    (TUNING | {"tuning.seeds": 0}, "tuning.seeds=0", "from 1 to 10000"),
-    (TUNING | {"tuning.seeds": 10**9}, "tuning.seeds=1000000000", "to 10000"),
-    (TUNING | {"tuning.first_seed": None}, "tuning.first_seed is missing", "add it"),
-    (TUNING | {"tuning.first_seed": 2}, "tuning.first_seed=2: seed 2", "give others"),
     (TUNING | {"first_seed": 51}, "tuning.first_seed=50: seed 51", "give others"),
-    (TUNING | {"tuning.epochs": 2}, "tuning.epochs", "first_seed, images, seeds"),
-    (
-        TUNING | {"arms.water.intensity": [1, 2, 3]},
-        "arm water has 3 strengths to choose from, arm dropout 2",
-        "the same number",
-    ),
+    (TUNING | {"arms.water.intensity": [1, 2, 3]}, "arm water has 3", "the same"),
     ({"tuning": TUNING["tuning"]}, "tuning needs arms", "there are 0 such arms"),
-    (
-        TUNING | {"regimes.long": {"epochs": 3}},
-        "tuning needs arms",
-        "2 such arms and 2 regimes",
+    (TUNING | {"regimes.long": {"epochs": 3}}, "tuning needs", "2 such arms and 2"),
+    # Names of folders
+    *(
+        ({"arms": {name: {"reg": "none"}}}, f"arms.{name!r}: ", "letters, digits")
+        for name in ("", "..", "a/b", "a\\b", "a\nb", "²", "tuning", 65 * "a")
     ),
-]
-UNSAFE = (
-    *("", ".", "..", "../x", "a/b", "a\\b", "/x", "a b", "a\nb", "~", "é", "²", "a.b"),
-    *("tuning", 65 * "a"),
-)
-BAD += [
-    ({key: {name: DOCUMENT[key][table]}}, f"{key}.{name!r}", "letters, digits, _ and -")
-    for key, table in (("arms", "none"), ("regimes", "short"))
-    for name in UNSAFE
+    ({"regimes": {"a.b": {"epochs": 2}}}, "regimes.'a.b': ", "letters, digits"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("changes", "named", "remedy"), BAD, ids=[str(row[0])[:60] for row in BAD]
+    ("changes", "named", "remedy"), BAD, ids=[row[1][:60] for row in BAD]
 )
 def test_what_cannot_be_run_gets_one_line_with_entry_value_and_remedy(
     changes, named, remedy
 ):
-    message = refuse(changes)
+    with pytest.raises(UsageError) as error:
+        plans.parse(make(changes), "p")
+    message = str(error.value)
     assert len(message.splitlines()) == 1
     assert message.startswith(f"plan p: {named}")
     assert remedy in message and message.endswith(".")
@@ -387,62 +281,31 @@ def test_what_cannot_be_run_gets_one_line_with_entry_value_and_remedy(
     ("content", "named", "remedy"),
     [
         (b"seeds = = 3", "not TOML (", "line 1"),
-        (b"seeds = 1" + 5000 * b"0", "not TOML (", "correct it"),
         (b"x = " + 9999 * b"[", "not TOML (", "correct it"),
-        (b"question = '\xff'", "cannot be read (not UTF-8 text)", "save it as UTF-8"),
         ("x = 1".encode("utf-16"), "cannot be read (not UTF-8 text)", "as UTF-8"),
-        (None, "cannot be read (No such file", ", ".join(OWN)),
-        ("folder", "cannot be read (Is a directory)", ", ".join(OWN)),
+        (None, "cannot be read (No such file", f"{', '.join(OWN)} (did you mean claim"),
     ],
-    ids=["not TOML", "digits", "deep", "not UTF-8", "UTF-16", "missing", "a folder"],
+    ids=["not TOML", "deep", "UTF-16", "missing"],
 )
-def test_a_file_that_holds_no_plan_gets_one_line(tmp_path, content, named, remedy):
-    path = tmp_path / "mine.toml"
-    if content == "folder":
-        path.mkdir()
-    elif content is not None:
-        path.write_bytes(content)
+def test_a_file_that_holds_no_plan_gets_one_line(
+    tmp_path, monkeypatch, content, named, remedy
+):
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        (tmp_path / "clam").write_bytes(content)
     with pytest.raises(UsageError) as error:
-        plans.load(str(path))
+        plans.load("clam")
     message = str(error.value)
     assert len(message.splitlines()) == 1
-    assert message.startswith(f"--plan={path}: {named}")
+    assert message.startswith(f"--plan=clam: {named}")
     assert remedy in message and message.endswith(".")
 
 
-def test_the_plan_that_was_meant_is_named():
-    with pytest.raises(UsageError, match=r"did you mean claim\?\)\.$"):
-        plans.load("clam")
-
-
-@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
-@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
-def test_other_editors_files_are_read(mark, end, tmp_path):
+def test_other_editors_files_are_read(tmp_path):
     text = (plans.FOLDER / "smoke.toml").read_bytes()
-    (tmp_path / "smoke.toml").write_bytes(mark + text.replace(b"\n", end))
-    assert plans.load(str(tmp_path / "smoke.toml")) == plans.load("smoke")
-
-
-def test_a_file_of_ones_own_is_called_by_its_name(tmp_path):
-    (tmp_path / "mine.toml").write_text("seeds = 1")
-    with pytest.raises(UsageError, match="^plan mine: seeds=1: "):
-        plans.load(str(tmp_path / "mine.toml"))
-
-
-def test_what_python_cannot_write_out_is_refused_in_one_line():
-    deep: list = []
-    for _ in range(10_000):
-        deep = [deep]
-    for value in (2**20_000, [2**20_000], deep):
-        for key in ("alpha", "comparisons"):
-            with pytest.raises(
-                UsageError, match=f"^plan p: {key}=.* too large to show"
-            ):
-                plans.parse(DOCUMENT | {key: value}, "p")
-        for key in ("mode", "sound"):
-            arms = {"water": {"reg": "water", key: value}}
-            with pytest.raises(UsageError, match=f"^plan p: arms.water.{key}=.*show"):
-                plans.parse(DOCUMENT | {"arms": arms}, "p")
+    file = tmp_path / "smoke.toml"
+    file.write_bytes(b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n"))
+    assert plans.load(str(file)) == plans.load("smoke")
 
 
 # Whatever can be said
@@ -456,7 +319,7 @@ regimes = st.fixed_dictionaries(
 trainings = st.fixed_dictionaries(
     {}, optional={"batch_size": counts, "learning_rate": numbers}
 )
-VALUES = {"rate": st.floats(0, 0.99), "intensity": numbers}
+strengths = {"rate": st.floats(0, 0.99), "intensity": numbers}
 
 
 @st.composite
@@ -469,7 +332,7 @@ def documents(draw) -> dict[str, Any]:
         where = draw(st.sampled_from(["features", "inputs"]))
         arms[name] = {"reg": reg, "where": where}
         if strength := REGULARIZERS[reg].strength:
-            values = st.lists(VALUES[strength], min_size=3, max_size=3, unique=True)
+            values = st.lists(strengths[strength], min_size=3, max_size=3, unique=True)
             arms[name][strength] = draw(values)[:num_strengths]
     is_tuned = num_strengths > 1 and any(len(arm) > 2 for arm in arms.values())
     num_regimes = 1 if is_tuned else draw(st.integers(1, 3))
