@@ -1,8 +1,6 @@
 """A store: lines whole or absent, growth, refusals, several read as one."""
 
 import copy
-import errno
-import io
 import itertools
 import json
 import math
@@ -15,9 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments import files
 from experiments.cli import UsageError
-from experiments.studies import logits as logits_module
 from experiments.studies import plans, store
 from experiments.studies.cells import (
     TUNING,
@@ -213,15 +209,14 @@ def test_what_is_not_finite_is_null(tmp_path):
     assert record["nll"] is None and record["curve"] == [None, 1.0]
 
 
-@pytest.mark.parametrize("strength", [0.1 + 0.2, 1e-300, 0.3, 1, 3e38])
+@pytest.mark.parametrize("strength", [0.1 + 0.2, 1e-300])
 def test_strengths_that_differ_at_all_are_different_networks(tmp_path, strength):
     cells = [CELL._replace(strength=strength), CELL._replace(strength=0.30000001)]
     open_store(tmp_path)
     write(tmp_path, cells[0])
     assert reopen(tmp_path).missing(cells) == [cells[1]]
     assert reopen(tmp_path).records(cells)[0]["strength"] == strength
-    paths = {store.logits_path(tmp_path, cell) for cell in cells}
-    assert len(paths) == 2
+    assert len({store.logits_path(tmp_path, cell) for cell in cells}) == 2
 
 
 def test_missing_are_those_without_a_record_in_their_order(tmp_path):
@@ -238,79 +233,28 @@ def test_missing_are_those_without_a_record_in_their_order(tmp_path):
 # Stopped
 
 
-def spoil(monkeypatch, where: str, error: BaseException) -> None:
-    """Lets writing fail: in the middle of a file or a line, or at a renaming."""
-    place, name = where.split(" ")
-    replace_file, open_file = os.replace, open
-
-    def replace(source, target):
-        if str(target).endswith(name):
-            raise error
-        replace_file(source, target)
-
-    def save(file, **arrays):
-        file.write(b"PK")
-        raise error
-
-    def write_text(path, text, encoding):
-        path.write_bytes(text.encode(encoding)[:10])
-        raise error
-
-    class HalfWritten(io.FileIO):
-        def write(self, data):
-            if self.tell() > self.start:
-                raise error
-            return super().write(data[:10])
-
-    def open_half(path, mode, **settings):
-        if not str(path).endswith(name):
-            return open_file(path, mode, **settings)
-        file = HalfWritten(path, mode.replace("b", ""))
-        file.start = file.tell()
-        return file
-
-    if place == "renaming":
-        monkeypatch.setattr(os, "replace", replace)
-    elif name == ".npz":
-        monkeypatch.setattr(np, "savez_compressed", save)
-    elif name == store.NETWORKS:
-        monkeypatch.setattr(files, "open", open_half, raising=False)
-    else:
-        monkeypatch.setattr(Path, "write_text", write_text)
-
-
-FULL = OSError(errno.ENOSPC, "No space left on device")
-
-
-@pytest.mark.parametrize("error", [FULL, KeyboardInterrupt()], ids=["full", "Ctrl-C"])
-@pytest.mark.parametrize("where", ["middle .npz", "renaming .npz", "middle .jsonl"])
-def test_a_record_that_could_not_be_finished_is_absent(
-    tmp_path, monkeypatch, where, error
-):
-    where = where.replace(".jsonl", store.NETWORKS)
+@pytest.mark.parametrize("wait", range(3))
+def test_a_record_that_could_not_be_finished_is_absent(tmp_path, monkeypatch, wait):
+    """Whichever wait for the disk is interrupted: tests/test_faults.py lets it fail."""
     cells = all_cells(open_store(tmp_path))
     opened = reopen(tmp_path)
     append(opened, cells[0], environment={"jax": "0.10"})
     before = contents(tmp_path)
-    with monkeypatch.context() as patch:
-        spoil(patch, where, error)
-        with pytest.raises((UsageError, KeyboardInterrupt)) as caught:
-            append(opened, cells[1], environment={"jax": "0.11"})
-    if error is FULL:
-        assert str(caught.value) == (
-            f"--out={tmp_path}: cannot be written (No space left on device); see to "
-            "that and run the study again, which goes on from here."
-        )
-    else:
-        assert caught.value is error
+    waits = itertools.count()
+
+    def interrupt(file):
+        if next(waits) == wait:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "fsync", interrupt)
+        append(opened, cells[1], environment={"jax": "0.11"})
     # At most whole logits, which count for nothing without their record.
     left = contents(tmp_path).keys() - before.keys()
-    assert {Path(path).name for path in left} <= {"1.npz"}
-    assert ("1.npz" in str(left)) == (store.NETWORKS in where)
+    assert [Path(path).name for path in left] == ["1.npz"][: wait > 0]
     assert {k: v for k, v in contents(tmp_path).items() if k in before} == before
     for each in (opened, reopen(tmp_path)):
         assert each.missing(cells) == cells[1:]
-    assert len(store.read([tmp_path]).records) == 1
     append(opened, cells[1], environment={"jax": "0.11"})
     study = store.read([tmp_path])
     assert [r["environment"]["jax"] for r in study.records] == ["0.10", "0.11"]
@@ -319,13 +263,11 @@ def test_a_record_that_could_not_be_finished_is_absent(
 @pytest.mark.parametrize(
     "tear",
     [
-        lambda line: line[:1],
-        lambda line: line[:20],
         lambda line: line[:-1],
         lambda line: bytes(len(line)),
         lambda line: bytes(20) + line[20:] + b"\n",
     ],
-    ids=["a byte", "20 bytes", "no end", "zeros", "zeros at first"],
+    ids=["no end", "zeros", "zeros at first"],
 )
 def test_a_line_that_a_stop_left_is_dropped_with_a_warning(tmp_path, tear, capsys):
     cells = all_cells(open_store(tmp_path))
@@ -356,37 +298,6 @@ def test_a_whole_line_may_lack_its_end(tmp_path):
     assert len(store.read([tmp_path]).records) == 3
 
 
-@pytest.mark.parametrize("where", ["middle study.json", "renaming study.json"])
-def test_a_full_disk_is_named_by_whatever_writes(tmp_path, monkeypatch, where):
-    plan = open_store(tmp_path)
-    before = contents(tmp_path)
-    spoil(monkeypatch, where, FULL)
-    assert refusal(store.open_store, tmp_path, plan, DATASET, INPUTS) == (
-        f"--out={tmp_path}: cannot be written (No space left on device); name another "
-        "folder."
-    )
-    assert contents(tmp_path) == before
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-@pytest.mark.parametrize("module", [logits_module, files])
-def test_a_device_that_is_really_full_ends_in_one_line(tmp_path, monkeypatch, module):
-    open_store(tmp_path)
-    opened = reopen(tmp_path)
-
-    def open_full(path, mode, **settings):
-        if mode == "xb":
-            return open(path, mode)
-        Path(path).touch()
-        return open("/dev/full", mode, **settings)
-
-    monkeypatch.setattr(module, "open", open_full, raising=False)
-    logits = np.random.default_rng(0).normal(size=(10_000, 10))  # more than buffers
-    message = refusal(opened.append, CELL, {}, logits)
-    assert "No space left on device" in message
-    assert store.read([tmp_path]).records == []
-
-
 def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
     open_store(tmp_path)
     write(tmp_path, CELL)
@@ -413,58 +324,36 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
 # Where it cannot be
 
 
-@pytest.mark.parametrize("below", ["", "folder"])
-def test_a_file_in_the_way_is_refused_and_kept(tmp_path, below):
-    file = tmp_path / "file"
+@pytest.mark.parametrize("name", ["store", "store/deep", "store/logits"])
+def test_a_file_in_the_way_is_refused_and_kept(tmp_path, name):
+    folder = tmp_path / ("store" if name == "store/logits" else name)
+    file = tmp_path / (name if name == "store/logits" else "store")
+    file.parent.mkdir(exist_ok=True)
     file.write_text("mine")
-    folder = file / below
     message = refusal(open_store, folder)
     assert message.startswith(f"--out={folder}: cannot be written (")
     assert message.endswith("name another folder.")
-    assert contents(tmp_path) == {"file": b"mine"}
+    assert contents(tmp_path) == {str(file.relative_to(tmp_path)): b"mine"}
 
 
-def test_a_file_in_the_place_of_the_logits_is_named_before_anything_is_trained(
-    tmp_path,
-):
-    (tmp_path / "logits").write_text("mine")
-    assert "cannot be written (File exists)" in refusal(open_store, tmp_path)
-    assert contents(tmp_path) == {"logits": b"mine"}
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
-def test_a_folder_that_is_read_only_is_refused(tmp_path):
-    plan = open_store(tmp_path)
-    opened = reopen(tmp_path)
-    tmp_path.chmod(0o500)
-    (tmp_path / "logits").chmod(0o500)
-    try:
-        message = refusal(store.open_store, tmp_path, plan, DATASET, INPUTS)
-        assert message.endswith("(Permission denied); name another folder.")
-        message = refusal(append, opened, CELL)
-        assert "cannot be written (Permission denied)" in message
-        assert store.read([tmp_path]).plan == plan
-    finally:
-        tmp_path.chmod(0o700)
-        (tmp_path / "logits").chmod(0o700)
-
-
-@pytest.mark.parametrize("name", ["", "no/such/folder", "file"])
-def test_a_folder_without_a_study_says_what_makes_one(tmp_path, name):
-    (tmp_path / "file").write_text("")
-    message = refusal(store.read, [tmp_path / name])
-    assert message.startswith(f"{tmp_path / name}: there is no study in it; ")
-    assert "python -m experiments.study" in message
+def test_a_folder_without_a_study_says_what_makes_one(tmp_path):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path, tmp_path / "no" / "such", tmp_path / "file"):
+        message = refusal(store.read, [folder])
+        assert message.startswith(f"{folder}: there is no study in it; ")
+        assert "python -m experiments.study" in message
 
 
 # Grown
 
 
 SMALL: dict[str, Any] = DOCUMENT | grow(none={"reg": "none"})
+WATER = SMALL["arms"]["water"] | {"title": "Water"}  # as people call it now
 GROWTHS: dict[str, dict[str, Any]] = {
-    "seeds": {"seeds": 5},
-    "an arm": {"arms": SMALL["arms"] | {"drop": {"reg": "dropout"}}},
-    "a comparison": {"comparisons": [["none", "dropout"], ["water", "dropout"]]},
+    "seeds": {"seeds": 5, "comparisons": [["none", "dropout"], ["water", "dropout"]]},
+    "an arm": {
+        "arms": SMALL["arms"] | {"water": WATER, "drop": {"reg": "dropout"}},
+    },
     "other arms, compared": {
         "arms": {"none": {"reg": "none"}, "drop": {"reg": "dropout"}},
         "comparisons": [["drop", "none"]],
@@ -487,7 +376,10 @@ def test_a_store_grows_and_keeps_what_it_had(tmp_path, name):
     # Back with the old plan: nothing shrinks.
     store.open_store(tmp_path, old, DATASET, INPUTS)
     after = store.read([tmp_path]).plan
-    assert (after.seeds, after.arms) == (study.plan.seeds, study.plan.arms)
+    assert (after.seeds, after.arms.keys()) == (
+        study.plan.seeds,
+        study.plan.arms.keys(),
+    )
     assert set(after.comparisons) == set(study.plan.comparisons)
 
 
@@ -520,29 +412,15 @@ DIFFERENCES: dict[str, tuple[dict[str, Any], str]] = {
         {"regimes": DOCUMENT["regimes"] | {"long": {"epochs": 5}}},
         "another plan: regimes is long epochs 4 there, 5 here",
     ),
-    "another regime": (
-        {"regimes": {"short": {"epochs": 2}}},
-        "another plan: regimes is long {'epochs': 4} there, None here",
-    ),
     "arm": (
         grow(water={"reg": "water", "intensity": [0.5, 2]}),
         "another arm water: intensity [0.5, 1] there, [0.5, 2] here",
-    ),
-    "arm's setting": (
-        grow(dropout={"reg": "dropout", "rate": 0.2, "where": "inputs"}),
-        "another arm dropout: where None there, 'inputs' here",
     ),
     "input": (
         {"inputs": {"song.ogg": "ff"}},
         "another file song.ogg: '34cd' there, 'ff' here",
     ),
     "first seed": ({"first_seed": 3}, "first_seed is None there, 3 here"),
-    "rule": ({"rule": "I say so."}, "plan: rule is 'It is if p < 0.05.' there, 'I"),
-    "alpha": ({"alpha": 0.5}, "another plan: alpha is None there, 0.5 here"),
-    "training": (
-        {"training": {"batch_size": 8}},
-        "another plan: training is None there, {'batch_size': 8} here",
-    ),
     "several": (
         {"rule": "No.", "outcome": "nll", "alpha": 0.5, "question": "Why?"},
         "another plan: alpha is None there, 0.5 here",
@@ -575,15 +453,12 @@ def test_another_study_is_refused_and_the_folder_left_alone(
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("name", DIFFERENCES)
-def test_stores_of_two_studies_are_not_read_together(tmp_path, monkeypatch, name):
-    changes, difference = DIFFERENCES[name]
+def test_stores_of_two_studies_are_not_read_together(tmp_path, monkeypatch):
+    changes, difference = DIFFERENCES["input"]
     open_store(tmp_path / "one")
     open_other(tmp_path / "two", changes, monkeypatch)
-    folders = [tmp_path / "two", tmp_path / "one"]
-    message = refusal(store.read, folders)
-    assert message.startswith(f"{tmp_path / 'one'}: holds a study with another ")
-    assert difference in message
+    message = refusal(store.read, [tmp_path / "two", tmp_path / "one"])
+    assert message.startswith(f"{tmp_path / 'one'}: holds a study with {difference}")
 
 
 def test_arms_that_do_not_go_together_are_refused_before_they_are_written(tmp_path):
@@ -602,10 +477,12 @@ def test_arms_that_do_not_go_together_are_refused_before_they_are_written(tmp_pa
 # Damaged
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "\xff", '{"seed": 1}'])
+@pytest.mark.parametrize("content", ["{", "{}", "\xff", None])
 def test_a_damaged_study_is_named(tmp_path, content):
     plan = open_store(tmp_path)
     path = tmp_path / store.STUDY
+    if content is None:  # whole, but its plan is none
+        content = json.dumps(json.loads(path.read_text()) | {"plan": {}})
     path.write_text(content, encoding="latin-1")
     message = refusal(store.read, [tmp_path])
     assert message.startswith(f"{path}: damaged (")
@@ -615,20 +492,17 @@ def test_a_damaged_study_is_named(tmp_path, content):
     assert path.read_text(encoding="latin-1") == content
 
 
+OF_CELL = '{"regime": "short", "arm": "water", "seed": 1'
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        ("", "Expecting value"),
         ("{", "Expecting property name"),
         ("[]", "not a table"),
-        ("{}", "regime is missing"),
         ("\xff", "can't decode"),
-        ('{"regime": "short", "arm": "water", "seed": 1}', "strength is missing"),
-        (
-            '{"regime": "short", "arm": "water", "strength": 1, "seed": 1, '
-            '"environment": "12ab"}',
-            "no line above has its environment, 12ab",
-        ),
+        (f"{OF_CELL}}}", "strength is missing"),
+        (f'{OF_CELL}, "environment": "12ab"}}', "no line above has its environment"),
     ],
 )
 def test_a_damaged_line_is_named(tmp_path, content, why):
@@ -790,9 +664,8 @@ def test_a_record_that_does_not_say_what_it_is_of_is_refused(tmp_path):
 # Tuned
 
 
-def tune(accuracies: dict[float, list[Any]], plan: Plan | None = None) -> dict:
+def tune(accuracies: dict[float, list[Any]], plan: Plan) -> dict:
     """Chooses strengths by what networks of seeds 50, 51 and so on reached."""
-    plan = plan or make_plan(TUNED)
     records = [
         {
             **Cell(TUNING, "water", strength, 50 + index)._asdict(),
@@ -808,22 +681,19 @@ def tune(accuracies: dict[float, list[Any]], plan: Plan | None = None) -> dict:
 @pytest.mark.parametrize(
     ("accuracies", "chosen"),
     [
-        ({0.5: [70, 70, 70], 1.0: [71, 71, 71]}, 1.0),
         ({0.5: [70, 70, 73], 1.0: [71, 71, 70.5]}, 0.5),  # by the mean
-        ({0.5: [70, 71, 72], 1.0: [72, 70, 71]}, 0.5),  # the lowest of equals
         ({0.5: [0.1, 0.2, 0.3], 1.0: [0.3, 0.2, 0.1]}, 0.5),  # however they round
         ({0.5: [0.3, 0.2, 0.1], 1.0: [0.1, 0.2, 0.3]}, 0.5),
         ({0.5: [70, 70, 70], 1.0: [99, 99]}, None),  # one is missing yet
-        ({0.5: [], 1.0: [99, 99, 99]}, None),
         ({}, None),
         ({0.5: [None, 70, 70], 1.0: [50, 50, 50]}, 1.0),  # None counts as 0
-        ({0.5: [math.nan, 70, 70], 1.0: [50, 50, 50]}, 1.0),
         ({0.5: [50, 50, 50], 1.0: [70, 70, math.nan]}, 0.5),
         ({0.5: 3 * [None], 1.0: 3 * [None]}, 0.5),
     ],
 )
 def test_the_strength_with_the_best_mean_is_chosen(accuracies, chosen):
-    assert tune(accuracies) == {"water": chosen}
+    assert tune(accuracies, make_plan(TUNED)) == {"water": chosen}
+    assert tune(accuracies, make_plan()) == {}  # which tunes nothing
 
 
 def test_the_lowest_of_equals_is_chosen_however_the_plan_lists_them():
@@ -831,16 +701,3 @@ def test_the_lowest_of_equals_is_chosen_however_the_plan_lists_them():
         arm = {"reg": "water", "intensity": list(strengths)}
         plan = make_plan(TUNED, **grow(water=arm))
         assert tune({s: [70, 70, 70] for s in strengths}, plan) == {"water": 0.5}
-
-
-def test_nothing_is_chosen_without_a_tuning():
-    assert tune({0.5: [70, 70, 70]}, make_plan()) == {}
-
-
-def test_strengths_are_chosen_from_what_was_written(tmp_path):
-    plan = open_store(tmp_path, TUNED)
-    cells = tuning_cells(plan)
-    for cell in cells:
-        accuracy = 99 if cell.strength == 0.5 else 60 + cell.strength
-        write(tmp_path, cell, accuracy=accuracy, diverged=cell.strength == 0.5)
-    assert choose_strengths(plan, store.read([tmp_path]).tuning) == {"water": 1.0}
