@@ -34,6 +34,7 @@ SWEEP = {
         "water": {"reg": "water", "intensity": [0.02, 0.05, 0.1]},
     },
 }
+OFFICIAL = {**DATASET, "title": "CIFAR-10"}
 TUNED = {**SWEEP, "tuning": {"images": 5000, "first_seed": 100, "seeds": 2}}
 TWO_REGIMES = {
     "short": {"epochs": 1, "augment": False},
@@ -102,13 +103,9 @@ def test_lower_is_better_where_it_is(tmp_path, outcome):
     assert (water.decision, none.decision) == ("loses", "wins")
     assert gaussian.decision == "undecided"
     assert water.result.mean_difference == pytest.approx(0.02)
-    said = sentence(study)
-    assert re.search(r"water loses to dropout by 0\.020 .*\(95 % interval 0\.0", said)
-    assert "none beats dropout by 0.020 (0.0" in said
 
 
-@pytest.mark.parametrize("is_missing", [True, False])
-def test_missing_arms_stay_in_the_family(tmp_path, is_missing):
+def test_missing_arms_stay_in_the_family(tmp_path):
     # One sign of eight is another, that of the least: p = 4/256, below 0.05 by itself
     # and with two more, not with three.
     names = ["gaussian0", "gaussian1", "gaussian2"]
@@ -120,19 +117,14 @@ def test_missing_arms_stay_in_the_family(tmp_path, is_missing):
     difference = [-0.5, 1.5, 2.5, 1.0, 3.0, 2.0, 1.5, 2.5]
     scores = SCORES | dict.fromkeys(names, BASE) | {"water": BASE + difference}
     absent = [cell for name in names for cell in cells(name, range(8), 0.1)]
-    study = make_study(
-        tmp_path, document, scores=scores, missing=absent if is_missing else ()
-    )
+    study = make_study(tmp_path, document, scores=scores, missing=absent)
     water, *others = comparisons.compare(study)
     assert water.result.p_value == 4 / 256
     assert (water.p_adjusted, water.decision) == (4 * 4 / 256, "undecided")
     for other in others:
-        if is_missing:
-            assert other.note == f"seeds 0 to 7 of {other.arm} missing"
-            assert other.decision == "untested" and other.p_adjusted is None
-            assert other.result is None and other.seeds == ()
-        else:
-            assert other.decision == "undecided" and other.p_adjusted == 1
+        assert other.note == f"seeds 0 to 7 of {other.arm} missing"
+        assert other.decision == "untested" and other.p_adjusted is None
+        assert other.result is None and other.seeds == ()
 
 
 def test_a_missing_or_diverged_seed_is_named_and_the_rest_shown(tmp_path):
@@ -159,9 +151,8 @@ def test_a_missing_or_diverged_seed_is_named_and_the_rest_shown(tmp_path):
 
 def test_a_diverged_baseline_leaves_every_arm_untested(tmp_path):
     study = make_study(tmp_path, scores=SCORES, diverged=cells("dropout", [3], 0.2))
-    for comparison in comparisons.compare(study):
-        assert comparison.decision == "untested"
-        assert comparison.note == "seed 3 of dropout diverged"
+    notes = {(c.decision, c.note) for c in comparisons.compare(study)}
+    assert notes == {("untested", "seed 3 of dropout diverged")}
 
 
 def test_a_seed_without_the_score_is_named(tmp_path):
@@ -197,9 +188,6 @@ def test_equal_differences_have_an_interval_without_width(tmp_path):
     assert water.decision == "undecided" and water.p_adjusted == 1
     # The test that was planned, of signs, needs no spread.
     assert none.decision == "loses" and none.p_adjusted == 3 * LEAST
-    said = sentence(study)
-    assert "water cannot be told from dropout (difference 0.0 points of" in said
-    assert "none loses to dropout by 1.0 (1.0 to 1.0)" in said
 
 
 @pytest.mark.parametrize(
@@ -237,9 +225,17 @@ def test_the_seeds_of_every_plan_suffice_for_its_family():
         assert (smallest * size < plan.alpha) == (plan.name != "smoke"), plan.name
 
 
-def test_the_family_is_of_all_regimes_and_strengths(tmp_path):
+def test_the_family_is_of_all_regimes_and_strengths_with_their_own_scores(tmp_path):
+    # Points by strength, and in the long regime ten more of them.
+    def edit(record):
+        gain = 10 * (record["regime"] == "long") + 100 * record["strength"]
+        gain *= record["arm"] == "water"
+        gain += 4 * (-1) ** record["seed"] * (record["arm"] == "water")
+        record["accuracy"] = 50 + record["seed"] + gain
+
     document = {**SWEEP, "regimes": TWO_REGIMES, "seeds": 10}
-    family = comparisons.compare(make_study(tmp_path, document))
+    study = make_study(tmp_path, document, edit=edit)
+    family = comparisons.compare(study)
     pairs = [
         *(("water", strength, "dropout") for strength in (0.02, 0.05, 0.1)),
         *(("water", strength, "none") for strength in (0.02, 0.05, 0.1)),
@@ -248,27 +244,14 @@ def test_the_family_is_of_all_regimes_and_strengths(tmp_path):
     assert [(c.regime, c.arm, c.strength, c.baseline) for c in family] == [
         (regime, *pair) for regime in ("short", "long") for pair in pairs
     ]
-    p_values = [comparison.result.p_value for comparison in family]
-    np.testing.assert_allclose(
-        [comparison.p_adjusted for comparison in family], statistics.holm(p_values)
-    )
-
-
-def test_every_regime_and_strength_has_its_own_scores(tmp_path):
-    # Points by strength, and in the long regime ten more of them.
-    def edit(record):
-        gain = 10 * (record["regime"] == "long") + 100 * record["strength"]
-        gain *= record["arm"] == "water"
-        record["accuracy"] = 50 + record["seed"] + gain
-
-    document = {**SWEEP, "regimes": TWO_REGIMES}
-    study = make_study(tmp_path, document, edit=edit)
-    differences = [c.result.mean_difference for c in comparisons.compare(study)]
-    short = [2, 5, 10, 2, 5, 10, 0]
-    long = [12, 15, 20, 12, 15, 20, 0]
+    adjusted = statistics.holm([comparison.result.p_value for comparison in family])
+    np.testing.assert_allclose([each.p_adjusted for each in family], adjusted)
+    differences = [each.result.mean_difference for each in family]
+    short, long = [2, 5, 10, 2, 5, 10, 0], [12, 15, 20, 12, 15, 20, 0]
     np.testing.assert_allclose(differences, short + long, atol=1e-9)
-    means = [row["accuracy_mean"] - 53.5 for row in comparisons.summarize(study)]
-    np.testing.assert_allclose(means, [0, 0, 2, 5, 10, 0, 0, 12, 15, 20], atol=1e-9)
+    means = np.array([row["accuracy_mean"] for row in comparisons.summarize(study)])
+    expected = [0, 0, 2, 5, 10, 0, 0, 12, 15, 20]
+    np.testing.assert_allclose(means - means[0], expected, atol=1e-9)
 
 
 @pytest.mark.parametrize("outcome", ["accuracy", "nll"])
@@ -376,20 +359,14 @@ def test_other_outcomes_get_intervals_and_no_tests(tmp_path):
         assert comparison.result == statistics.compare_pairs(ours, theirs)
 
 
-def test_outcomes_that_were_not_measured_are_left_out(tmp_path):
+def test_what_was_not_measured_or_diverged_is_left_out_of_other_outcomes(tmp_path):
     document = {**PLANTED, "outcome": "nll"}
-    study = make_study(tmp_path, document, with_robustness=False)
-    found = list(dict.fromkeys(c.outcome for c in comparisons.secondary(study)))
-    assert found == ["accuracy", "brier", "ece", "peak_accuracy", "gap"]
-
-
-def test_diverged_seeds_are_left_out_of_other_outcomes_too(tmp_path):
-    study = make_study(tmp_path, diverged=cells("water", [3]))
-    found = [c for c in comparisons.secondary(study) if c.arm == "water"]
-    assert {c.outcome for c in found} >= {"nll", "peak_accuracy"}
-    for comparison in found:
-        assert comparison.seeds == (0, 1, 2, 4, 5, 6, 7)
-        assert comparison.note == "seed 3 of water diverged"
+    study = make_study(tmp_path, document, diverged=cells("water", [3]))
+    found = comparisons.secondary(study)
+    outcomes = ["accuracy", "brier", "ece", "peak_accuracy", "gap"]
+    assert list(dict.fromkeys(c.outcome for c in found)) == outcomes
+    notes = {(c.seeds, c.note) for c in found if c.arm == "water"}
+    assert notes == {((0, 1, 2, 4, 5, 6, 7), "seed 3 of water diverged")}
 
 
 # Summary
@@ -430,129 +407,90 @@ def test_one_network_has_no_spread(tmp_path):
 # Departures
 
 
-def test_a_study_that_went_as_planned_departs_in_nothing(tmp_path):
-    study = make_study(tmp_path, dataset=official())
-    assert departures(study, study.plan) == []
+def has_environment(**values):
+    """Edits the record of one seed."""
+
+    def edit(record):
+        if record["seed"] == 5:
+            record["environment"] = ENVIRONMENT | values
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, []),
+        ({"dataset": DATASET}, ["The images are CIFAR-10 (JPEG-75 copy)"]),
+        (
+            {"missing": cells("water", [0, 4]), "diverged": cells("none", [2], 0.0)},
+            [
+                "none in regime short: seed 2 diverged",
+                "water in regime short: seeds 0, 4 missing",
+            ],
+        ),
+        (
+            {"document": TUNED, "diverged": [Cell(TUNING, "water", 0.05, 101)]},
+            ["water at 0.05 in the tuning: seed 101 diverged"],
+        ),
+        ({"edit": has_environment(commit="ffff")}, ["commits: 0123456789ab, ffff"]),
+        ({"edit": has_environment(commit=None)}, ["commits: 0123456789ab, unknown"]),
+        ({"edit": has_environment(jax="0.11.0")}, ["of JAX: 0.10.0, 0.11.0"]),
+        ({"edit": has_environment(device="H100 x1")}, ["devices: H100 x1, cpu x1"]),
+        (
+            {"edit": has_environment(commit="0123456789ab-dirty")},
+            [
+                "commits: 0123456789ab, 0123456789ab-dirty",
+                "code that was not committed",
+            ],
+        ),
+    ],
+    ids=str,
+)
+def test_what_was_not_as_planned_is_a_departure(tmp_path, settings, expected):
+    study = make_study(tmp_path, **{"dataset": OFFICIAL} | settings)
+    found = departures(study, study.plan)
+    for part, said in zip(expected, found, strict=True):
+        assert part in said
 
 
 @pytest.mark.parametrize(
     ("change", "departure"),
     [
-        (
-            {"seeds": 16},
-            "The study has seeds 0 to 7 (8); its plan file has seeds 0 to 15 (16).",
-        ),
-        (
-            {"seeds": 6},
-            "The study has seeds 0 to 7 (8); its plan file has seeds 0 to 5 (6).",
-        ),
+        (None, "no plan file of the name fake"),
+        ({"seeds": 16}, "has seeds 0 to 7 (8); its plan file has seeds 0 to 15 (16)"),
         (
             {"comparisons": [*PLANTED["comparisons"], ["water", "none"]]},
-            "1 comparison is not in the study: water with none.",
+            "1 comparison is not in the study: water with none",
         ),
         (
             {"comparisons": PLANTED["comparisons"][:1]},
-            "2 comparisons are not in the plan file: none with dropout, gaussian with "
-            "dropout.",
+            "2 comparisons are not in the plan file: none with dropout, gaussian with",
         ),
         (
             {"arms": {**PLANTED["arms"], "plane": {"reg": "plane"}}},
-            "1 arm is not in the study: plane.",
+            "1 arm is not in the study: plane",
         ),
         (
             {"arms": DOCUMENT["arms"], "comparisons": DOCUMENT["comparisons"]},
-            "1 arm is not in the plan file: gaussian.",
+            "1 arm is not in the plan file: gaussian",
         ),
         (
-            {
-                "arms": {
-                    **PLANTED["arms"],
-                    "gaussian": GAUSSIAN | {"shared": True},
-                }
-            },
-            "Other than in the plan file: arm gaussian.",
+            {"arms": {**PLANTED["arms"], "gaussian": GAUSSIAN | {"shared": True}}},
+            "Other than in the plan file: arm gaussian",
         ),
-        (
-            {"alpha": 0.01, "rule": "By eye."},
-            "Other than in the plan file: rule, alpha.",
-        ),
+        ({"alpha": 0.01, "rule": "By eye."}, "than in the plan file: rule, alpha"),
     ],
+    ids=str,
 )
 def test_a_study_departs_from_its_plan_file(tmp_path, change, departure):
-    study = make_study(tmp_path, dataset=official())
-    registered = plans.parse({**PLANTED, "robustness": {}, **change}, "fake")
+    study = make_study(tmp_path, dataset=OFFICIAL)
+    registered = None
+    if change is not None:
+        registered = plans.parse({**PLANTED, "robustness": {}, **change}, "fake")
     found = departures(study, registered)
-    assert departure in found
+    assert any(departure in said for said in found)
     assert all("plan file" in said or "in the study" in said for said in found)
-
-
-def test_a_study_without_a_plan_file_says_so(tmp_path):
-    study = make_study(tmp_path, dataset=official())
-    (said,) = departures(study, None)
-    assert said.startswith("There is no plan file of the name fake")
-
-
-def test_networks_that_are_missing_or_diverged_are_departures(tmp_path):
-    study = make_study(
-        tmp_path,
-        dataset=official(),
-        missing=cells("water", [0, 4]),
-        diverged=cells("none", [2], 0.0),
-    )
-    assert departures(study, study.plan) == [
-        "none in regime short: seed 2 diverged.",
-        "water in regime short: seeds 0, 4 missing.",
-    ]
-
-
-def test_a_network_that_diverged_in_tuning_is_a_departure(tmp_path):
-    spoilt = [Cell(TUNING, "water", 0.05, 101)]
-    study = make_study(tmp_path, TUNED, dataset=official(), diverged=spoilt)
-    assert departures(study, study.plan) == [
-        "water at 0.05 in the tuning: seed 101 diverged."
-    ]
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "departure"),
-    [
-        (
-            "commit",
-            "ffff",
-            "The records are of several commits: 0123456789ab, ffff.",
-        ),
-        (
-            "commit",
-            None,
-            "The records are of several commits: 0123456789ab, unknown.",
-        ),
-        (
-            "jax",
-            "0.11.0",
-            "The records are of several versions of JAX: 0.10.0, 0.11.0.",
-        ),
-        ("device", "H100 x1", "The records are of several devices: H100 x1, cpu x1."),
-    ],
-)
-def test_records_of_several_environments_are_a_departure(
-    tmp_path, key, value, departure
-):
-    def edit(record):
-        if record["seed"] == 5:
-            record["environment"] = ENVIRONMENT | {key: value}
-
-    study = make_study(tmp_path, dataset=official(), edit=edit)
-    assert departures(study, study.plan) == [departure]
-
-
-def test_code_that_was_not_committed_is_a_departure(tmp_path):
-    def edit(record):
-        record["environment"]["commit"] = "0123-dirty"
-
-    study = make_study(tmp_path, dataset=official(), edit=edit)
-    assert departures(study, study.plan) == [
-        "Some networks were trained with code that was not committed."
-    ]
 
 
 @pytest.mark.parametrize(
@@ -569,72 +507,43 @@ def test_corruptions_are_always_a_departure(tmp_path, published, departure):
         sources = record["corruption_source"]
         sources.update(dict.fromkeys(list(sources)[:published], "published"))
 
-    study = make_study(tmp_path, dataset=official(), with_robustness=True, edit=edit)
+    study = make_study(tmp_path, dataset=OFFICIAL, with_robustness=True, edit=edit)
     benchmark, *generated = departures(study, study.plan)
     assert "14 of its 15 corruptions: frost" in benchmark
-    if departure is None:
-        assert generated == []
-    else:
-        (said,) = generated
-        assert said.startswith(departure) and "CIFAR-10-C" in said
-
-
-def test_other_pixels_than_the_official_are_a_departure(tmp_path):
-    study = make_study(tmp_path)
-    assert departures(study, study.plan) == [
-        "The images are CIFAR-10 (JPEG-75 copy), not CIFAR-10 with its official pixels."
-    ]
-
-
-def official() -> dict:
-    return DATASET | {"title": "CIFAR-10"}
+    assert len(generated) == (departure is not None)
+    assert all(said.startswith(departure) for said in generated)
 
 
 # In words
 
 
+def told(study: store.Study) -> str:
+    """The sentence without its numbers."""
+    return re.sub(r" (by [^()]*)?\([^)]*(%|to)[^)]*\)", "", sentence(study))
+
+
 def test_the_sentence_says_what_was_decided(tmp_path):
-    document = {
-        **PLANTED,
-        "comparisons": [
-            ["water", "dropout"],
-            ["water", "none"],
-            ["none", "dropout"],
-            ["gaussian", "dropout"],
-        ],
-    }
-    study = make_study(tmp_path, document, scores=SCORES)
-
-    def interval(first, second):
-        result = statistics.compare_pairs(SCORES[first], SCORES[second])
-        return f"{result.low:.1f} to {result.high:.1f}".replace("-", "−")
-
-    assert sentence(study) == (
-        "On CIFAR-10 (JPEG-75 copy), after 3 epochs and over 8 paired seeds, water "
-        "beats dropout by 2.0 points of accuracy (95 % interval "
-        f"{interval('water', 'dropout')}) and none by 4.0 "
-        f"({interval('water', 'none')}); none loses to dropout by 2.0 "
-        f"({interval('dropout', 'none')}); gaussian cannot be told from dropout "
-        f"(difference 0.0, {interval('gaussian', 'dropout')})."
-    )
+    pairs = [["water", "none"], *PLANTED["comparisons"]]
+    study = make_study(tmp_path, {**PLANTED, "comparisons": pairs}, scores=SCORES)
+    said = sentence(study)
+    result = statistics.compare_pairs(SCORES["water"], SCORES["none"])
+    interval = f"{result.low:.1f} to {result.high:.1f}"
+    assert "after 3 epochs and over 8 paired seeds, water beats" in said
+    assert f"none by 4.0 points of accuracy (95 % interval {interval})" in said
+    assert "and dropout by 2.0 (" in said and "none loses to dropout by 2.0 (" in said
+    assert "gaussian cannot be told from dropout (difference 0.0, −" in said
 
 
 def test_verbs_of_one_arm_are_joined(tmp_path):
+    others = ["dropout", "none", "gaussian", "plane"]
     document = {
         **PLANTED,
         "arms": {**PLANTED["arms"], "plane": {"reg": "plane"}},
-        "comparisons": [
-            ["water", "dropout"],
-            ["water", "none"],
-            ["water", "gaussian"],
-            ["water", "plane"],
-        ],
+        "comparisons": [["water", other] for other in others],
     }
     scores = SCORES | {"water": BASE, "none": BASE + UP, "plane": BASE + MIXED[::-1]}
     scores["dropout"] = BASE - UP
-    study = make_study(tmp_path, document, scores=scores)
-    said = re.sub(r" (by [^()]*)?\([^)]*\)", "", sentence(study))
-    assert said.endswith(
+    assert told(make_study(tmp_path, document, scores=scores)).endswith(
         "water beats dropout, loses to none, and cannot be told from gaussian or plane."
     )
 
@@ -648,14 +557,10 @@ def test_where_nothing_is_decided_it_says_what_would_have_been_found(tmp_path):
     most = statistics.smallest_detectable_effect(
         8, (3 * MIXED).std(ddof=1), num_comparisons=3
     )
-    said = sentence(study)
-    assert said.endswith(
-        f" Differences of {most:.1f} points of accuracy would have been found with a "
-        "probability of 65 to 80 %."
-    )
-    assert "Differences" not in sentence(
-        make_study(tmp_path / "decided", scores=SCORES)
-    )
+    assert f" Differences of {most:.1f} points of accuracy would" in sentence(study)
+    decided = make_study(tmp_path / "decided", scores=SCORES)
+    assert "Differences" not in sentence(decided)
+    assert "leave out" not in sentence(decided)
 
 
 def test_an_interval_without_0_where_nothing_is_decided_is_explained(tmp_path):
@@ -665,22 +570,14 @@ def test_an_interval_without_0_where_nothing_is_decided_is_explained(tmp_path):
     study = make_study(tmp_path, {**PLANTED, "alpha": 0.03}, scores=scores)
     gaussian = comparisons.compare(study)[2]
     assert gaussian.decision == "undecided" and gaussian.result.low > 0
-    assert sentence(study).endswith(
-        ". An interval may leave out 0 where nothing is decided, as decisions are "
-        "corrected for the 3 comparisons and intervals are not."
-    )
-    study = make_study(tmp_path / "without", scores=SCORES)
-    assert "leave out" not in sentence(study)
+    assert "may leave out 0 where nothing is decided" in sentence(study)
 
 
 def test_what_was_not_tested_is_named_and_why(tmp_path):
     diverged = cells("water", [3])
-    study = make_study(tmp_path, scores=SCORES, diverged=diverged)
-    said = sentence(study)
+    said = sentence(make_study(tmp_path, scores=SCORES, diverged=diverged))
     assert "water beats" not in said and "none loses to dropout by 2.0" in said
-    assert said.endswith(
-        " Not tested: water against dropout (seed 3 of water diverged)."
-    )
+    assert "water against dropout (seed 3 of water diverged)" in said
 
 
 def test_regimes_are_told_apart(tmp_path):
@@ -692,14 +589,10 @@ def test_regimes_are_told_apart(tmp_path):
         scores = {"water": BASE + sign * UP, "none": BASE - sign * UP}
         record["accuracy"] = scores.get(record["arm"], BASE)[record["seed"]]
 
-    study = make_study(tmp_path, document, edit=edit)
-    said = re.sub(r" by [^()]*\([^)]*\)", "", sentence(study))
-    assert said == (
-        "On CIFAR-10 (JPEG-75 copy), over 8 paired seeds, in regime short (after 1 "
-        "epoch without augmentation) water beats dropout; none loses to dropout; in "
-        "regime long (after 3 epochs of 5,000 images) water loses to dropout; none "
-        "beats dropout."
-    )
+    said = sentence(make_study(tmp_path, document, edit=edit))
+    short, long = said.partition("in regime long (after 3 epochs of 5,000 images)")[::2]
+    assert "in regime short (after 1 epoch without augmentation) water beats" in short
+    assert "none loses to" in short and "water loses" in long and "none beats" in long
 
 
 def test_many_comparisons_are_counted_and_the_largest_named(tmp_path):
@@ -719,25 +612,19 @@ def test_many_comparisons_are_counted_and_the_largest_named(tmp_path):
         record["accuracy"] = 60 + is_water * (gain + noise[seed])
 
     absent = [Cell("short", "water", strengths[-1], 4)]
-    study = make_study(tmp_path, document, edit=edit, missing=absent)
-    said = sentence(study)
-    assert (
-        "the arm beats its baseline in 3 of 9 comparisons, loses in 2, and 4 are "
-        "undecided; the largest win is that of water at 0.02 over dropout, by " in said
-    )
+    said = sentence(make_study(tmp_path, document, edit=edit, missing=absent))
     shift = noise.mean()
-    assert f"over dropout, by {8 + shift:.1f} points of accuracy (95 % interval" in said
-    assert f"of water at 0.05 to dropout, by {9 - shift:.1f} points" in said
-    assert "Not tested: water at 0.1 against dropout (seed 4 of water missing)." in said
+    for part in (
+        "in 3 of 9 comparisons, loses in 2, and 4 are undecided",
+        f"win is that of water at 0.02 over dropout, by {8 + shift:.1f} points",
+        f"of water at 0.05 to dropout, by {9 - shift:.1f} points",
+        "water at 0.1 against dropout (seed 4 of water missing)",
+    ):
+        assert part in said
 
 
 def test_many_that_are_untested_are_counted(tmp_path):
-    study = make_study(
-        tmp_path,
-        {**SWEEP, "regimes": TWO_REGIMES, "seeds": 10},
-        diverged=cells("dropout", [0], 0.2, "long"),
-    )
-    assert (
-        "Of 14 comparisons 4 are untested, as networks are missing or diverged."
-        in sentence(study)
-    )
+    document = {**SWEEP, "regimes": TWO_REGIMES, "seeds": 10}
+    diverged = cells("dropout", [0], 0.2, "long")
+    said = sentence(make_study(tmp_path, document, diverged=diverged))
+    assert "Of 14 comparisons 4 are untested" in said
