@@ -2,11 +2,8 @@
 
 import collections
 import dataclasses
-import functools
 import html.parser
 import re
-import shutil
-import subprocess
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +27,7 @@ from tests.stores import DATASET, DOCUMENT, make_store
 
 HOSTILE = "<b>$x$&\"'"
 RUNS_SECTIONS = ("answer", "differences", "seeds")
+PLANS = plans.FOLDER.glob("*.toml")
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 STRENGTHS = [0.02, 0.05, 0.1]
 SWEEP = DOCUMENT | {
@@ -138,20 +136,15 @@ def test_the_page_is_well_formed_and_loads_nothing(text):
     assert text.count("http") == text.count("http://www.w3.org/2000/svg") == 1
 
 
-def test_every_figure_has_a_caption_and_words_for_its_pictures(text):
-    reader = Reader(text)
-    counts = collections.Counter(tag for tag, _ in reader.tags)
+def test_figures_have_captions_and_pictures_and_tables_have_words(text):
+    tags = Reader(text).tags
+    counts = collections.Counter(tag for tag, _ in tags)
     assert counts["figure"] == counts["figcaption"] > 5
-    for tag, attributes in reader.tags:
+    for tag, attributes in tags:
         if tag == "svg" and "viewBox" in attributes:
             assert attributes["role"] == "img" and attributes["aria-label"]
-
-
-def test_every_table_that_scrolls_has_a_name_of_its_own(text):
-    regions = [tag for _, tag in Reader(text).tags if tag.get("role") == "region"]
-    labels = [tag["aria-label"] for tag in regions]
+    labels = [tag["aria-label"] for _, tag in tags if tag.get("role") == "region"]
     assert len(set(labels)) == len(labels) and all(map(str.strip, labels))
-    assert "Difference in confusion, water − dropout" in labels
 
 
 def test_there_is_a_template_for_each_section_and_no_other():
@@ -164,22 +157,8 @@ def test_there_is_a_template_for_each_section_and_no_other():
 
 def test_the_verdict_comes_first_and_sections_in_order(text, study):
     reader = Reader(text)
-    assert reader.headings == [
-        "Answer",
-        "Primary comparisons",
-        "Departures from the plan",
-        "Every seed",
-        "Arms",
-        "Training",
-        "Confusion",
-        "Corrupted images",
-        "Single frequencies",
-        "Calibration",
-        "Noise as measured",
-        "Secondary outcomes",
-        "The plan",
-        "Where the numbers come from",
-    ]
+    lacking = {"Against strength and regime", "Tuning"}
+    assert reader.headings == [each for each in page._SECTIONS if each not in lacking]
     said = reader.text
     assert said.index(verdict.sentence(Analysis(study))) < said.rindex("Departures")
     for departure in departures(Analysis(study), None):
@@ -190,26 +169,16 @@ def test_the_same_store_gives_the_same_page(text, study):
     assert build(store.read(study.folders)) == text
 
 
-def test_two_pictures_of_the_same_share_no_ids():
-    row = differences.Interval("a", "wins", 1.0, 0.5, 1.5)
-    draw = functools.partial(differences.sweep, [("a", {"x": row})], ["x"], "x", "y")
-    first, second = (drawing.svg(name, "words", draw) for name in ("f1", "f2"))
-    ids = [set(re.findall(r'\bid="([^"]*)"', each)) for each in (first, second)]
-    assert ids[0] and ids[1] and not ids[0] & ids[1]
-
-
 def test_names_are_shown_as_they_are(study):
     names = [HOSTILE, "\x00\ud800", "水", *DATASET["class_names"][3:]]
     hostile = dataclasses.replace(
         study,
         plan=dataclasses.replace(study.plan, question=HOSTILE, rule=f"{HOSTILE} rule"),
-        dataset={**study.dataset, "title": HOSTILE, "class_names": names},
+        dataset=study.dataset | {"title": HOSTILE, "class_names": names},
         records=[
-            {
-                **record,
-                "corruptions": {HOSTILE: [10.0] * 5, **record["corruptions"]},
-                "environment": {**record["environment"], "commit": HOSTILE},
-            }
+            record
+            | {"corruptions": {HOSTILE: [10.0] * 5} | record["corruptions"]}
+            | {"environment": record["environment"] | {"commit": HOSTILE}}
             for record in study.records
         ],
     )
@@ -224,75 +193,56 @@ def test_names_are_shown_as_they_are(study):
 
 
 @pytest.mark.usefixtures("drawn")
-def test_sections_without_data_are_left_out(tmp_path):
-    study = make(tmp_path, with_robustness=False)
-    headings = Reader(build(study)).headings
+def test_sections_without_data_are_left_out(tmp_path, study):
+    headings = Reader(build(make(tmp_path, with_robustness=False))).headings
     for absent in ("Corrupted images", "Single frequencies", "Tuning"):
         assert absent not in headings
-    assert not any(heading.startswith("Against") for heading in headings)
     silent = dataclasses.replace(study, noise={})
     assert "Noise as measured" not in Reader(build(silent)).headings
+    empty = Reader(build(dataclasses.replace(study, records=[], noise={})))
+    assert "0 of 24 planned" in empty.text
+    assert "Training" not in empty.headings
 
 
-def test_a_diverged_network_is_named_and_not_drawn(tmp_path, drawn):
-    study = make(tmp_path, diverged=[Cell("short", "water", 0.05, 3)])
+def test_networks_that_diverged_or_are_missing_are_named_and_not_drawn(tmp_path, drawn):
+    missing = [Cell("short", "dropout", 0.2, seed) for seed in range(8)]
+    diverged = [Cell("short", "water", 0.05, 3)]
+    study = make(tmp_path, missing=missing, diverged=diverged)
     reader = Reader(build(study))
-    (table,) = page_comparisons.seeds(Context(Analysis(study), False))["tables"]
-    scores = {row["label"]: row["scores"] for row in table["rows"]}
-    assert set(scores["water"]) == set(range(8)) - {3}
-    assert set(scores["none"]) == set(range(8))
+    assert "3 of water (diverged)" in reader.text
+    assert reader.text.count("untested") >= 2
+    assert "16 of 24 planned" in reader.text
+    scores = {row["label"]: set(row["scores"]) for row in rows_of_seeds(study)}
+    assert scores == {"none": set(range(8)), "water": set(range(8)) - {3}}
     for picture in drawn[curves.curves]:
         for series in picture.args[0]:
             assert len(series.values) == (7 if series.label == "water" else 8)
             assert np.isfinite(series.values).all()
-    assert "3 of water (diverged)" in reader.text
-    assert "untested" in reader.text
 
 
-def test_an_arm_without_records_is_left_out_of_pictures(tmp_path, drawn):
-    missing = [Cell("short", "dropout", 0.2, seed) for seed in range(8)]
-    study = make(tmp_path, missing=missing)
-    reader = Reader(build(study))
-    (table,) = page_comparisons.seeds(Context(Analysis(study), False))["tables"]
-    assert [row["label"] for row in table["rows"]] == ["none", "water"]
-    assert reader.text.count("untested") >= 2
-    assert "16 of 24 planned" in reader.text
+def rows_of_seeds(study: Study) -> list[dict]:
+    found = page_comparisons.seeds(Context(Analysis(study), with_pictures=False))
+    return [row for table in found["tables"] for row in table["rows"]]
 
 
-def test_a_study_without_any_record_still_has_a_page(study):
-    empty = dataclasses.replace(study, records=[], noise={})
-    reader = Reader(build(empty))
-    assert "0 of 24 planned" in reader.text
-    assert "Training" not in reader.headings
-
-
-def test_equal_scores_are_drawn(tmp_path, study):
-    folder = make_store(tmp_path / "store", spread=0, with_robustness=False)
-    equal = store.read([folder])
-    (group,) = {record["arm"] for record in equal.records if record["arm"] == "none"}
-    none = {r["seed"]: r for r in equal.records if r["arm"] == group}
+@pytest.mark.usefixtures("drawn")
+def test_equal_scores_are_drawn(study):
+    none = {r["seed"]: r for r in study.records if r["arm"] == "none"}
     # Down to the last digit.
-    equal = dataclasses.replace(
-        equal,
-        records=[
-            none[r["seed"]] | {k: r[k] for k in ("regime", "arm", "strength")}
-            for r in equal.records
-        ],
-    )
-    reader = Reader(build(equal))
+    equal = [
+        none[r["seed"]] | {k: r[k] for k in ("regime", "arm", "strength")}
+        for r in study.records
+    ]
+    reader = Reader(build(dataclasses.replace(study, records=equal)))
     assert "0.00 [0.00 to 0.00] 1.000 undecided" in reader.text
 
 
 def test_differences_are_from_the_most_frequent_baseline(study):
     found = networks.confusion(Context(Analysis(study), with_pictures=False))
-    by_arm: dict[str, list] = {}
-    for record in study.records:
-        by_arm.setdefault(record["arm"], []).append(record)
-    totals = {
-        arm: sum(np.array(record["confusion"]) for record in records)
-        for arm, records in by_arm.items()
-    }
-    percent = {arm: 100 * t / t.sum(1, keepdims=True) for arm, t in totals.items()}
+    percent = {}
+    for arm in study.plan.arms:
+        own = [np.array(r["confusion"]) for r in study.records if r["arm"] == arm]
+        percent[arm] = 100 * sum(own) / sum(own).sum(axis=1, keepdims=True)
     # Of the others the differences say it.
     (table,) = found["tables"]
     assert table.label == "dropout"
@@ -338,9 +288,8 @@ def test_a_table_in_colours_is_darker_where_its_values_are_larger():
     assert first[0] == ("+3.0", 0.0, False)
 
 
-def test_a_regularizer_of_ones_own_need_not_be_there_again(
-    study, tmp_path, monkeypatch
-):
+@pytest.mark.usefixtures("drawn")
+def test_a_regularizer_of_ones_own_need_not_be_there_again(tmp_path, monkeypatch):
     document = DOCUMENT | {"arms": DOCUMENT["arms"] | {"water": {"reg": "mine"}}}
     with monkeypatch.context() as patch:
         patch.setitem(plans.REGULARIZERS, "mine", plans.REGULARIZERS["water"])
@@ -387,8 +336,7 @@ def test_a_tuned_strength_is_shown_with_its_trials(tmp_path, drawn):
     chosen = {picture.args[3]: picture.args[2] for picture in drawn[curves.trials]}
     assert chosen == {"water": 0.05, "gaussian": 0.1}
     assert all(len(scores) == 2 for scores in drawn[curves.trials][0].args[1])
-    (table,) = page_comparisons.seeds(Context(Analysis(study), False))["tables"]
-    labels = [row["label"] for row in table["rows"]]
+    labels = [row["label"] for row in rows_of_seeds(study)]
     assert labels == ["dropout", "water at 0.05", "gaussian at 0.1"]
     assert not drawn[differences.sweep]
 
@@ -410,8 +358,7 @@ def test_a_sweep_is_shown_against_strength_in_each_regime(tmp_path, drawn):
     )
     reader = Reader(build(study))
     assert "Against strength and regime" in reader.headings
-    found = page_comparisons.seeds(Context(Analysis(study), False))["tables"]
-    assert len(found) == 2
+    assert len(rows_of_seeds(study)) == 2 * (1 + 3 + 3)
     assert len(drawn[differences.sweep]) == 2
     for picture in drawn[differences.sweep]:
         arms, places, xlabel, _ = picture.args
@@ -440,6 +387,10 @@ def test_several_regimes_without_a_sweep_are_shown_side_by_side(tmp_path, drawn)
     assert picture.args[1:3] == (["small", "whole"], "regime")
 
 
+def leave_out(record: dict) -> None:
+    record["test_accuracy"][0] = None
+
+
 def test_many_arms_have_curves_of_their_own(tmp_path, drawn):
     arms = {f"water{index}": {"reg": "water"} for index in range(8)}
     document = DOCUMENT | {
@@ -447,38 +398,25 @@ def test_many_arms_have_curves_of_their_own(tmp_path, drawn):
         "arms": {"dropout": {"reg": "dropout"}} | arms,
         "comparisons": [[name, "dropout"] for name in arms],
     }
-    build(make(tmp_path, plan_document=document, with_robustness=False))
+    settings = {"plan_document": document, "with_robustness": False}
+    assert "Test accuracy against epoch" in build(
+        make(tmp_path, **settings, edit=leave_out)
+    )
     losses = [d for d in drawn[curves.curves] if "loss" in d.label]
     assert len(losses) == 8
     for picture in losses:
         assert picture.keywords == {"small": True}
         assert [series.is_baseline for series in picture.args[0]] == [True, False]
+        curves.curves(*picture.args, **picture.keywords)
     assert len({picture.args[3] for picture in losses}) == 1
 
 
-@pytest.mark.parametrize("num_arms", [2, 8])
-def test_epochs_without_an_evaluation_are_not_drawn(tmp_path, num_arms):
-    arms = {f"water{index}": {"reg": "water"} for index in range(num_arms)}
-    document = DOCUMENT | {
-        "seeds": 2,
-        "arms": {"dropout": {"reg": "dropout"}} | arms,
-        "comparisons": [[name, "dropout"] for name in arms],
-    }
-
-    def leave_out(record: dict) -> None:
-        record["test_accuracy"][0] = None
-
-    study = make(
-        tmp_path, plan_document=document, with_robustness=False, edit=leave_out
-    )
+def test_epochs_without_an_evaluation_are_not_drawn(tmp_path):
+    study = make(tmp_path, with_robustness=False, edit=leave_out)
     assert "Test accuracy against epoch" in build(study)
-
-
-def test_a_single_evaluation_is_no_curve(tmp_path):
-    def leave_out(record: dict) -> None:
-        record["test_accuracy"][:-1] = [None] * (len(record["test_accuracy"]) - 1)
-
-    built = build(make(tmp_path, with_robustness=False, edit=leave_out))
+    for record in study.records:
+        record["test_accuracy"][:-1] = np.nan
+    built = build(study)  # a single evaluation is no curve
     assert "Training loss against epoch" in built
     assert "Test accuracy against epoch" not in built
 
@@ -500,16 +438,12 @@ def test_of_many_strengths_only_the_middle_has_pictures_of_its_own(tmp_path, dra
     assert "Of several strengths only the middle one is shown." in reader.text
 
 
-@pytest.mark.usefixtures("drawn")
-def test_the_plan_is_shown_as_toml(study):
-    for document in (DOCUMENT, TUNED, {"a": {"b": {"c": 'x"\n'}}, "d": [1.5, True]}):
+def test_the_plan_is_shown_as_toml(text):
+    documents = [TUNED, {"a": {"b": {"c": 'x"\n'}}, "d": [1.5, True]}]
+    documents += [tomllib.loads(path.read_text("utf-8")) for path in PLANS]
+    for document in documents:
         assert tomllib.loads(formats.toml(document)) == document
-    for path in plans.FOLDER.glob("*.toml"):
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-        assert tomllib.loads(formats.toml(document)) == document
-    assert '[arms.water] reg = "water" intensity = 0.05' in Reader(
-        build(study)
-    ).text.replace("\n", " ")
+    assert '[arms.water] reg = "water" intensity = 0.05' in Reader(text).text
 
 
 @pytest.mark.usefixtures("drawn")
@@ -519,82 +453,31 @@ def test_each_environment_is_shown_with_its_number_of_networks(study):
     reader = Reader(build(dataclasses.replace(study, records=records)))
     assert "H100 x1" in reader.text
     assert "24 of 24 planned" in reader.text
-    cells = reader.text
-    assert re.search(r"\b23\b.*\bcpu x1\b", cells)
+    assert re.search(r"\b23\b.*\bcpu x1\b", reader.text)
 
 
-@pytest.mark.parametrize(
-    ("value", "digits", "signed", "expected"),
-    [
-        (1.234, 2, True, "+1.23"),
-        (-1.5, 1, False, "−1.5"),
-        (-0.001, 2, True, "0.00"),
-        (0.0, 1, True, "0.0"),
-    ],
-)
-def test_numbers_have_a_minus_and_no_sign_before_zero(value, digits, signed, expected):
-    assert drawing.number(value, digits, signed) == expected
+def test_numbers_have_a_minus_and_no_sign_before_zero():
+    assert drawing.number(1.234, 2, signed=True) == "+1.23"
+    assert drawing.number(-1.5, 1, signed=False) == "−1.5"
+    assert drawing.number(-0.001, 2, signed=True) == "0.00"
 
 
-def find_browser() -> str | None:
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if found := shutil.which(name):
-            return found
-    folder = Path.home() / ".cache" / "ms-playwright"
-    found = sorted(folder.glob("chromium*/chrome-linux*/*chrom*"))
-    return str(found[-1]) if found else None
-
-
-@pytest.mark.skipif(find_browser() is None, reason="there is no Chromium")
-def test_the_page_does_not_scroll_sideways(tmp_path, text):
-    (tmp_path / "report.html").write_text(text, encoding="utf-8")
-    # Frames, as a window is never as narrow as a phone.
-    frames = "".join(
-        f'<iframe src="report.html" style="width:{width}px;border:0" '
-        "onload=\"this.setAttribute('data-width', "
-        'this.contentDocument.documentElement.scrollWidth)"></iframe>'
-        for width in (360, 1200)
-    )
-    wrapper = tmp_path / "wrapper.html"
-    wrapper.write_text(f"<!DOCTYPE html><body>{frames}</body>")
-    browser = find_browser()
-    assert browser is not None
-    result = subprocess.run(
-        [
-            *(browser, "--headless", "--no-sandbox", "--disable-gpu"),
-            "--hide-scrollbars",
-            *("--allow-file-access-from-files", "--dump-dom"),
-            f"--user-data-dir={tmp_path / 'profile'}",
-            wrapper.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    widths = re.findall(r'data-width="(\d+)"', result.stdout)
-    assert [int(width) for width in widths] == [360, 1200], result.stderr
-
-
-def test_hypotheses_are_answered_by_the_rules_of_the_plan(tmp_path):
+def test_hypotheses_are_answered_by_the_rules_of_the_plan(tmp_path, drawn):
     pairs = [["water", "dropout"], ["gaussian", "dropout"], ["none", "dropout"]]
-    rules = {"one": pairs[:1], "any": pairs, "all": pairs[::2], "open": pairs[1:]}
+    said = {
+        "one": {"comparisons": pairs[:1], "confirmed_if": "all"},
+        "any": {"comparisons": pairs, "confirmed_if": "any"},
+        "all": {"comparisons": pairs[::2], "confirmed_if": "all"},
+        "open": {"comparisons": pairs[1:]},
+    }
     document = DOCUMENT | {
-        "arms": {
-            "none": {"reg": "none", "title": "nothing at all"},
-            "dropout": {"reg": "dropout"},
+        "arms": DOCUMENT["arms"]
+        | {
             "gaussian": {"reg": "gaussian"},
-            "water": {"reg": "water"},
+            "none": {"reg": "none", "title": "nothing"},
         },
         "comparisons": pairs,
-        "hypotheses": {
-            name: {"text": f"Is it {name}?", "comparisons": about}
-            | (
-                {"confirmed_if": "any" if name == "any" else "all"}
-                if name != "open"
-                else {}
-            )
-            for name, about in rules.items()
-        },
+        "hypotheses": {k: {"text": f"Is it {k}?"} | each for k, each in said.items()},
     }
     effects = {"water": 8, "none": -8}
     study = make(
@@ -602,10 +485,13 @@ def test_hypotheses_are_answered_by_the_rules_of_the_plan(tmp_path):
     )
     statuses = [each.status for each in verdict.answer(Analysis(study))]
     assert statuses == ["confirmed", "confirmed", "not confirmed", ""]
-    said = Reader(build(study)).text
-    for answer in ("Confirmed Is it one?", "Not confirmed Is it all?"):
-        assert answer in said
-    assert "nothing at all − dropout" in said
+    text = Reader(build(study)).text
+    for part in (
+        "Confirmed Is it one?",
+        "Not confirmed Is it all?",
+        "nothing − dropout",
+    ):
+        assert part in text
     told = verdict.sentence(Analysis(study))
     assert told.startswith("Confirmed: Is it one? On CIFAR-10")
     assert "Is it open? Gaussian cannot be told from dropout" in told
@@ -627,11 +513,10 @@ def test_ticks_are_round_numbers_within_the_axis():
     assert all(0 <= place <= 100 for place, _ in ticks)
 
 
-def test_of_very_many_seeds_some_are_drawn(tmp_path, monkeypatch):
+@pytest.mark.usefixtures("drawn")
+def test_of_very_many_seeds_some_are_drawn(study, monkeypatch):
     monkeypatch.setattr(page_comparisons, "_MOST_POINTS", 3)
-    study = make(tmp_path, with_robustness=False)
-    (table,) = page_comparisons.seeds(Context(Analysis(study), False))["tables"]
-    row = table["rows"][0]
+    row = rows_of_seeds(study)[0]
     assert list(row["points"]) == [0, 3, 6] and len(row["scores"]) == 8
     assert row["mean"] == pytest.approx(np.mean(list(row["scores"].values())))
     assert "of which 3 are drawn" in Reader(build(study)).text

@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from unittest import mock
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,13 +21,12 @@ def build(folder: Path, num_seeds: int, with_robustness: bool) -> None:
     from tests import stores
 
     document = stores.DOCUMENT | {"seeds": num_seeds}
-    with mock.patch.object(os, "fsync"):  # it need not outlive a power cut
-        stores.make_store(
-            folder,
-            plan_document=document,
-            effects={"water": 0.1},
-            with_robustness=with_robustness,
-        )
+    stores.make_store(
+        folder,
+        plan_document=document,
+        effects={"water": 0.1},
+        with_robustness=with_robustness,
+    )
 
 
 def measure(folder: Path, package: Path) -> tuple[float, int]:
