@@ -4,7 +4,6 @@ import copy
 import csv
 import json
 import math
-import os
 import shutil
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from PIL import Image
 from experiments import report
 from experiments.analysis import comparisons, verdict
 from experiments.analysis.comparisons import Analysis
-from experiments.cli import UsageError
 from experiments.pictures import differences, drawing
 from experiments.pictures import runs as run_pictures
 from experiments.reporting import page, tables
@@ -71,8 +69,7 @@ def title_of(figure) -> str:
     return " ".join(figure.get_suptitle().split())
 
 
-@pytest.mark.parametrize("num_epochs", [1, 10])
-@pytest.mark.parametrize("num_seeds", [1, 3])
+@pytest.mark.parametrize(("num_seeds", "num_epochs"), [(1, 1), (3, 10)])
 def test_training_is_drawn_for_each_seed_and_their_mean(num_seeds, num_epochs):
     result = make_result(num_seeds, num_epochs)
     figure = run_pictures.draw_training(result)
@@ -96,11 +93,13 @@ def test_training_is_drawn_for_each_seed_and_their_mean(num_seeds, num_epochs):
 @pytest.mark.parametrize("num_seeds", [1, 3])
 def test_confusion_is_in_percent_of_the_true_class_over_all_seeds(num_seeds):
     result = make_result(num_seeds)
-    result["runs"][0]["confusion"][3] = [0, 1, *[200] * 8]
+    for run in result["runs"]:
+        run["confusion"][3] = [0, 1, *[200] * 8]
+        run["confusion"][4] = [0] * 10  # a class without test images
     figure = run_pictures.draw_confusion(result)
     axes = figure.axes[0]
     counts = sum(np.array(run["confusion"]) for run in result["runs"])
-    percent = 100 * counts / counts.sum(axis=1, keepdims=True)
+    percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     np.testing.assert_allclose(shares_of(figure), percent)
     # What would read 0 is blank.
     cells = {text.get_position(): text.get_text() for text in axes.texts}
@@ -109,7 +108,6 @@ def test_confusion_is_in_percent_of_the_true_class_over_all_seeds(num_seeds):
         for true, predicted in np.ndindex(10, 10)
         if percent[true, predicted] > 0.5
     }
-    assert (len(cells) < 100) == (num_seeds == 1)
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted class", "true class")
     for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
         names = [label.get_text() for label in labels]
@@ -125,37 +123,27 @@ def test_a_diverged_seed_is_left_out_by_name(missing):
     assert title_of(figure).endswith("; without seed 59, diverged")
     losses = [result["runs"][index]["train_loss"] for index in (0, 2)]
     np.testing.assert_allclose(lines_of(figure.axes[0])[:2], losses)
-    alone = copy.deepcopy(result)
-    del alone["runs"][1]
+    alone = result | {"runs": result["runs"][::2]}
     drawn, expected = map(run_pictures.draw_confusion, (result, alone))
     assert (shares_of(drawn) == shares_of(expected)).all()
 
 
 def test_a_run_that_diverged_altogether_is_drawn_as_it_is(tmp_path):
     result = diverge(make_result(2), 0, 1)
+    result["config"] = {"reg": "none", "strength": 0.0}  # which has no strength
+    before = copy.deepcopy(result)
     run_pictures.save(result, tmp_path)
     figure = run_pictures.draw_training(result)
+    assert title_of(figure).startswith("none on CIFAR")
     assert title_of(figure).endswith("; diverged")
     np.testing.assert_array_equal(lines_of(figure.axes[0])[0], [2.5, np.nan, np.nan])
+    assert result == before
 
 
-def test_a_class_without_test_images_is_drawn_without_a_warning():
-    result = make_result()
-    result["runs"][0]["confusion"][3] = [0] * 10
-    assert (shares_of(run_pictures.draw_confusion(result))[3] == 0).all()
-
-
-def test_an_arm_without_a_strength_shows_none():
-    result = make_result() | {"config": {"reg": "none", "strength": 0.0}}
-    assert title_of(run_pictures.draw_training(result)).startswith("none on CIFAR")
-
-
-LONG = [f"{'Verkehrszeichen ' * 3}{index}" for index in range(43)]
+LONG = [f"{'Verkehrszeichen ' * 3}{index}" for index in range(100)]
 AWKWARD = {
     "long": ("a data set of a very long name " * 5, LONG),
-    "two": ("W" * 200, ["W" * 30, "b"]),
-    "hundred": ("100", list(map(str, range(100)))),
-    "signs": (r"$\no$ 飞机", ["$x_1$", "飞机", "a\nb"]),
+    "signs": (r"$\no$ 飞机" + "W" * 200, ["$x_1$", "飞机", "a\nb", "W" * 30]),
 }
 
 
@@ -208,13 +196,6 @@ def test_numbers_can_be_read_on_every_cell():
         ground = image.cmap(image.norm(image.get_array()[row, column]))[:3]
         dark, bright = sorted(map(luminance, (text.get_color(), ground)))
         assert (bright + 0.05) / (dark + 0.05) >= 4.5
-
-
-def test_pictures_leave_the_result_as_it_is(tmp_path):
-    result = make_result(num_seeds=3)
-    before = copy.deepcopy(result)
-    run_pictures.save(result, tmp_path)
-    assert result == before
 
 
 def test_drawing_needs_no_pyplot_and_no_jax(tmp_path):
@@ -304,27 +285,19 @@ def names(folder: Path) -> set[str]:
 def test_the_command_writes_three_files(
     tmp_path, folder, monkeypatch, capsys, no_pictures
 ):
-    out = tmp_path / "new" / "report"
+    out, before = tmp_path / "new" / "report", names(folder)
     run(monkeypatch, folder, f"--out={out}")
-    assert names(out) == FILES
-    study = store.read([folder])
-    assert (out / "report.html").read_text(encoding="utf-8") == page.build(
-        Analysis(study)
-    )
+    assert names(out) == FILES and names(folder) == before
+    analysis = Analysis(store.read([folder]))
+    assert (out / "report.html").read_text("utf-8") == page.build(analysis)
     told = capsys.readouterr()
     assert told.err == ""
-    assert verdict.sentence(Analysis(study)) in told.out
+    assert verdict.sentence(analysis) in told.out
     assert str(out / "report.html") in told.out
-
-
-def test_by_default_the_first_folder_gets_the_report(
-    tmp_path, folder, monkeypatch, no_pictures
-):
+    # By default the first folder gets the report.
     first = shutil.copytree(folder, tmp_path / "first")
-    before = names(folder)
     run(monkeypatch, first, folder)
-    assert names(first) >= FILES
-    assert names(folder) == before
+    assert names(first) == before | FILES and names(folder) == before
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -343,13 +316,13 @@ def test_the_table_holds_what_summarize_says(tmp_path, folder):
                 assert row[key] == " ".join(map(str, value))
             else:
                 assert row[key] == ("" if value is None else str(value))
-    (diverged,) = [row["diverged"] for row in rows if row["arm"] == "none"]
-    assert diverged == "3"
+    assert [row["diverged"] for row in rows if row["arm"] == "none"] == ["3"]
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_the_comparisons_hold_primary_and_secondary_ones(tmp_path, folder):
-    study = store.read([folder])
+def test_the_comparisons_hold_primary_and_secondary_ones(tmp_path):
+    cells = [Cell("short", "water", 0.05, seed) for seed in range(8)]
+    study = store.read([make_store(tmp_path / "store", missing=cells)])
     tables.write(Analysis(study), tmp_path)
     rows = read_csv(tmp_path / "comparisons.csv")
     expected = [*comparisons.compare(study), *comparisons.secondary(study)]
@@ -358,23 +331,15 @@ def test_the_comparisons_hold_primary_and_secondary_ones(tmp_path, folder):
         for key in ("regime", "arm", "baseline", "outcome", "decision", "note"):
             assert row[key] == getattr(comparison, key)
         assert row["seeds"].split() == [str(seed) for seed in comparison.seeds]
-        assert comparison.result is not None
+        if comparison.result is None:
+            assert row["arm"] == "water"
+            assert row["mean_difference"] == row["p_value"] == ""
+            continue
         for key, value in comparison.result._asdict().items():
             untested = key == "p_value" and comparison.decision == "secondary"
             assert row[key] == ("" if untested else str(value))
 
 
-@pytest.mark.usefixtures("no_pictures")
-def test_a_comparison_without_pairs_leaves_its_numbers_empty(tmp_path):
-    cells = [Cell("short", "water", 0.05, seed) for seed in range(8)]
-    study = store.read([make_store(tmp_path / "store", missing=cells)])
-    tables.write(Analysis(study), tmp_path)
-    row = read_csv(tmp_path / "comparisons.csv")[0]
-    assert (row["arm"], row["decision"]) == ("water", "untested")
-    assert row["mean_difference"] == row["p_value"] == row["seeds"] == ""
-
-
-@pytest.mark.usefixtures("no_pictures")
 def test_names_come_back_from_csv_as_they_are():
     row = {"note": 'a,"b"\n<b>$x$&', "n": None, "seeds": (1, 2)}
     text = tables._write_csv([row])
@@ -382,8 +347,14 @@ def test_names_come_back_from_csv_as_they_are():
     assert read == {"note": row["note"], "n": "", "seeds": "1 2"}
 
 
-def test_a_report_computes_each_comparison_once(tmp_path, monkeypatch):
-    folder = make_store(tmp_path / "store")
+def test_a_cell_that_a_spreadsheet_would_compute_is_text():
+    rows = [{"arm": "=1+1", "note": "-2", "mean": -2.0, "seeds": [1, 2]}]
+    text = tables._write_csv(rows)
+    assert text == "arm,note,mean,seeds\n'=1+1,'-2,-2.0,1 2\n"
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_report_computes_each_comparison_once(tmp_path, folder, monkeypatch):
     computed = []
 
     def compare_pairs(first, second):
@@ -392,21 +363,16 @@ def test_a_report_computes_each_comparison_once(tmp_path, monkeypatch):
 
     original = statistics.compare_pairs
     monkeypatch.setattr(statistics, "compare_pairs", compare_pairs)
-    run(monkeypatch, folder)
-    with open(folder / "comparisons.csv", newline="") as file:
-        num_comparisons = len(list(csv.DictReader(file)))
-    assert len(computed) == num_comparisons > 3 * 3
+    run(monkeypatch, folder, f"--out={tmp_path}")
+    assert len(computed) == len(read_csv(tmp_path / "comparisons.csv")) > 3 * 3
 
 
-@pytest.mark.parametrize("reason", ["no folder", "no store", "damaged"])
-def test_a_bad_store_is_one_line_and_no_file(tmp_path, monkeypatch, capsys, reason):
-    folder = tmp_path / "store"
-    if reason == "no store":
-        folder.mkdir()
-    if reason == "damaged":
+@pytest.mark.parametrize("content", [None, "{\n"], ids=["no store", "damaged"])
+def test_a_bad_store_is_one_line_and_no_file(tmp_path, monkeypatch, capsys, content):
+    folder, out = tmp_path / "store", tmp_path / "out"
+    if content is not None:
         make_store(folder, with_robustness=False)
-        (folder / "networks.jsonl").write_text("{\n")
-    out = tmp_path / "out"
+        (folder / "networks.jsonl").write_text(content)
     with pytest.raises(SystemExit) as caught:
         run(monkeypatch, folder, f"--out={out}")
     assert caught.value.code == 2
@@ -415,16 +381,6 @@ def test_a_bad_store_is_one_line_and_no_file(tmp_path, monkeypatch, capsys, reas
     assert told.err.startswith("error: ") and told.err.count("\n") == 1
     assert str(folder) in told.err
     assert not out.exists()
-
-
-def test_a_folder_that_cannot_be_written_is_one_line(
-    tmp_path, folder, monkeypatch, capsys, no_pictures
-):
-    (tmp_path / "file").touch()
-    with pytest.raises(SystemExit) as caught:
-        run(monkeypatch, folder, f"--out={tmp_path / 'file'}")
-    assert caught.value.code == 2
-    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_command_without_a_folder_says_what_is_missing(monkeypatch, capsys):
@@ -465,28 +421,3 @@ def test_a_report_that_cannot_be_drawn_has_all_but_pictures(
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "could not be drawn" in text and '<svg viewBox="' not in text
     assert text.count("<td") > 20
-
-
-def test_a_cell_that_a_spreadsheet_would_compute_is_text():
-    rows = [{"arm": "=1+1", "note": "-2", "mean": -2.0, "seeds": [1, 2]}]
-    text = tables._write_csv(rows)
-    assert text == "arm,note,mean,seeds\n'=1+1,'-2,-2.0,1 2\n"
-
-
-@pytest.mark.usefixtures("no_pictures")
-def test_a_full_disk_leaves_the_old_files(tmp_path, folder, monkeypatch):
-    study = store.read([folder])
-    for name in FILES:
-        (tmp_path / name).write_text("old")
-    write_text = Path.write_text
-
-    def fail(path, text, **kw):
-        if tables.PAGE in path.name:
-            raise OSError(28, os.strerror(28))
-        return write_text(path, text, **kw)
-
-    monkeypatch.setattr(Path, "write_text", fail)
-    with pytest.raises(UsageError, match="No space left"):
-        tables.write(Analysis(study), tmp_path)
-    assert {(tmp_path / name).read_text() for name in FILES} == {"old"}
-    assert names(tmp_path) == FILES
