@@ -1,6 +1,6 @@
 """The command that fills a store: whatever stops it, it goes on to the same numbers.
 
-STUDY_KILLS says how often it is killed on the way: 3 times, or 20 by hand.
+STUDY_KILLS says how often it is killed on the way: once, or 20 times by hand.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ import time
 import tomllib
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import jax
 import numpy as np
@@ -26,6 +27,7 @@ from experiments import report, study
 from experiments.cli import UsageError
 from experiments.data import datasets
 from experiments.data.dataset import Dataset, describe_dataset
+from experiments.pictures import drawing
 from experiments.reporting import tables
 from experiments.robustness.corruptions import BENCHMARK, CORRUPTIONS
 from experiments.robustness.probes import Probes, make_probes, score_answers
@@ -40,12 +42,13 @@ from experiments.training import metrics
 from experiments.training.regularizers import REGULARIZERS, Recipe
 from experiments.training.trainer import Progress
 from sounddrop_jax import GaussianNoiseLayer
+from tests import stores
 
 pytestmark = pytest.mark.slow  # trains, in other processes too
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "study.md"
-KILLS = int(os.environ.get("STUDY_KILLS", "3"))
+KILLS = int(os.environ.get("STUDY_KILLS", "1"))
 SHAPES = [[16, 16, 16], [8, 8, 32], [4, 4, 64]]
 TOO_STRONG = 3e38  # its product with noise leaves the range of float32
 
@@ -55,14 +58,14 @@ question = "Does the study do what it says?"
 rule = "As in claim.toml."
 dataset = "digits"
 seeds = 2
-comparisons = [["water", "dropout"], ["water", "none"]]
+comparisons = [["water", "none"]]
 
 [regimes.short]
 epochs = 2
 train_images = 128
 
 [robustness]
-corruption_images = 5
+corruption_images = 2
 fourier_images = 1
 
 [tuning]
@@ -72,9 +75,6 @@ seeds = 1
 
 [arms.none]
 reg = "none"
-
-[arms.dropout]
-reg = "dropout"
 
 [arms.water]
 reg = "water"
@@ -114,11 +114,10 @@ def digits() -> Dataset:
 
 
 def call_main(*flags) -> str:
-    """Runs the command here, one network after the other, and returns what it said."""
+    """Runs the command here, and returns what it said."""
     said = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
         patch.setattr(sys, "argv", ["study", *map(str, flags)])
-        patch.setattr(runner, "IMAGES_PER_CORE", 1)
         study.main()
     return said.getvalue()
 
@@ -176,8 +175,45 @@ class Finished(NamedTuple):
 
 @pytest.fixture(scope="module")
 def finished(plan_file, tmp_path_factory) -> Finished:
-    """A study that nothing disturbed."""
+    """A study that nothing disturbed; its networks train side by side."""
     out = tmp_path_factory.mktemp("studies") / "deep" / "finished"
+    return Finished(out, call_main(f"--plan={plan_file}", f"--out={out}"))
+
+
+class FakeTrainer:
+    """Networks whose answers hang on their seeds and strengths alone."""
+
+    def __init__(self, functions, seeds, *, strengths, **settings):
+        self.networks = list(zip(seeds, strengths or [0.0] * len(seeds), strict=True))
+
+    def train(self, num_epochs, steps_per_epoch):
+        for epoch, share in np.ndindex(num_epochs, 2):
+            step = (share + 1) * steps_per_epoch // 2
+            yield Progress(epoch, step, np.ones(len(self.networks)), 0.0)
+
+    def evaluate(self, images=None):
+        shape = (360 if images is None else len(images), 10)
+        answers = [
+            np.random.default_rng([seed, round(100 * strength)]).normal(size=shape)
+            for seed, strength in self.networks
+        ]
+        return np.array(answers, np.float32)
+
+
+@pytest.fixture
+def fakes(monkeypatch):
+    """Which network is trained where can be told without training any."""
+    monkeypatch.setattr(networks_module, "Trainer", FakeTrainer)
+    monkeypatch.setattr(networks_module, "make_functions", lambda *args, **kw: None)
+    monkeypatch.setattr(networks_module, "takes_strengths", lambda functions: True)
+    monkeypatch.setattr(study, "measure_noise", lambda arm, _: stores._make_noise(arm))
+    monkeypatch.setattr(drawing, "svg", lambda *args, **kw: "<svg></svg>")
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+
+
+@pytest.fixture
+def faked(fakes, plan_file, tmp_path) -> Finished:
+    out = tmp_path / "faked"
     return Finished(out, call_main(f"--plan={plan_file}", f"--out={out}"))
 
 
@@ -192,7 +228,6 @@ def test_every_network_has_a_record_with_every_score(finished, digits):
     for record in study.records:
         assert set(record) == FIELDS
         assert (record["regime"], record["diverged"]) == ("short", False)
-        assert len(record["train_loss"]) == len(record["test_accuracy"]) == 2
         assert all(0 < loss < 10 for loss in record["train_loss"])
         assert record["accuracy"] == record["test_accuracy"][-1]
         assert record["peak_accuracy"] == max(record["test_accuracy"])
@@ -217,11 +252,11 @@ def test_scores_are_those_of_the_saved_logits(finished, digits):
 
 
 def test_corruptions_and_waves_are_scored(finished):
-    fifths = {0.0, 20.0, 40.0, 60.0, 80.0, 100.0}  # of 5 images
+    halves = {0.0, 50.0, 100.0}  # of 2 images
     for record in finished.study.records:
         errors = record["corruptions"]
         assert list(errors) == list(CORRUPTIONS)
-        assert all(len(each) == 5 and set(each) <= fifths for each in errors.values())
+        assert all(len(each) == 5 and set(each) <= halves for each in errors.values())
         benchmark = [errors[name] for name in BENCHMARK]
         assert record["corruption_error"] == pytest.approx(np.mean(benchmark))
         assert record["corruption_source"] == dict.fromkeys(CORRUPTIONS, "generated")
@@ -240,14 +275,14 @@ def test_a_wrong_answer_counts_for_its_corruption_or_its_wave(plan_file, digits)
     logits = np.eye(10)[np.concatenate(right)]
     assert len(logits) == len(probes.images)
     place = [(name, severity) for name, severity, _ in probes.corruptions]
-    first = 5 * place.index(("fog", 3))
-    wave = 5 * len(place) + probes.frequencies.index((1, 2))
-    for wrong in (first, first + 1, wave):
+    first = 2 * place.index(("fog", 3))
+    wave = 2 * len(place) + probes.frequencies.index((1, 2))
+    for wrong in (first, wave):
         logits[wrong] = np.roll(logits[wrong], 1)
     record = score_answers(probes, logits)
-    errors = dict.fromkeys(CORRUPTIONS, [0.0] * 5) | {"fog": [0, 0, 40, 0, 0]}
+    errors = dict.fromkeys(CORRUPTIONS, [0.0] * 5) | {"fog": [0, 0, 50, 0, 0]}
     assert record["corruptions"] == errors
-    assert record["corruption_error"] == pytest.approx(40 / (5 * len(BENCHMARK)))
+    assert record["corruption_error"] == pytest.approx(50 / (5 * len(BENCHMARK)))
     waves = np.zeros((32, 32))
     waves[1, 2] = waves[-1, -2] = 100
     np.testing.assert_array_equal(record["fourier"]["errors"], waves)
@@ -259,8 +294,8 @@ def test_a_wrong_answer_counts_for_its_corruption_or_its_wave(plan_file, digits)
 
 def test_the_noise_as_measured_has_the_intensity_as_its_spread(finished):
     noise = finished.study.noise
-    assert set(noise) == {"none", "dropout", "water"}
-    assert noise["none"]["layers"] == noise["dropout"]["layers"] == []
+    assert set(noise) == {"none", "water"}
+    assert noise["none"]["layers"] == []
     assert noise["water"]["strength"] == 0.1
     layers = noise["water"]["layers"]
     assert [layer["shape"] for layer in layers] == SHAPES
@@ -284,9 +319,7 @@ def test_the_noise_as_measured_has_the_intensity_as_its_spread(finished):
 
 def test_the_plan_is_kept_with_what_its_numbers_hang_on(finished, digits):
     kept = json.loads((finished.out / store.STUDY).read_text())
-    plan = tomllib.loads(PLAN)
-    plan["arms"]["dropout"]["rate"] = 0.2  # a default is written down
-    assert (kept["name"], kept["plan"]) == ("small", plan)
+    assert (kept["name"], kept["plan"]) == ("small", tomllib.loads(PLAN))
     assert kept["dataset"]["fingerprint"] == digits.fingerprint
     assert kept["inputs"] == {}
 
@@ -297,21 +330,19 @@ def test_the_command_says_what_it_does_and_where_the_report_is(finished):
     assert "2 paired seeds" in sentence
     assert last == f"Report: {finished.out / tables.PAGE}"
     assert "<html" in (finished.out / tables.PAGE).read_text()
-    assert finished.said.count("1 networks from seed") == 8
+    assert finished.said.count("2 networks from seed") == 3
 
 
-def test_the_same_command_again_trains_nothing_and_says_the_same(finished, plan_file):
-    before = files(finished.out)
-    tables = {path: path.read_text() for path in finished.out.glob("*.csv")}
+def test_the_same_command_again_trains_nothing_and_says_the_same(faked, plan_file):
+    before = files(faked.out)
+    tables = {path: path.read_text() for path in faked.out.glob("*.csv")}
     assert len(tables) == 2
-    said = call_main(f"--plan={plan_file}", f"--out={finished.out}")
-    after = files(finished.out)
+    said = call_main(f"--plan={plan_file}", f"--out={faked.out}")
+    after = files(faked.out)
     assert after.keys() == before.keys()
-    for path in before:
-        if path.parts[0] in ("records", "noise"):
-            assert after[path] == before[path]
-    assert {path: path.read_text() for path in finished.out.glob("*.csv")} == tables
-    assert said.splitlines()[-2:] == finished.said.splitlines()[-2:]
+    assert all(after[path] == before[path] for path in before if path.suffix == ".npz")
+    assert {path: path.read_text() for path in faked.out.glob("*.csv")} == tables
+    assert said.splitlines()[-2:] == faked.said.splitlines()[-2:]
     assert "from seed" not in said
 
 
@@ -338,16 +369,8 @@ def test_tuning_sees_neither_held_out_nor_test_images(train_images, first, monke
     plan = plans.parse(document, "small")
     numbers = np.arange(15, dtype=np.uint8)
     images = np.broadcast_to(numbers[:, None, None, None], (15, 32, 32, 3))
-    dataset = Dataset(
-        "digits",
-        "numbers",
-        "",
-        images[:10],
-        numbers[:10],
-        images[10:],
-        numbers[10:],
-        (),
-    )
+    parts = images[:10], numbers[:10], images[10:], numbers[10:]
+    dataset = Dataset("digits", "numbers", "", *parts, ())
     seen = []
 
     def make_functions(part, make_regularizer, **settings):
@@ -377,16 +400,8 @@ def test_tuning_sees_neither_held_out_nor_test_images(train_images, first, monke
 def test_networks_are_evaluated_every_so_often_and_at_the_end(
     digits, monkeypatch, every, expected
 ):
-    class Evaluated:
+    class Evaluated(FakeTrainer):
         """A trainer whose networks take everything for a 0."""
-
-        def __init__(self, functions, seeds, **settings):
-            pass
-
-        def train(self, num_epochs, steps_per_epoch):
-            for epoch, share in np.ndindex(num_epochs, 2):
-                step = (share + 1) * steps_per_epoch // 2
-                yield Progress(epoch, step, np.ones(1), 0.0)
 
         def evaluate(self, images=None):
             images = digits.test_images if images is None else images
@@ -409,13 +424,10 @@ def test_networks_are_evaluated_every_so_often_and_at_the_end(
 @same_bits
 def test_a_network_is_the_same_alone_and_beside_others(finished, plan_file, digits):
     plan = plans.load(str(plan_file))
-    probes = probes_of(plan, digits)
-    cells = [Cell("short", "water", finished.chosen, seed) for seed in plan.seeds]
-    together = train(plan, digits, cells, probes)
-    alone = networks(finished.out)
-    for cell, (record, logits) in zip(cells, together, strict=True):
-        record = cell._asdict() | record | {"environment": environment()}
-        assert (as_read(record), logits.tobytes()) == alone[cell]
+    cell = Cell("short", "water", finished.chosen, 1)
+    ((record, logits),) = train(plan, digits, [cell], probes_of(plan, digits))
+    record = cell._asdict() | record | {"environment": environment()}
+    assert (as_read(record), logits.tobytes()) == networks(finished.out)[cell]
 
 
 @same_bits
@@ -442,28 +454,14 @@ def test_a_network_that_diverges_is_told_and_spoils_no_other(
         assert record[score] is None, score
 
 
-def test_without_robustness_there_are_no_such_scores(plan_file, digits, tmp_path):
-    asked = []
-
-    def train(plan, dataset, cells, probes, *, show):
-        asked.append((len(cells), probes))
-        raise KeyboardInterrupt
-
-    text = PLAN.replace("[robustness]\ncorruption_images = 5\nfourier_images = 1", "")
-    text = re.sub(r"\[tuning\].*?\n\n", "", text, flags=re.S)
-    path = tmp_path / "bare.toml"
-    path.write_text(text)
-    config = study.StudyConfig(plan=str(path), out=tmp_path / "out")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "train", train)
-        patch.setattr(
-            study,
-            "measure_noise",
-            lambda arm, dataset: {"layers": []},
-        )
-        with pytest.raises(KeyboardInterrupt):
-            study.run(config)
-    assert asked == [(2, None)]
+@pytest.mark.usefixtures("fakes")
+def test_without_robustness_there_are_no_such_scores(tmp_path):
+    text = re.sub(r"\[(robustness|tuning)\].*?\n\n", "", PLAN, flags=re.S)
+    (tmp_path / "bare.toml").write_text(text)
+    call_main(f"--plan={tmp_path / 'bare.toml'}", f"--out={tmp_path / 'out'}")
+    study = store.read([tmp_path / "out"])
+    assert len(study.records) == 2 + 2 * 2  # at both strengths
+    assert not {"corruptions", "fourier"} & {k for r in study.records for k in r}
 
 
 # Stopped and gone on
@@ -528,7 +526,7 @@ def stopped(finished, plan_file, tmp_path_factory) -> Stopped:
     process.send_signal(signal.SIGINT)
     said, complaint = process.communicate()
     code, codes = process.returncode, []
-    pace = float(np.median([r["seconds"] for r in finished.study.records]))
+    pace = max(record["seconds"] for record in finished.study.records)
     rng = np.random.default_rng(0)
     for _ in range(KILLS):
         num_records = count_records(out)
@@ -559,8 +557,7 @@ def test_however_it_was_killed_the_records_are_the_same(stopped, finished):
         assert ours.read_text() == theirs.read_text()
 
 
-@same_bits
-def test_parts_make_one_study(finished, plan_file, tmp_path, monkeypatch, capsys):
+def test_parts_make_one_study(faked, plan_file, tmp_path, monkeypatch, capsys):
     parts = [tmp_path / "1", tmp_path / "2"]
     commands = [
         (f"--plan={plan_file}", f"--part={index}/2", f"--out={out}")
@@ -579,20 +576,17 @@ def test_parts_make_one_study(finished, plan_file, tmp_path, monkeypatch, capsys
     for ours, theirs in (parts, parts[::-1]):
         source, target = (folder / store.LOGITS for folder in (ours, theirs))
         shutil.copytree(source, target, dirs_exist_ok=True)
-    shares = [set(networks(out)) for out in parts]
-    (ours,), (theirs,) = shares[0] - shares[1], shares[1] - shares[0]
-    assert {ours, theirs} == {
-        Cell("short", "water", finished.chosen, s) for s in (0, 1)
-    }
-    assert len(shares[0] & shares[1]) == 2 + 4  # of the tuning, and not tuned
-    merged = networks(parts[0]) | networks(parts[1])
-    assert merged == networks(finished.out)
+    first, second = map(networks, parts)
+    seeds = {Cell("short", "water", faked.chosen, seed) for seed in (0, 1)}
+    assert first.keys() ^ second.keys() == seeds
+    assert len(first) == len(second)
+    assert first | second == networks(faked.out)
 
     out = tmp_path / "whole"
     monkeypatch.setattr(sys, "argv", ["report", *map(str, parts), f"--out={out}"])
     report.main()
-    assert capsys.readouterr().out.splitlines()[0] == finished.said.splitlines()[-2]
-    table = (finished.out / "table.csv").read_text()
+    assert capsys.readouterr().out.splitlines()[0] == faked.said.splitlines()[-2]
+    table = (faked.out / "table.csv").read_text()
     assert (out / "table.csv").read_text() == table
 
 
@@ -607,22 +601,18 @@ def test_parts_do_not_depend_on_a_machine_s_devices(plan_file):
         assert sorted(sum(shares, [])) == sorted(cells)
 
 
-@same_bits
-def test_more_seeds_are_trained_and_no_others(finished, plan_file, tmp_path):
-    out = tmp_path / "grown"
-    shutil.copytree(finished.out, out)
+def test_more_seeds_are_trained_and_no_others(faked, plan_file):
+    out = faked.out
     before, text = files(out), (out / store.NETWORKS).read_text()
     said = call_main(f"--plan={plan_file}", "--seeds=3", f"--out={out}")
     after = files(out)
     new = {path.as_posix() for path in after.keys() - before.keys()}
-    groups = ("none/0.0", "dropout/0.2", f"water/{finished.chosen}")
+    groups = ("none/0.0", f"water/{faked.chosen}")
     assert new == {f"logits/short/{group}/2.npz" for group in groups}
-    logits = [path for path in before if path.parts[0] == "logits"]
-    assert len(logits) == 8
-    assert all(after[path] == before[path] for path in logits)
+    assert all(after[path] == before[path] for path in before if path.suffix == ".npz")
     grown = (out / store.NETWORKS).read_text()
     assert grown.startswith(text)
-    assert grown.count('"seed"') == text.count('"seed"') + 3
+    assert grown.count('"seed"') == text.count('"seed"') + 2
     assert "3 paired seeds" in said
     assert store.read([out]).plan.seeds == (0, 1, 2)
 
@@ -644,18 +634,16 @@ def no_training(monkeypatch):
 MEASURE_NOISE = measure_noise
 SONG = '\n[arms.song]\nreg = "aphex"\naudio = "song.wav"\n'
 SONG_FIRST = PLAN.replace("\n[arms.none]", SONG + "\n[arms.none]")
+FIXED = '"fixed"\nintensity = [1, 2]'
 BAD = [
     # what the plan file holds, flags, how the line starts, a part of the remedy
-    (PLAN, ["--plan=nothing"], "--plan=nothing: cannot be read", "smoke"),
     (PLAN + SONG, [], "plan my: arm song needs the recording song.wav", "--audio-dir"),
     (PLAN + SONG, ["--audio-dir=TMP/no"], "--audio-dir=TMP/no: song.wav", "folder"),
     (SONG_FIRST, ["--audio-dir=TMP"], "arms.song.audio=", "song.wav"),
     (PLAN, ["--part=3/2"], "--part=3/2: ", "I/N"),
     (PLAN, ["--part=0/2"], "--part=0/2: ", "I/N"),
-    (PLAN, ["--part=x"], "--part=x: ", "I/N"),
     (PLAN, ["--module=TMP/no.py"], "--module=TMP/no.py: cannot be read (No such", ""),
     (PLAN, ["--module=TMP/song.wav"], "--module=TMP/song.wav: not a Python file", ""),
-    (PLAN, ["--module=TMP"], "--module=TMP: cannot be read (Is a dir", ""),
     (PLAN, ["--module=TMP/idle.py"], "--module=TMP/idle.py: it adds nothing", "docs/"),
     (PLAN, ["--seeds=1"], "plan my: seeds=1: ", "from 2 to"),
     (
@@ -666,7 +654,7 @@ BAD = [
     ),
     (PLAN.replace("128", "63"), [], "plan my: regime short trains on 63", "give more"),
     (
-        PLAN.replace("images = 5", "images = 361"),
+        PLAN.replace("images = 2", "images = 361"),
         [],
         "plan my: corruption_images=361: ",
         "360 test images",
@@ -678,23 +666,7 @@ BAD = [
         "360 test images",
     ),
     (
-        PLAN.replace('dataset = "digits"', 'dataset = "pets.npz"'),
-        ["--data-dir=TMP"],
-        "plan my: corruption_images=5: ",
-        "those of pets.npz have 9 x 8; leave it out",
-    ),
-    (
-        PLAN.replace('"none"\n', '"none"\nrate = [0.1, 0.2]\n'),
-        [],
-        "plan my: arms.none.rate=[0.1, 0.2]: none has no such setting",
-        "",
-    ),
-    (
-        PLAN.replace('"water"\nintensity = [0.1, 1.0]', '"fixed"\nintensity = [1, 2]')
-        .replace('[arms.none]\nreg = "none"\n\n[arms.dropout]\nreg = "dropout"\n', "")
-        .replace('"dropout"', '"none"')
-        .replace(', ["water", "none"]', "")
-        + '\n[arms.none]\nreg = "none"\n',
+        PLAN.replace('"water"\nintensity = [0.1, 1.0]', FIXED),
         [],
         "arms.water: fixed cannot take several strengths",
         "give it one strength",
@@ -714,7 +686,7 @@ def test_bad_input_ends_with_one_line_and_code_2_and_leaves_no_folder(
 
     recipe = Recipe("intensity", 0.1, prepare)
     monkeypatch.setitem(REGULARIZERS, "fixed", recipe)
-    if start.startswith("arms.song"):
+    if start.startswith("arms."):
         monkeypatch.setattr(study, "measure_noise", MEASURE_NOISE)
     files = {"my.toml": text, "song.wav": "la la la\n" * 99, "idle.py": "x = 1\n"}
     for name, content in files.items():
@@ -723,8 +695,6 @@ def test_bad_input_ends_with_one_line_and_code_2_and_leaves_no_folder(
     np.savez(tmp_path / "pets.npz", **pets)
     command = [f"--plan={tmp_path / 'my.toml'}", *flags]  # the last one counts
     command = [flag.replace("TMP", str(tmp_path)) for flag in command]
-    if any(flag.startswith("--plan") for flag in flags):
-        del command[0]
     with pytest.raises(SystemExit) as exit:
         call_main(*command, f"--out={tmp_path / 'new' / 'run'}")
     assert exit.value.code == 2
@@ -734,44 +704,14 @@ def test_bad_input_ends_with_one_line_and_code_2_and_leaves_no_folder(
     assert {path.name for path in tmp_path.glob("[!.]*")} == {*files, "pets.npz"}
 
 
-def test_the_store_of_another_plan_is_refused_and_kept(
-    finished, tmp_path, capsys, no_training
-):
-    before = files(finished.out)
-    path = tmp_path / "small.toml"
-    path.write_text(PLAN.replace("epochs = 2", "epochs = 3"))
-    with pytest.raises(SystemExit) as exit:
-        call_main(f"--plan={path}", f"--out={finished.out}")
-    assert exit.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: --out={finished.out}: holds a study with another")
-    assert "epochs 2 there, 3 here" in line
-    assert files(finished.out) == before
-
-
-def test_a_store_that_another_process_fills_is_left_to_it(finished, plan_file, capsys):
-    before = files(finished.out)
-    with store.claim(finished.out), pytest.raises(SystemExit) as exit:
-        call_main(f"--plan={plan_file}", f"--out={finished.out}")
+def test_a_store_that_another_process_fills_is_left_to_it(faked, plan_file, capsys):
+    before = files(faked.out)
+    with store.claim(faked.out), pytest.raises(SystemExit) as exit:
+        call_main(f"--plan={plan_file}", f"--out={faked.out}")
     assert exit.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "is writing to it" in line
-    assert files(finished.out) == before
-
-
-@pytest.mark.parametrize("below", ["file", "file/run", "x" * 300])
-def test_a_folder_that_cannot_be_written_ends_the_same(
-    below, plan_file, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.setattr(study, "measure_noise", lambda arm, dataset: {})
-    monkeypatch.setattr(study, "make_arm_functions", lambda *args: None)
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(SystemExit) as exit:
-        call_main(f"--plan={plan_file}", f"--out={tmp_path / below}")
-    assert exit.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "cannot be written" in line and "another folder" in line
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert files(faked.out) == before
 
 
 # The page
@@ -787,27 +727,26 @@ def test_the_page_shows_the_files_of_its_example():
     assert len([line for line in code.splitlines() if line]) < 10
 
 
-def test_the_page_s_command_compares_a_regularizer_of_one_s_own(tmp_path):
+def test_the_page_s_command_compares_a_regularizer_of_one_s_own(
+    tmp_path, monkeypatch, capsys
+):
     found = re.findall(r"^python -m .*my_plan.*$", PAGE.read_text("utf-8"), re.M)
     (command,) = map(shlex.split, found)
     assert command[:3] == ["python", "-m", "experiments.study"]
-    process = subprocess.run(
-        [sys.executable, *command[1:], f"--out={tmp_path}"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert (process.returncode, process.stderr) == (0, "")
+    monkeypatch.chdir(ROOT)
+    with mock.patch.dict(REGULARIZERS):
+        said = call_main(*command[3:], "--seeds=2", f"--out={tmp_path}")
+    assert capsys.readouterr().err == ""
     result = store.read([tmp_path])
     assert list(result.plan.arms) == ["none", "dropout", "brown"]
-    assert len(result.records) == 3 * 8
+    assert len(result.records) == 3 * 2
     assert not any(record["diverged"] for record in result.records)
     layers = result.noise["brown"]["layers"]
     assert [layer["shape"] for layer in layers] == SHAPES
     assert layers[0]["exponents"]["rows"] == pytest.approx(2, abs=0.1)
     assert layers[0]["std"] == pytest.approx(0.1, rel=0.05)
-    sentence, where = process.stdout.splitlines()[-2:]
-    assert "8 paired seeds" in sentence and "brown" in sentence
+    sentence, where = said.splitlines()[-2:]
+    assert "2 paired seeds" in sentence and "brown" in sentence
     assert where == f"Report: {tmp_path / tables.PAGE}"
 
 
