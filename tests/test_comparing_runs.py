@@ -1,6 +1,5 @@
 """Runs on one page: paired by seed, honest about few of them, and nothing else."""
 
-import csv
 import json
 import re
 import sys
@@ -16,8 +15,8 @@ from experiments.pictures import drawing
 from sounddrop_jax import statistics
 from tests.stores import make_store
 from tests.test_page import Reader
+from tests.test_report import FILES, read_csv
 
-FILES = {"report.html", "table.csv", "comparisons.csv"}
 HOSTILE = "<b>$x$&\"'"
 
 
@@ -64,11 +63,6 @@ def call(monkeypatch, *arguments: object) -> None:
     report.main()
 
 
-def read_csv(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 @pytest.fixture
 def no_pictures(monkeypatch):
     monkeypatch.setattr(drawing, "svg", lambda *args, **kw: "<svg></svg>")
@@ -90,29 +84,25 @@ def test_runs_become_a_page_beside_their_files(tmp_path, monkeypatch, capsys):
     assert told.out == f"{runs.sentence(compared)}\nReport: {out / 'report.html'}\n"
 
     page = Reader((out / "report.html").read_text(encoding="utf-8"))
-    assert page.headings == [
-        *("Answer", "Differences", "Every seed", "Seed by seed", "Training"),
-        *("Confusion", "The runs"),
-    ]
+    assert page.headings[0] == "Answer" and page.headings[-1] == "The runs"
     assert runs.sentence(compared) in page.text
     assert not {"b", "img", "link", "iframe"} & {tag for tag, _ in page.tags}
-    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
-    assert len(ids) == len(set(ids))
     assert "seed 3 of plane 0.05 diverged" in page.text
     assert "learning_rate" in page.text and "batch_size" not in page.text
 
-    networks = [json.loads((f / "result.json").read_text())["runs"] for f in others]
-    base = {r["seed"]: r["accuracy"] for r in compared.baseline.result["runs"]}
+    networks = [run.result["runs"] for run in compared.runs]
+    base = {r["seed"]: r["accuracy"] for r in networks[0]}
     rows = read_csv(out / "comparisons.csv")
-    for row, own in zip(rows, networks, strict=True):
+    for row, own in zip(rows, networks[1:], strict=True):
         scores = {r["seed"]: r["accuracy"] for r in own if not r["diverged"]}
         shared = [seed for seed in scores if seed in base]
         expected = statistics.compare_pairs(
             [scores[s] for s in shared], [base[s] for s in shared]
         )
         assert row["seeds"] == " ".join(map(str, shared))
-        for name, value in expected._asdict().items():
-            assert row[name] == str(value)
+        assert {n: row[n] for n in expected._fields} == {
+            name: str(value) for name, value in expected._asdict().items()
+        }
     assert [row["decision"] for row in rows] == ["wins", "untested"]
     adjusted = statistics.holm(np.array([float(row["p_value"]) for row in rows]))
     assert [float(row["p_adjusted"]) for row in rows] == adjusted.tolist()

@@ -44,6 +44,8 @@ PLACES = [
     (f"{PREPARED}/cifar10-train.array_record-00000-of-00001", cifar, CIFAR),
     ("x.json", benchmark, ["layer", "--out=x.json"]),
 ]
+# Those that are opened in ways of their own.
+ODD_PLACES = [PLACES[index] for index in (3, 5, 7, 10, 12, 14)]
 # A file of any size is replaced where it is an output.
 OUTPUTS = ("metrics.jsonl", "predictions.npz", "x.json")
 
@@ -88,7 +90,9 @@ def whole(tmp_path_factory) -> Path:
 def test_what_is_no_file_is_refused_wherever_it_is_read(
     other, whole, tmp_path, monkeypatch, capsys
 ):
-    for index, (name, command, flags) in enumerate(PLACES):
+    # What waits for another process is tried everywhere.
+    places = PLACES if other == "pipe" else ODD_PLACES
+    for index, (name, command, flags) in enumerate(places):
         if other == "sparse" and Path(name).name in OUTPUTS:
             continue
         folder = tmp_path / str(index)
@@ -100,6 +104,15 @@ def test_what_is_no_file_is_refused_wherever_it_is_read(
         monkeypatch.chdir(folder)
         line = refusal(command, flags, monkeypatch, capsys)
         assert path.name in line or flags[-1] in line or flags[0] in line, line
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_what_is_no_file_is_not_read(other, tmp_path):
+    path = tmp_path / "x"
+    path.touch()
+    fuzz_inputs.replace(Always(other), path)
+    with pytest.raises(OSError):
+        files.read(path)
 
 
 def test_a_line_of_absurd_length_is_refused(tmp_path):
@@ -116,7 +129,6 @@ FLAGS = [
     # command, flags, and a part of the line
     (cifar, ["--epochs=1000000000000000"], "below 2^31"),
     (cifar, [f"--epochs={NINES}"], "give a whole number"),
-    (cifar, ["--seeds=1e400"], "give a whole number"),
     (cifar, ["--dataset=cifar10", "--data-dir=~nouser/x"], "there is no user nouser"),
     (cifar, ["--dataset=digits", f"--out={NINES}"], "File name too long"),
     (study, ["--plan=p.toml", f"--module={NINES}.py"], "File name too long"),
@@ -124,10 +136,7 @@ FLAGS = [
     (study, [f"--plan={BAD_NAME}.toml"], "its name is not UTF-8 text"),
     (study, ["--plan=p.toml", f"--module={BAD_NAME}.py"], "its name is not UTF-8"),
     (study, ["--plan=hex.toml"], "seeds=(int too large to show)"),
-    (study, [f"--seeds={NINES}"], "give a whole number"),
-    (study, ["--part=1/999999999999999999"], "give I/N"),
     (study, [f"--part=1/{NINES}"], "give I/N"),
-    (report, [NINES], "there is no study in it"),
     (report, [f"{BAD_NAME}"], "there is no study in it"),
     (benchmark, ["layer", "--rounds=1000000000000000"], "below 2^31"),
     (benchmark, ["layer", f"--out={NINES}"], "cannot be written"),
@@ -169,13 +178,9 @@ def test_logits_that_are_missing_or_damaged_are_named(tmp_path):
     paths[5].unlink()
     paths[1].write_bytes(paths[0].read_bytes()[:-30])
     faults = find_faults(tmp_path, records, {"short": (5, 3)})
-    assert [fault.partition(": ")[0] for fault in faults] == [
-        str(paths[index]) for index in (1, 2, 3, 5)
-    ]
-    for fault, part in zip(
-        faults, ["damaged", "float32[4, 3]", "not finite", "No such file"], strict=True
-    ):
-        assert part in fault
+    parts = {1: "damaged", 2: "float32[4, 3]", 3: "not finite", 5: "No such file"}
+    for fault, (index, part) in zip(faults, parts.items(), strict=True):
+        assert fault.startswith(f"{paths[index]}: ") and part in fault
 
 
 # Caches
@@ -253,13 +258,8 @@ def test_a_pipe_among_checkpoints_is_set_aside(tmp_path, capsys):
 @pytest.mark.parametrize(
     "entry, value",
     [
-        ("epoch", 3),
-        ("epoch", -1),
-        ("step", 10),
-        ("records", []),
-        ("records", [{"epoch": 1}]),
-        ("seconds", "1"),
-        ("environment", "cpu"),
+        *(("epoch", 3), ("epoch", -1), ("step", 10), ("records", [])),
+        *(("records", [{"epoch": 1}]), ("seconds", "1"), ("environment", "cpu")),
         ("numbers", {}),
     ],
 )
