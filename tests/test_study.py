@@ -293,10 +293,12 @@ def test_a_wrong_answer_counts_for_its_corruption_or_its_wave(plan_file, digits)
     assert np.unravel_index(power.argmax(), power.shape) in [(1, 2), (31, 30)]
 
 
-def test_the_noise_as_measured_has_the_intensity_as_its_spread(finished):
-    noise = finished.study.noise
+def test_the_noise_as_measured_has_the_intensity_as_its_spread(finished, digits):
+    noise = dict(finished.study.noise)
     assert set(noise) == {"none", "water"}
-    assert noise["none"]["layers"] == []
+    dropout = plans.Arm("dropout", "dropout", (0.2,), {}, "features", "dropout")
+    noise["dropout"] = measure_noise(dropout, digits)
+    assert noise["none"]["layers"] == noise["dropout"]["layers"] == []
     assert noise["water"]["strength"] == 0.1
     layers = noise["water"]["layers"]
     assert [layer["shape"] for layer in layers] == SHAPES
@@ -624,7 +626,6 @@ def no_training(monkeypatch):
     monkeypatch.setattr(runner, "train", refuse)
 
 
-MEASURE_NOISE = measure_noise
 SONG = '[arms.song]\nreg = "aphex"\naudio = "song.wav"\n\n'
 ARM = "[arms.none]"
 WATER = '"water"\nintensity = [0.1, 1.0]'
@@ -649,6 +650,12 @@ BAD = [
     (("128", "63"), [], "plan my: regime short trains on 63", "give more"),
     (("images = 2", "images = 361"), [], "plan my: corruption_images=361", "360 test"),
     (("images = 1\n", "images = 361\n"), [], "plan my: fourier_images=361", "360 test"),
+    (
+        ("digits", "pets.npz"),
+        ["--data-dir=TMP"],
+        "plan my: corruption_images=2",
+        "9 x 8",
+    ),
     ((WATER, FIXED), [], "arms.water: fixed cannot take several", "give it one"),
 ]
 
@@ -666,7 +673,7 @@ def test_bad_input_ends_with_one_line_and_code_2_and_leaves_no_folder(
     recipe = Recipe("intensity", 0.1, prepare)
     monkeypatch.setitem(REGULARIZERS, "fixed", recipe)
     if start.startswith("arms."):
-        monkeypatch.setattr(study, "measure_noise", MEASURE_NOISE)
+        monkeypatch.setattr(study, "measure_noise", measure_noise)
     text = PLAN.replace(*change)
     files = {"my.toml": text, "song.wav": "la la la\n" * 99, "idle.py": "x = 1\n"}
     for name, content in files.items():
