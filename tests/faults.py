@@ -35,6 +35,7 @@ from experiments.studies import runner as studies_runner
 from experiments.studies import store
 from experiments.training.trainer import Progress
 from tests import stores
+from tests.programs import end
 
 PLAN = """
 question = "Does it go on?"
@@ -127,20 +128,10 @@ class Disk:
             return do(path, flags, *args, **kw)
         return self.call("open", os.fspath(path), do, path, flags, *args, **kw)
 
-    def _open(
-        self,
-        do,
-        file,
-        mode="r",
-        buffering=-1,
-        encoding=None,
-        errors=None,
-        newline=None,
-        **kw,
-    ):
+    def _open(self, do, file, mode="r", buffering=-1, *args, **kw):
         is_ours = not isinstance(file, int) and os.fspath(file).startswith(self.root)
         if not is_ours or not set(mode) & set("wax+"):
-            return do(file, mode, buffering, encoding, errors, newline, **kw)
+            return do(file, mode, buffering, *args, **kw)
         path, disk = os.fspath(file), self
 
         class Raw(io.FileIO):
@@ -157,7 +148,7 @@ class Disk:
         buffered = (io.BufferedRandom if "+" in mode else io.BufferedWriter)(raw)
         if "b" in mode:
             return buffered
-        return io.TextIOWrapper(buffered, encoding, errors, newline)
+        return io.TextIOWrapper(buffered, *args, **kw)  # in the same order
 
 
 class PowerCuts:
@@ -372,14 +363,7 @@ def call(command: str, base: Path) -> int:
         ),
         "report": (report.main, str(store_folder(base)), f"--out={out}"),
     }[command]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [command, *flags])
-        try:
-            main()
-        except SystemExit as exit:
-            assert isinstance(exit.code, int)
-            return exit.code
-    return 0
+    return end(main, *flags)
 
 
 def plan_file(base: Path) -> Path:
