@@ -13,7 +13,8 @@ from sounddrop_jax import audio
 from tests import fuzz_audio, fuzz_inputs
 
 # Kinds of input that take a second or less, once libraries are imported.
-QUICK = {"plans": 150, "logits": 150, "flags": 150, "stores": 40}
+QUICK = {"plans": 150, "logits": 150, "flags": 150, "stores": 40, "datasets": 60}
+QUICK |= {"decoded": 40}
 INPUTS = int(os.environ.get("FUZZ_INPUTS", "400"))
 
 
@@ -26,26 +27,44 @@ def test_damaged_recordings_are_loaded_or_refused():
 
 
 @pytest.mark.parametrize(("name", "num_inputs"), QUICK.items())
-def test_damaged_inputs_are_read_rightly_or_refused(name, num_inputs, tmp_path):
+def test_damaged_inputs_are_read_rightly_or_refused(
+    name, num_inputs, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # which attacks change
     # Here, as another process would take seconds to start.
     kind = fuzz_inputs.KINDS[name]
     originals = kind.make(tmp_path)
-    outcomes = [
+    outcomes = {
         kind.attack(number, originals, tmp_path) for number in range(num_inputs)
-    ]
-    assert set(outcomes) == {"read", "refused"}
+    }
+    assert outcomes == {"read", "made anew" if name == "decoded" else "refused"}
+
+
+# The others, of which a second reads between 3 programs and 13 runs, and two again.
+IN_TURN = [*3 * ["datasets"], *2 * ["decoded", "checkpoints", "runs"], "programs"]
+
+
+def make_each(folder):
+    for name in IN_TURN:
+        (folder / name).mkdir(exist_ok=True)
+    return {name: fuzz_inputs.KINDS[name].make(folder / name) for name in set(IN_TURN)}
+
+
+def attack_in_turn(number, originals, folder) -> str:
+    name = IN_TURN[number % len(IN_TURN)]
+    attack = fuzz_inputs.KINDS[name].attack
+    return f"{name} {attack(number, originals[name], folder / name)}"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", fuzz_inputs.KINDS)
-def test_many_damaged_inputs_are_read_rightly_or_refused(name):
-    counts, findings = fuzz_inputs.attack(name, 150, 10**9, time.monotonic() + 12)
+def test_many_damaged_inputs_are_read_rightly_or_refused():
+    good = [f"{each} {what}" for each in IN_TURN for what in fuzz_inputs.OUTCOMES]
+    settings = {"load": attack_in_turn, "make_originals": make_each, "good": good}
+    counts, findings = fuzz_audio.fuzz(150, 200, seconds=60, **settings)
     assert not findings
-    # Neither all of one kind, nor none at all.
-    assert sum(counts.values()) > 5
-    assert len([count for count in counts.values() if count]) == (
-        1 if name == "programs" else 2
-    )
+    for name in set(IN_TURN):  # neither all of one kind, nor none at all
+        seen = [key for key, count in counts.items() if count and name in key]
+        assert len(seen) == (1 if name == "programs" else 2), counts
 
 
 def misbehave(number, originals, folder) -> str:
