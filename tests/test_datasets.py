@@ -9,8 +9,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import tarfile
 import threading
 import time
@@ -23,6 +21,7 @@ from experiments.cli import UsageError
 from experiments.data import cifar10, datasets, downloads
 from experiments.data import prepared as prepared_sets
 from experiments.data.dataset import Dataset, fingerprint
+from tests.programs import python
 
 CLASS_NAMES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
@@ -91,30 +90,8 @@ def serving(content: bytes, status: int = 200):
 
 
 @contextlib.contextmanager
-def stalling(reply: bytes):
-    """A host that takes the connection, sends reply and then nothing more."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        connections = []
-
-        def accept():
-            with contextlib.suppress(OSError):
-                connection, _ = listener.accept()
-                connections.append(connection)
-                connection.sendall(reply)
-
-        thread = threading.Thread(target=accept)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}/cifar.tar.gz"
-        finally:
-            thread.join()
-            for connection in connections:
-                connection.close()
-
-
-@contextlib.contextmanager
-def dripping(start: bytes):
-    """A host that sends a start and then a byte now and then, until it is left."""
+def endless(start: bytes, *, drips: bool):
+    """A host that sends a start and then nothing, or drips bytes, until it is left."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         is_over = threading.Event()
 
@@ -124,7 +101,7 @@ def dripping(start: bytes):
                 with connection:
                     connection.sendall(start)
                     while not is_over.wait(0.05):
-                        connection.sendall(b"0")
+                        connection.sendall(b"0" * drips)
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -142,10 +119,15 @@ def closed_port_url() -> str:
         return f"http://127.0.0.1:{listener.getsockname()[1]}/cifar.tar.gz"
 
 
-def expect_archive(monkeypatch, url: str, archive: bytes) -> None:
-    monkeypatch.setattr(cifar10, "ARCHIVE_URL", url)
-    monkeypatch.setattr(cifar10, "ARCHIVE_BYTES", len(archive))
-    monkeypatch.setattr(cifar10, "ARCHIVE_SHA256", hashlib.sha256(archive).hexdigest())
+@contextlib.contextmanager
+def official(monkeypatch, archive: bytes, served: bytes | None = None):
+    """Serves what is, or is said to be, the official archive; yields the requests."""
+    with serving(archive if served is None else served) as (url, requests):
+        monkeypatch.setattr(cifar10, "ARCHIVE_URL", url)
+        monkeypatch.setattr(cifar10, "ARCHIVE_BYTES", len(archive))
+        digest = hashlib.sha256(archive).hexdigest()
+        monkeypatch.setattr(cifar10, "ARCHIVE_SHA256", digest)
+        yield requests
 
 
 @pytest.fixture(autouse=True)
@@ -163,9 +145,7 @@ def no_network(monkeypatch, tmp_path):
 def prepared_once(tmp_path_factory):
     """A data_dir with the tiny set prepared; copy it before changing anything."""
     data_dir = tmp_path_factory.mktemp("prepared")
-    archive = make_archive()
-    with pytest.MonkeyPatch.context() as monkeypatch, serving(archive) as (url, _):
-        expect_archive(monkeypatch, url, archive)
+    with pytest.MonkeyPatch.context() as patch, official(patch, make_archive()):
         datasets.load("cifar10", str(data_dir))
     return data_dir
 
@@ -182,18 +162,20 @@ def assert_same(first: Dataset, second: Dataset) -> None:
     assert first.fingerprint == second.fingerprint
 
 
-def assert_one_clear_line(message: str) -> None:
-    assert "\n" not in message
-    assert message.startswith("--")
+def refusal(name: str, data_dir: Path) -> str:
+    """Returns the one clear line with which a set is refused."""
+    with pytest.raises(UsageError) as error:
+        datasets.load(name, str(data_dir))
+    message = str(error.value)
+    assert "\n" not in message and message.startswith("--")
     assert "--dataset=digits" in message
+    return message
 
 
 def test_prepares_the_official_layout_exactly(monkeypatch, tmp_path, capsys):
     from tensorflow_datasets.core import hashing
 
-    archive = make_archive()
-    with serving(archive) as (url, requests):
-        expect_archive(monkeypatch, url, archive)
+    with official(monkeypatch, make_archive()) as requests:
         first = datasets.load("cifar10", str(tmp_path))
         assert len(requests) == 1
 
@@ -245,13 +227,7 @@ print(datasets.load("auto").class_names[9])
 assert "tensorflow_datasets" in sys.modules
 assert not [name for name in sys.modules if name.split(".")[0] == "tensorflow"]
 """
-    result = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=Path(__file__).parents[1],
-        env={**os.environ, "TFDS_DATA_DIR": str(prepared_once)},
-        capture_output=True,
-        text=True,
-    )
+    result = python("-W", "error", "-c", script, TFDS_DATA_DIR=str(prepared_once))
     assert (result.returncode, result.stdout, result.stderr) == (0, "truck\n", "")
 
 
@@ -261,7 +237,6 @@ def test_preparing_needs_no_tensorflow(tmp_path):
         script = f"""
 import sys
 from experiments.data import cifar10
-from experiments.data import dataset
 from experiments.data import datasets
 cifar10.ARCHIVE_URL = {url!r}
 cifar10.ARCHIVE_BYTES = {len(archive)}
@@ -269,12 +244,7 @@ cifar10.ARCHIVE_SHA256 = {hashlib.sha256(archive).hexdigest()!r}
 assert len(datasets.load("cifar10", {str(tmp_path)!r}).test_labels) == 9
 assert not [name for name in sys.modules if name.split(".")[0] == "tensorflow"]
 """
-        result = subprocess.run(
-            [sys.executable, "-W", "error", "-c", script],
-            cwd=Path(__file__).parents[1],
-            capture_output=True,
-            text=True,
-        )
+        result = python("-W", "error", "-c", script)
     assert (result.returncode, result.stdout) == (0, ""), result.stderr
     downloading, preparing = result.stderr.splitlines()  # and no other chatter
     assert url in downloading
@@ -295,52 +265,42 @@ def test_another_file_than_the_official_one_is_refused(monkeypatch, tmp_path, ch
         "cut off": archive[: len(archive) // 2],
         "too long": archive + b"more",
     }[change]
-    data_dir = tmp_path / "data"
-    with serving(served) as (url, _):
-        expect_archive(monkeypatch, url, archive)
-        with pytest.raises(UsageError, match="sha256") as error:
-            datasets.load("cifar10", str(data_dir))
-    assert_one_clear_line(str(error.value))
-    assert f"{len(archive):,}" in str(error.value)
-    assert not data_dir.exists()
+    with official(monkeypatch, archive, served):
+        message = refusal("cifar10", tmp_path / "data")
+    assert "sha256" in message and f"{len(archive):,}" in message
+    assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize("name", ["cifar10", "auto"])
 @pytest.mark.parametrize(
-    ("replaced", "problem"),
+    ("name", "archive", "problem"),
     [
-        ({"data_batch_3": b"\0" * 6145}, "data_batch_3.bin holds 6,145 bytes"),
-        ({"test_batch": b""}, "test_batch.bin holds 0 bytes"),
-        ({"data_batch_2": b"\x0a" * 3073}, "data_batch_2.bin holds label 10"),
-        ({"data_batch_5": None}, "data_batch_5.bin is missing"),
+        (
+            "cifar10",
+            {"data_batch_3": b"\0" * 6145},
+            "_3.bin holds 6,145 bytes",
+        ),
+        ("auto", {"test_batch": b""}, "test_batch.bin holds 0 bytes"),
+        (
+            "cifar10",
+            {"data_batch_2": b"\x0a" * 3073},
+            "_2.bin holds label 10",
+        ),
+        ("auto", {"data_batch_5": None}, "data_batch_5.bin is missing"),
+        ("auto", None, "not a gzip"),
     ],
 )
-def test_archive_with_bad_content(monkeypatch, tmp_path, name, replaced, problem):
-    archive = make_archive(**replaced)
-    data_dir = tmp_path / "data"
-    with serving(archive) as (url, _):
-        expect_archive(monkeypatch, url, archive)
-        with pytest.raises(UsageError, match=problem) as error:
-            datasets.load(name, str(data_dir))
-    assert_one_clear_line(str(error.value))
-    assert not data_dir.exists()
-
-
-def test_not_even_an_archive(monkeypatch, tmp_path):
-    with serving(b"<html>") as (url, _):
-        expect_archive(monkeypatch, url, b"<html>")
-        with pytest.raises(UsageError, match="not a gzip") as error:
-            datasets.load("cifar10", str(tmp_path / "data"))
-    assert_one_clear_line(str(error.value))
+def test_archive_with_bad_content(monkeypatch, tmp_path, name, archive, problem):
+    content = b"<html>" if archive is None else make_archive(**archive)
+    with official(monkeypatch, content):
+        assert problem in refusal(name, tmp_path / "data")
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError("No space left")])
 def test_interrupted_preparation_is_not_mistaken_for_a_set(monkeypatch, tmp_path, stop):
     from PIL import Image
 
-    archive = make_archive()
-    with serving(archive) as (url, _):
-        expect_archive(monkeypatch, url, archive)
+    with official(monkeypatch, make_archive()):
         with monkeypatch.context() as context:
             pictures = iter([Image.new("RGB", (32, 32))] * 7)
 
@@ -364,15 +324,13 @@ def test_another_process_may_prepare_the_set_first(
 ):
     from PIL import Image
 
-    archive = make_archive()
     fromarray = Image.fromarray
 
     def lose_the_race(array):
         shutil.copytree(prepared_once, tmp_path, dirs_exist_ok=True)
         return fromarray(array)
 
-    with serving(archive) as (url, _):
-        expect_archive(monkeypatch, url, archive)
+    with official(monkeypatch, make_archive()):
         monkeypatch.setattr(Image, "fromarray", lose_the_race)
         dataset = datasets.load("cifar10", str(tmp_path))
     assert_same(dataset, datasets.load("cifar10", str(prepared_once)))
@@ -381,10 +339,7 @@ def test_another_process_may_prepare_the_set_first(
 
 def test_unreachable_host_raises_for_cifar10(tmp_path):
     data_dir = tmp_path / "data"
-    with pytest.raises(UsageError) as error:
-        datasets.load("cifar10", str(data_dir))
-    message = str(error.value)
-    assert_one_clear_line(message)
+    message = refusal("cifar10", data_dir)
     assert message.startswith("--dataset=cifar10: ")
     for part in (str(data_dir), "refused", "connect", "--data-dir", "cifar10/3.0.2"):
         assert part in message
@@ -406,50 +361,36 @@ def test_unreachable_host_falls_back_for_auto(tmp_path, capsys):
 def test_http_error_is_named(monkeypatch, tmp_path):
     with serving(b"", status=404) as (url, _):
         monkeypatch.setattr(cifar10, "ARCHIVE_URL", url)
-        with pytest.raises(UsageError, match="404"):
-            datasets.load("cifar10", str(tmp_path))
+        assert "404" in refusal("cifar10", tmp_path)
 
 
 @pytest.mark.parametrize(
-    "reply", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 170052171\r\n\r\nhalf"]
-)
-def test_silent_host_is_left_in_time(monkeypatch, tmp_path, reply):
-    monkeypatch.setattr(downloads, "ANSWER_SECONDS", 0.3)
-    monkeypatch.setattr(downloads, "SILENCE_SECONDS", 0.4)
-    with stalling(reply) as url:
-        monkeypatch.setattr(cifar10, "ARCHIVE_URL", url)
-        start = time.monotonic()
-        with pytest.raises(UsageError, match="no answer|timed out"):
-            datasets.load("cifar10", str(tmp_path))
-        assert time.monotonic() - start < 2
-
-
-@pytest.mark.parametrize(
-    "start",
+    ("start", "drips"),
     [
-        b"HTTP/1.1 200 OK\r\nContent-Length: 170052171\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",  # never a chunk
-        b"HTTP/1.1 200 OK\r\nX-Header: ",  # that never ends
+        (b"", False),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 170052171\r\n\r\nhalf", False),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 170052171\r\n\r\n", True),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", True),  # no chunk
+        (b"HTTP/1.1 200 OK\r\nX-Header: ", True),  # that never ends
     ],
-    ids=["content", "chunks", "header"],
+    ids=["silent", "half", "content", "chunks", "header"],
 )
-def test_a_host_that_drips_is_left_in_time(monkeypatch, tmp_path, start):
+def test_a_host_without_an_end_is_left_in_time(monkeypatch, tmp_path, start, drips):
     monkeypatch.setattr(downloads, "ANSWER_SECONDS", 0.3)
     monkeypatch.setattr(downloads, "SILENCE_SECONDS", 0.4)
     monkeypatch.setattr(downloads, "PART_SECONDS", 0.3)
-    with dripping(start) as url:
+    with endless(start, drips=drips) as url:
         monkeypatch.setattr(cifar10, "ARCHIVE_URL", url)
         begin = time.monotonic()
-        with pytest.raises(UsageError, match="no answer|too slow") as error:
-            datasets.load("cifar10", str(tmp_path / "data"))
+        message = refusal("cifar10", tmp_path / "data")
         assert time.monotonic() - begin < 2
-    assert_one_clear_line(str(error.value))
+    assert any(part in message for part in ("no answer", "timed out", "too slow"))
     assert not (tmp_path / "data").exists()
 
 
 def test_ctrl_c_ends_a_download(monkeypatch, tmp_path):
     start = b"HTTP/1.1 200 OK\r\nContent-Length: 170052171\r\n\r\n"
-    with dripping(start) as url:
+    with endless(start, drips=True) as url:
         monkeypatch.setattr(cifar10, "ARCHIVE_URL", url)
         timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
         timer.start()
@@ -467,34 +408,14 @@ def test_limits_keep_the_promise_of_ten_seconds():
 
 
 @pytest.mark.parametrize("name", ["cifar10", "auto"])
-@pytest.mark.parametrize(
-    "damage", ["no info", "no features", "no shard", "empty shard", "changed shard"]
-)
-def test_damaged_set_is_an_error_in_both_modes(prepared, name, damage):
-    folder = prepared / "cifar10" / "3.0.2"
-    shard = next(folder.glob("*train*"))
-    match damage:
-        case "no info":
-            (folder / "dataset_info.json").unlink()
-        case "no features":
-            (folder / "features.json").unlink()
-        case "no shard":
-            shard.unlink()
-        case "empty shard":
-            shard.write_bytes(b"")
-        case "changed shard":
-            content = bytearray(shard.read_bytes())
-            content[len(content) // 2] ^= 255
-            shard.write_bytes(content)
-    with pytest.raises(UsageError) as error:
-        datasets.load(name, str(prepared))
-    assert_one_clear_line(str(error.value))
-    assert str(error.value).startswith(f"--data-dir={prepared}: cifar10/3.0.2")
-
-
-def decoded_file() -> Path:
-    (file,) = Path(os.environ["XDG_CACHE_HOME"]).rglob("cifar10-*")
-    return file
+@pytest.mark.parametrize("file_format", ["tfrecord", "none such"])
+def test_damaged_set_is_an_error_in_both_modes(prepared, name, file_format):
+    info = prepared / "cifar10" / "3.0.2" / "dataset_info.json"
+    info.write_text(info.read_text().replace("array_record", file_format))
+    message = refusal(name, prepared)
+    assert message.startswith(f"--data-dir={prepared}: cifar10/3.0.2")
+    # Which TensorFlow alone reads.
+    assert file_format != "tfrecord" or "tfrecord" in message.lower()
 
 
 @pytest.fixture
@@ -509,34 +430,8 @@ def test_pictures_are_decoded_once(monkeypatch, own_cache, prepared):
     assert_same(first, again)
     assert (again.title, again.class_names) == (first.title, first.class_names)
     # Another folder is another set.
-    with pytest.raises(UsageError, match="cannot be read"):
-        datasets.load("cifar10", shutil.copytree(prepared, prepared.parent / "other"))
-
-
-@pytest.mark.parametrize("damage", [b"", b"not an archive", None], ids=str)
-def test_a_damaged_copy_of_what_was_decoded_is_made_anew(own_cache, prepared, damage):
-    first = datasets.load("cifar10", str(prepared))
-    content = decoded_file().read_bytes()
-    # None: one bit in the pixels, which the archive's checksums give away.
-    flipped = bytearray(content)
-    flipped[len(content) // 2] ^= 1
-    decoded_file().write_bytes(flipped if damage is None else damage)
-    assert_same(first, datasets.load("cifar10", str(prepared)))
-    assert decoded_file().read_bytes() == content
-
-
-def test_a_flipped_bit_in_what_was_decoded_gives_no_other_pictures(own_cache, prepared):
-    expected = datasets.load("cifar10", str(prepared))
-    file = decoded_file()
-    whole = file.read_bytes()
-    rng = np.random.default_rng(0)
-    # Half of them among the names, sizes and places at the end.
-    places = [*rng.integers(len(whole), size=30), *rng.integers(-1500, 0, size=30)]
-    for place in places:
-        damaged = bytearray(whole)
-        damaged[place] ^= 1 << rng.integers(8)
-        file.write_bytes(damaged)
-        assert_same(datasets.load("cifar10", str(prepared)), expected)
+    other = shutil.copytree(prepared, prepared.parent / "other")
+    assert "cannot be read" in refusal("cifar10", other)
 
 
 def test_a_class_that_is_not_of_tfds_is_not_imported(prepared, tmp_path, monkeypatch):
@@ -546,16 +441,14 @@ def test_a_class_that_is_not_of_tfds_is_not_imported(prepared, tmp_path, monkeyp
     features = json.loads(path.read_text())
     features["featuresDict"]["features"]["label"]["pythonClassName"] = "evil.Label"
     path.write_text(json.dumps(features).replace("pythonClass", "python\\u0043lass"))
-    with pytest.raises(UsageError, match="names the class evil.Label"):
-        datasets.load("cifar10", str(prepared))
+    assert "names the class evil.Label" in refusal("cifar10", prepared)
 
 
 def test_files_that_changed_are_decoded_again(own_cache, prepared):
     datasets.load("cifar10", str(prepared))
     for path in (prepared / "cifar10/3.0.2").glob("*test*"):
         path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(UsageError, match="cannot be read"):
-        datasets.load("cifar10", str(prepared))
+    assert "cannot be read" in refusal("cifar10", prepared)
 
 
 def test_without_a_place_to_keep_them_pictures_are_decoded_every_time(
@@ -566,41 +459,17 @@ def test_without_a_place_to_keep_them_pictures_are_decoded_every_time(
     assert_same(*(datasets.load("cifar10", str(prepared)) for _ in range(2)))
 
 
-def test_set_that_only_tensorflow_reads_is_named_as_such(prepared):
-    info_path = prepared / "cifar10" / "3.0.2" / "dataset_info.json"
-    info = json.loads(info_path.read_text())
-    info_path.write_text(json.dumps(info | {"fileFormat": "tfrecord"}))
-    with pytest.raises(UsageError, match="(?i)tfrecord") as error:
-        datasets.load("cifar10", str(prepared))
-    assert_one_clear_line(str(error.value))
-
-
-@pytest.mark.parametrize("name", ["cifar10", "auto"])
-def test_data_dir_that_is_a_file(tmp_path, name):
+def test_data_dir_that_is_a_file(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="not a folder") as error:
-        datasets.load(name, str(tmp_path / "file" / "data"))
-    assert_one_clear_line(str(error.value))
+    assert "not a folder" in refusal("auto", tmp_path / "file" / "data")
 
 
 def test_read_only_data_dir_is_noticed_before_the_download(monkeypatch, tmp_path):
-    with serving(b"") as (url, requests):
-        monkeypatch.setattr(cifar10, "ARCHIVE_URL", url)
-        monkeypatch.setattr(os, "access", lambda path, mode: False)
-        with pytest.raises(UsageError, match="cannot be written") as error:
-            datasets.load("cifar10", str(tmp_path))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with official(monkeypatch, b"") as requests:
+        assert "cannot be written" in refusal("cifar10", tmp_path)
         assert not requests
-    assert_one_clear_line(str(error.value))
     assert datasets.load("auto", str(tmp_path)).name == "digits"
-
-
-@pytest.mark.parametrize("name", ["cifar100", "", "CIFAR10", "..", "../cifar10"])
-def test_unknown_name_lists_the_choices(name):
-    with pytest.raises(UsageError) as error:
-        datasets.load(name)
-    assert_one_clear_line(f"{error.value} --dataset=digits")
-    for choice in f"--dataset={name}", "auto", "cifar10", "digits":
-        assert choice in str(error.value)
 
 
 def test_digits(monkeypatch):
@@ -656,33 +525,20 @@ def make_splits(num_train: int = 20, num_test: int = 8) -> list[np.ndarray]:
     return splits
 
 
-def test_fingerprint_ignores_the_order_of_records():
-    splits = make_splits()
-    train, test = np.random.default_rng(1).permutation(20), np.arange(8)[::-1]
+def test_fingerprint_ignores_the_order_of_records_and_sees_all_else():
+    splits = make_splits(8, 8)
+    train, test = np.random.default_rng(1).permutation(8), np.arange(8)[::-1]
     shuffled = [splits[0][train], splits[1][train], splits[2][test], splits[3][test]]
     assert fingerprint(*shuffled) == fingerprint(*splits)
-    assert len(fingerprint(*splits)) == 64
-
-
-@pytest.mark.parametrize("images", [0, 2])
-def test_fingerprint_sees_one_pixel(images):
-    splits = make_splits()
-    changed = make_splits()
-    changed[images][3, 5, 7, 1] ^= 1
-    assert fingerprint(*changed) != fingerprint(*splits)
-
-
-@pytest.mark.parametrize("labels", [1, 3])
-def test_fingerprint_sees_a_label_swap(labels):
-    splits = make_splits()
-    changed = make_splits()
-    changed[labels][[0, 1]] = changed[labels][[1, 0]]
-    assert fingerprint(*changed) != fingerprint(*splits)
-
-
-def test_fingerprint_sees_the_split():
-    splits = make_splits(8, 8)
-    assert fingerprint(*splits[2:], *splits[:2]) != fingerprint(*splits)
+    others = [splits, [*splits[2:], *splits[:2]]]  # the splits exchanged
+    for index in range(4):
+        others.append(make_splits(8, 8))
+        if index % 2 == 0:
+            others[-1][index][3, 5, 7, 1] ^= 1  # one pixel
+        else:
+            others[-1][index][[0, 1]] = others[-1][index][[1, 0]]  # two labels
+    digests = {fingerprint(*each) for each in others}
+    assert len(digests) == 6 and set(map(len, digests)) == {64}
 
 
 def test_titles_by_channel_sums_and_fingerprint(monkeypatch):
@@ -750,6 +606,7 @@ def test_a_users_file_is_a_dataset(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        (None, "No such file"),
         ({"images": None}, "images are missing"),
         ({"pixels": np.zeros(3)}, "holds pixels"),
         ({"images": np.zeros((20, 32, 32, 3))}, "images are float64"),
@@ -766,128 +623,10 @@ def test_a_users_file_is_a_dataset(tmp_path):
 )
 def test_a_users_file_that_is_none_is_one_line(tmp_path, changes, words):
     path = tmp_path / "pets.npz"
-    arrays = own_arrays() | changes
-    np.savez(path, **{name: each for name, each in arrays.items() if each is not None})
+    if changes is not None:
+        arrays = own_arrays() | changes
+        np.savez(path, **{name: x for name, x in arrays.items() if x is not None})
     with pytest.raises(UsageError, match=words) as caught:
         datasets.load(str(path))
     message = str(caught.value)
     assert message.startswith(f"--dataset={path}: ") and "\n" not in message
-
-
-def test_a_users_file_that_is_not_there_is_one_line(tmp_path):
-    with pytest.raises(UsageError, match="No such file"):
-        datasets.load(str(tmp_path / "pets.npz"))
-
-
-# Sets that TFDS has prepared
-
-
-def prepare(data_dir: Path, pictures: dict, label=None, version="1.0.0") -> Path:
-    """Prepares a set named pets, of arrays by split; returns its folder."""
-    import tensorflow_datasets as tfds
-    from PIL import Image
-
-    class Pets(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        VERSION = tfds.core.Version(version)
-        url_infos = None  # see experiments/data/cifar10.py
-
-        def _info(self):
-            features = {
-                "mask": tfds.features.Image(shape=(None, None, 4)),  # is not looked at
-                "image": tfds.features.Image(shape=(None, None, None)),
-                "label": label or tfds.features.ClassLabel(names=["cat", "dog", "水"]),
-            }
-            features = tfds.features.FeaturesDict(features)
-            return tfds.core.DatasetInfo(builder=self, features=features)
-
-        def _split_generators(self, dl_manager):
-            return {split: self._generate_examples(split) for split in pictures}
-
-        def _generate_examples(self, split):
-            for key, array in enumerate(pictures[split]):
-                # An array would be encoded by TensorFlow, a picture is not.
-                image, mask = Image.fromarray(array), Image.new("RGBA", (3, 3))
-                yield key, {"image": image, "mask": mask, "label": key % 3}
-
-    tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):
-        Pets(data_dir=data_dir).download_and_prepare(file_format="array_record")
-    return data_dir / "pets" / version
-
-
-def noise(*shape: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
-
-
-@pytest.mark.parametrize("shape", [(28, 28), (12, 20, 3)], ids=["grey", "colour"])
-def test_a_prepared_set_is_a_dataset(own_cache, monkeypatch, tmp_path, shape):
-    pictures = {"train": noise(9, *shape), "validation": 255 - noise(6, *shape)}
-    prepare(tmp_path, {**pictures, "train": pictures["train"][:3]}, version="1.9.0")
-    prepare(tmp_path, pictures, version="1.10.0")
-    dataset = datasets.load("pets", str(tmp_path))
-    assert (dataset.name, dataset.title) == ("pets", "pets 1.10.0")
-    assert dataset.class_names == ("cat", "dog", "水")
-    splits = []
-    for each in pictures.values():
-        colour = each if each.ndim == 4 else each[..., np.newaxis].repeat(3, -1)
-        splits += [colour, np.arange(len(each), dtype=np.int32) % 3]
-    assert dataset.fingerprint == fingerprint(*splits)
-    for field, expected in zip(SPLIT_FIELDS, splits, strict=True):
-        found = getattr(dataset, field)
-        assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
-    monkeypatch.setattr(prepared_sets, "read_split", None)  # decoded once
-    assert_same(datasets.load("pets", str(tmp_path)), dataset)
-
-
-def other_format(folder: Path) -> None:
-    path = folder / "dataset_info.json"
-    path.write_text(path.read_text().replace("array_record", "riegeli"))
-
-
-def two_classes(folder: Path) -> None:
-    path = folder / "features.json"
-    path.write_text(path.read_text().replace('"3"', '"2"'))
-    (folder / "label.labels.txt").write_text("cat\ndog\n")
-
-
-@pytest.mark.parametrize(
-    ("pictures", "label", "damage", "words"),
-    [
-        ({"test": noise(3, 9, 9)}, None, None, "splits are test, not train and test"),
-        (
-            {"train": [noise(9, 9), noise(9, 8)], "test": noise(3, 9, 9)},
-            *(None, None),
-            "pictures in train are of 2 sizes, 8 x 9 and 9 x 9 among them",
-        ),
-        (
-            {"train": noise(3, 9, 9), "test": noise(3, 9, 8)},
-            None,
-            None,
-            "differ in siz",
-        ),
-        ({"train": noise(3, 9, 9, 4)}, None, None, "mode RGBA, neither grey nor RGB"),
-        ({"train": noise(3, 9, 7)}, None, None, "of 7 x 9 pixels, and a network needs"),
-        ({"train": noise(3, 9, 9)}, 257, None, "has 257 classes, not 1 to 256"),
-        ({"train": noise(3, 9, 9)}, None, two_classes, "in train is none of the 2 cla"),
-        ({"train": noise(3, 9, 9)}, np.int64, None, "is not for image classification"),
-        ({"train": noise(3, 9, 9)}, None, other_format, "riegeli, which"),
-    ],
-    ids=lambda each: each if isinstance(each, str) else "",
-)
-def test_a_prepared_set_that_is_of_no_use_is_one_line(
-    tmp_path, pictures, label, damage, words
-):
-    import tensorflow_datasets as tfds
-
-    if isinstance(label, int):
-        label = tfds.features.ClassLabel(num_classes=label)
-    elif label:
-        label = tfds.features.Scalar(label)
-    folder = prepare(tmp_path, {"test": noise(3, 9, 9)} | pictures, label)
-    if damage:
-        damage(folder)
-    with pytest.raises(UsageError, match=words) as caught:
-        datasets.load("pets", str(tmp_path))
-    message = str(caught.value)
-    assert message.startswith(f"--dataset=pets: {folder} cannot be used (")
-    assert "\n" not in message
