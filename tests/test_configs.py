@@ -1,6 +1,5 @@
 """Flags, their defaults, and one clear line for each that cannot be run."""
 
-import dataclasses
 import gc
 import math
 import runpy
@@ -21,51 +20,22 @@ from experiments.report import ReportConfig
 from experiments.runs.configs import Config, check
 from experiments.study import StudyConfig
 from experiments.training.regularizers import REGULARIZERS
-
-ROOT = Path(__file__).parents[1]
-FLAGS = (
-    *("--reg", "--seeds", "--seeds-at-once", "--seed", "--epochs"),
-    *("--steps-per-epoch", "--batch-size", "--learning-rate"),
-    *("--weight-decay", "--intensity", "--rate", "--audio"),
-    *("--dataset", "--data-dir", "--out", "--tensorboard", "--resume"),
-    *("--dtype", "--deterministic", "--distributed"),
-)
-
-
-def test_defaults_are_the_originals_and_pass():
-    config = Config()
-    check(config)
-    assert (config.reg, config.dataset, config.dtype) == ("water", "auto", "float32")
-    assert (config.seeds, config.seed, config.epochs) == (1, 58, 10)
-    assert config.seeds_at_once == "auto"
-    assert (config.steps_per_epoch, config.batch_size) == (None, 64)
-    assert (config.learning_rate, config.weight_decay) == (1e-3, 0.01)
-    for name in ("intensity", "rate", "audio", "data_dir", "out", "tensorboard"):
-        assert getattr(config, name) is None
-    assert not (config.distributed or config.resume or config.deterministic)
-
-
-def test_fields_are_the_flags():
-    names = [field.name.replace("_", "-") for field in dataclasses.fields(Config)]
-    assert [f"--{name}" for name in names] == list(FLAGS)
+from tests.programs import ROOT, python
 
 
 def test_the_command_line_makes_a_config():
     values = {
         **{"reg": "aphex", "seeds": 4, "seed": 7, "epochs": 3, "steps_per_epoch": 5},
         **{"batch_size": 8, "learning_rate": 0.5, "weight_decay": 0.0},
-        **{"intensity": 0.25, "audio": "a b.flac", "dataset": "digits"},
+        **{"intensity": 0.25, "audio": "a b.flac", "dataset": "digits", "rate": 0.5},
         **{"data_dir": "~/data", "out": Path("runs/one"), "dtype": "bfloat16"},
+        "seeds_at_once": 3,
     }
     arguments = [f"--{k.replace('_', '-')}={value}" for k, value in values.items()]
     assert tyro.cli(Config, args=arguments) == Config(**values)
-    assert tyro.cli(Config, args=["--reg=dropout", "--rate=0.5"]).rate == 0.5
+    for name in ("distributed", "deterministic", "resume"):
+        assert tyro.cli(Config, args=[f"--{name}"]) == Config(**{name: True})
     assert tyro.cli(Config, args=["--seeds-at-once=auto"]) == Config()
-    assert tyro.cli(Config, args=["--distributed"]) == Config(distributed=True)
-    assert tyro.cli(Config, args=["--deterministic"]) == Config(deterministic=True)
-    assert tyro.cli(Config, args=["--resume"]) == Config(resume=True)
-    assert tyro.cli(Config, args=["--seeds-at-once=3"]).seeds_at_once == 3
-    assert tyro.cli(Config, args=[]) == Config()
 
 
 @pytest.mark.parametrize("name", REGULARIZERS)
@@ -84,20 +54,14 @@ def test_strength_is_the_flag_or_the_recipes_default(name):
 @pytest.mark.parametrize(
     "good",
     [
-        {"intensity": 0.0},
-        {"reg": "gaussian", "intensity": 10.0},
+        {},
+        {"intensity": 0.0, "weight_decay": 0.0, "learning_rate": 0.0},
         {"reg": "dropout", "rate": 0.0},
         {"reg": "dropout", "rate": 0.999},
-        {"reg": "none"},
         {"reg": "aphex", "audio": "song.mp3"},
-        {"weight_decay": 0.0, "learning_rate": 0.0},
-        {"steps_per_epoch": 1, "epochs": 1, "batch_size": 1},
-        {"seed": 0},
-        {"seeds_at_once": 1},
+        {"steps_per_epoch": 1, "epochs": 1, "batch_size": 1, "seed": 0},
         {"seeds_at_once": 100, "seeds": 2},
-        {"seed": 2**32 - 1},
         {"seed": 2**32 - 4, "seeds": 4},
-        {"dtype": "bfloat16"},
         {"resume": True, "out": Path("runs/one")},
     ],
     ids=str,
@@ -111,46 +75,28 @@ BAD = [
     ({"reg": "watr"}, "--reg=watr", ", ".join(REGULARIZERS)),
     ({"reg": "watr"}, "--reg=watr", "did you mean water?"),
     ({"dataset": "cifar100"}, "--dataset=cifar100", "did you mean cifar10?"),
-    ({"dtype": "bfloat"}, "--dtype=bfloat", "did you mean bfloat16?"),
-    ({"reg": ""}, "--reg=", "water"),
-    ({"dataset": "cifar100"}, "--dataset=cifar100", "auto, cifar10, digits"),
+    ({"dataset": ""}, "--dataset=", "auto, cifar10, digits"),
     ({"dtype": "float16"}, "--dtype=float16", "float32, bfloat16"),
     ({"seeds": 0}, "--seeds=0", "1 or more"),
     ({"seeds_at_once": 0}, "--seeds-at-once=0", "1 or more"),
-    ({"seeds": -3}, "--seeds=-3", "1 or more"),
-    ({"epochs": 0}, "--epochs=0", "1 or more"),
     ({"epochs": -1}, "--epochs=-1", "1 or more"),
     ({"steps_per_epoch": 0}, "--steps-per-epoch=0", "1 or more"),
-    ({"steps_per_epoch": -1}, "--steps-per-epoch=-1", "1 or more"),
-    ({"batch_size": 0}, "--batch-size=0", "1 or more"),
     ({"batch_size": -64}, "--batch-size=-64", "1 or more"),
     ({"seed": -1}, "--seed=-1", "from 0 to 4294967295"),
     ({"seed": 2**32}, "--seed=4294967296", "from 0 to 4294967295"),
     ({"seed": 2**32 - 1, "seeds": 2}, "--seed=4294967295", "--seeds=2"),
-    ({"intensity": -1.0}, "--intensity=-1.0", "0 or more"),
-    ({"intensity": math.nan}, "--intensity=nan", "finite"),
-    ({"intensity": math.inf}, "--intensity=inf", "finite"),
     ({"reg": "gaussian", "intensity": -1e-9}, "--intensity=-1e-09", "0 or more"),
-    # More than float32 holds, or bfloat16.
-    ({"intensity": 1e39}, "--intensity=1e+39", "up to 3.38e+38"),
+    ({"intensity": math.inf}, "--intensity=inf", "finite"),
+    # More than bfloat16 holds.
     ({"intensity": 3.4e38}, "--intensity=3.4e+38", "up to 3.38e+38"),
     ({"learning_rate": 1e39}, "--learning-rate=1e+39", "up to 3.38e+38"),
-    ({"weight_decay": 1e39}, "--weight-decay=1e+39", "up to 3.38e+38"),
     ({"learning_rate": math.nan}, "--learning-rate=nan", "finite"),
-    ({"learning_rate": -0.1}, "--learning-rate=-0.1", "0 or more"),
-    ({"learning_rate": math.inf}, "--learning-rate=inf", "finite"),
     ({"weight_decay": -0.1}, "--weight-decay=-0.1", "0 or more"),
-    ({"weight_decay": math.nan}, "--weight-decay=nan", "finite"),
-    ({"reg": "dropout", "rate": 1.0}, "--rate=1.0", "below 1"),
     ({"reg": "dropout", "rate": 0.999999999}, "--rate=0.999999999", "below 1"),
-    ({"reg": "dropout", "rate": 1e39}, "--rate=1e+39", "below 1"),
     ({"reg": "dropout", "rate": -0.1}, "--rate=-0.1", "below 1"),
     ({"reg": "dropout", "rate": math.nan}, "--rate=nan", "below 1"),
-    ({"reg": "dropout", "rate": math.inf}, "--rate=inf", "below 1"),
     # Flags that the regularizer would ignore.
     ({"reg": "water", "rate": 0.2}, "--rate=0.2", "--reg=dropout or spatial_dropout"),
-    ({"reg": "none", "rate": 0.2}, "--rate=0.2", "--reg=dropout"),
-    ({"reg": "dropout", "intensity": 0.1}, "--intensity=0.1", "--reg=gaussian"),
     ({"reg": "none", "intensity": 0.1}, "--intensity=0.1", "water or plane or aphex"),
     ({"reg": "water", "audio": "song.mp3"}, "--audio=song.mp3", "--reg=aphex"),
     ({"resume": True}, "--resume", "--out=DIR"),
@@ -174,37 +120,31 @@ def test_what_cannot_be_run_gets_one_line_with_flag_value_and_remedy(
 
 FAULTS = [
     # arguments of a command, the one at fault, and a part of the remedy
-    (Config, ["--intensity=abc"], "--intensity=abc", "give a number"),
-    (Config, ["--intensity", "abc"], "--intensity=abc", "give a number"),
-    (Config, ["--rate="], "--rate=", "give a number"),
-    (Config, ["--seeds=two"], "--seeds=two", "give a whole number"),
-    (Config, ["--seed=3", "--seeds=2.5"], "--seeds=2.5", "give a whole number"),
-    (Config, ["--steps_per_epoch=x"], "--steps-per-epoch=x", "give a whole number"),
-    (Config, ["--seeds-at-once=x"], "--seeds-at-once=x", "auto or a whole number"),
-    (Config, ["--epochs"], "--epochs", "--epochs=VALUE"),
-    (Config, ["--out", "--resume"], "--out", "--out=VALUE"),
-    (Config, ["--resume=3"], "--resume=3", "give --resume."),
-    (Config, ["--seed5=3"], "--seed5=3", "did you mean --seed?"),
-    (Config, ["--speed"], "--speed", "did you mean --seed?"),
-    (Config, ["--xyz"], "--xyz", "no such flag; --help"),
-    (Config, ["x"], "x", "--help"),
-    (Config, ["--seeds", "3", "4"], "4", "--help"),
-    (StudyConfig, ["--seeds=x"], "--seeds=x", "give a whole number"),
-    (StudyConfig, ["--plna=x"], "--plna=x", "did you mean --plan?"),
-    (ReportConfig, ["a", "--ot=b"], "--ot=b", "did you mean --out?"),
-    (ReportConfig, ["--folders=a"], "--folders=a", "--help"),
-    (LayerConfig, ["--rounds=x"], "--rounds=x", "give a whole number"),
-    (EnsembleConfig, ["--seconds=x"], "--seconds=x", "give a number"),
-    (EnsembleConfig, ["--max-seed=3"], "--max-seed=3", "did you mean --max-seeds?"),
+    (Config, "--intensity=abc", "--intensity=abc", "give a number"),
+    (Config, "--intensity abc", "--intensity=abc", "give a number"),
+    (Config, "--rate=", "--rate=", "give a number"),
+    (Config, "--seed=3 --seeds=2.5", "--seeds=2.5", "give a whole number"),
+    (Config, "--steps_per_epoch=x", "--steps-per-epoch=x", "give a whole number"),
+    (Config, "--seeds-at-once=x", "--seeds-at-once=x", "auto or a whole number"),
+    (Config, "--epochs", "--epochs", "--epochs=VALUE"),
+    (Config, "--out --resume", "--out", "--out=VALUE"),
+    (Config, "--resume=3", "--resume=3", "give --resume."),
+    (Config, "--seed5=3", "--seed5=3", "did you mean --seed?"),
+    (Config, "--xyz", "--xyz", "no such flag; --help"),
+    (Config, "x", "x", "--help"),
+    (Config, "--seeds 3 4", "4", "--help"),
+    (StudyConfig, "--plna=x", "--plna=x", "did you mean --plan?"),
+    (ReportConfig, "a --ot=b", "--ot=b", "did you mean --out?"),
+    (ReportConfig, "--folders=a", "--folders=a", "--help"),
+    (LayerConfig, "--rounds=x", "--rounds=x", "give a whole number"),
+    (EnsembleConfig, "--max-seed=3", "--max-seed=3", "did you mean --max-seeds?"),
 ]
 
 
-@pytest.mark.parametrize(
-    ("kind", "args", "named", "remedy"), FAULTS, ids=[str(row[1]) for row in FAULTS]
-)
+@pytest.mark.parametrize(("kind", "args", "named", "remedy"), FAULTS)
 def test_what_is_no_flag_or_no_value_gets_one_line(kind, args, named, remedy, capsys):
     with pytest.raises(UsageError) as error:
-        read_flags(kind, prog="command", args=args)
+        read_flags(kind, prog="command", args=args.split())
     message = str(error.value)
     assert len(message.splitlines()) == 1
     assert message.startswith(f"{named}: ")
@@ -267,13 +207,7 @@ run_command(main)
 
 
 def test_a_command_that_a_signal_ended_does_not_wait_for_an_exit():
-    done = subprocess.run(
-        [sys.executable, "-c", NEVER_EXITS],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=60,
-    )
+    done = python("-c", NEVER_EXITS)
     assert done.returncode == 143
     assert done.stderr == "interrupted: nothing is left.\n"
 
