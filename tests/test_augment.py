@@ -13,7 +13,6 @@ from tests.platforms import on
 everywhere = pytest.mark.parametrize("platform", ["cpu", "cuda"])
 ENHANCERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 ORDERS = list(augment.ORDERS)
-NEUTRAL = np.ones(3, np.float32)
 # What a compiled program may change, see `assert_nearly_equal`.
 MAX_UNEQUAL_SHARE = 1e-4
 
@@ -39,7 +38,7 @@ def pil_jitter(images, factors, orders) -> np.ndarray:
     return np.stack(jittered)
 
 
-def assert_nearly_equal(images, expected, max_steps: int = 3) -> None:
+def assert_nearly_equal(images, expected) -> None:
     """Asserts that images agree up to what a fused multiply-add may change.
 
     Where PIL's blend, rounded twice, lands on a whole number, a fused one, rounded
@@ -48,7 +47,7 @@ def assert_nearly_equal(images, expected, max_steps: int = 3) -> None:
     CPU, 68 differed; so one in 10,000 is generous, and a wrong formula is far off.
     """
     differences = np.abs(np.asarray(images, np.float64) - expected)
-    assert differences.max() <= (1 if max_steps == 1 else 2)
+    assert differences.max() <= 2
     assert (differences > 0).mean() < MAX_UNEQUAL_SHARE
 
 
@@ -86,40 +85,6 @@ def test_compiled_jitter_is_pils_up_to_fusion(transform, platform):
         arguments = [array.reshape(12, 16, *array.shape[1:]) for array in arguments]
     jittered = np.asarray(jax.jit(jitter)(*arguments)).reshape(images.shape)
     assert_nearly_equal(jittered, pil_jitter(images, factors, orders))
-
-
-@pytest.mark.parametrize("kind", range(3), ids=lambda kind: ENHANCERS[kind].__name__)
-def test_one_compiled_adjustment_is_within_a_level_of_pils(kind):
-    images = make_images(192)
-    factors = np.tile(NEUTRAL, (192, 1))
-    factors[:, kind] = make_factors(192, 0.8, 1.2)[:, kind]
-    orders = np.repeat(ORDERS, 32, axis=0)
-    jittered = jax.jit(augment.jitter)(images.astype(np.float32), factors, orders)
-    expected = pil_jitter(images, factors, orders)
-    assert not np.array_equal(expected, images)
-    assert_nearly_equal(jittered, expected, max_steps=1)
-
-
-def test_factors_of_one_change_nothing():
-    images = make_images(6).astype(np.float32)
-    factors = np.tile(NEUTRAL, (6, 1))
-    jittered = augment.jitter(images, factors, np.array(ORDERS))
-    np.testing.assert_array_equal(jittered, images)
-
-
-@pytest.mark.parametrize("level", [0, 1, 127, 128, 255])
-@pytest.mark.parametrize("factor", [0.8, 1.2])
-def test_flat_grey_images_know_brightness_only(level, factor):
-    images = np.full((6, 4, 4, 3), level, np.uint8)
-    orders = np.array(ORDERS)
-    factors = np.full((6, 3), factor, np.float32)
-    jittered = augment.jitter(images.astype(np.float32), factors, orders)
-    np.testing.assert_array_equal(jittered, pil_jitter(images, factors, orders))
-    # Their mean grey and their own grey are the image itself.
-    brightness = np.array([factor, 1, 1], np.float32)
-    brighter = pil_jitter(images[:1], brightness[None], orders[:1])
-    np.testing.assert_array_equal(jittered, np.repeat(brighter, 6, axis=0))
-    assert brighter.max() <= min(np.ceil(level * factor), 255)
 
 
 # Flip and crop
@@ -223,21 +188,15 @@ def test_images_of_a_batch_are_treated_independently():
 
 
 def test_a_key_decides_everything():
-    images = make_images(64)
+    images = np.concatenate([make_images(60), np.full((4, 32, 32, 3), 255, np.uint8)])
     once, again, other = (
-        np.asarray(augment.augment(jax.random.key(seed), images)) for seed in (0, 0, 1)
+        augment.augment(jax.random.key(seed), images) for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(again, once)
     assert not np.array_equal(other, once)
-
-
-def test_augmented_images_are_whole_numbers_from_0_to_255():
-    images = np.concatenate([make_images(60), np.full((4, 32, 32, 3), 255, np.uint8)])
-    augmented = augment.augment(jax.random.key(0), images)
-    assert (augmented.dtype, augmented.shape) == (jnp.float32, images.shape)
-    augmented = np.asarray(augmented)
-    np.testing.assert_array_equal(augmented, np.floor(augmented))
-    assert (augmented.min(), augmented.max()) == (0, 255)
+    assert (once.dtype, once.shape) == (jnp.float32, images.shape)
+    np.testing.assert_array_equal(once, np.floor(once))
+    assert (once.min(), once.max()) == (0, 255)
 
 
 def test_augment_is_pils_flip_then_crop_then_jitter(monkeypatch):
