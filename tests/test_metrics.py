@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import log_loss
 
 from experiments.training import metrics
 
@@ -41,13 +40,11 @@ def test_scores_of_a_small_confusion_worked_out_by_hand():
 
 
 def test_a_class_never_predicted_has_precision_0_without_a_warning():
-    labels = np.array([0, 0, 1, 1])
-    score = metrics.score(make_logits([0, 0, 0, 0], 2), labels)
+    score = metrics.score(make_logits([0, 0, 0, 0], 2), np.array([0, 0, 1, 1]))
+    assert score["f1"] == pytest.approx(1 / 3)
+    assert (score["accuracy"], score["precision"], score["recall"]) == (50, 0.25, 0.5)
     assert score["confusion"] == [[2, 0], [2, 0]]
-    assert score["accuracy"] == 50
-    assert score["precision"] == pytest.approx((2 * 1 / 2 + 2 * 0) / 4)
-    assert score["recall"] == pytest.approx(1 / 2)
-    assert score["f1"] == pytest.approx((2 * 2 / 3 + 2 * 0) / 4)
+    assert json.loads(json.dumps(score)) == score  # plain Python
 
 
 def test_a_class_without_images_keeps_its_row_and_column():
@@ -55,21 +52,6 @@ def test_a_class_without_images_keeps_its_row_and_column():
     assert score["confusion"] == [[1, 0, 0, 1], [0] * 4, [0] * 4, [0, 0, 0, 1]]
     # It has no weight in the averages: precisions 1 and 1/2, weights 2 and 1.
     assert score["precision"] == pytest.approx((2 * 1 + 1 / 2) / 3)
-
-
-def test_perfect_predictions_score_1():
-    labels = np.arange(20) % 10
-    score = metrics.score(make_logits(labels, 10), labels)
-    assert score["accuracy"] == 100
-    assert score["precision"] == score["recall"] == score["f1"] == 1
-    np.testing.assert_array_equal(score["confusion"], 2 * np.eye(10))
-
-
-def test_scores_are_plain_python():
-    score = metrics.score(make_logits([0, 1], 2), np.array([0, 0], np.int32))
-    for name, value in score.items():
-        assert type(value) is (list if name == "confusion" else float)
-    assert type(score["confusion"][0][0]) is int
 
 
 @pytest.mark.parametrize("leading", [(), (3,), (2, 3)], ids=str)
@@ -87,8 +69,7 @@ def test_accuracy_keeps_leading_axes(leading):
 def test_a_diverged_network_is_scored_as_it_predicts():
     # All logits NaN: argmax takes the first class.
     score = metrics.score(np.full((4, 2), np.nan), np.array([0, 1, 1, 1]))
-    assert score["accuracy"] == 25
-    assert score["confusion"] == [[1, 0], [3, 0]]
+    assert (score["accuracy"], score["confusion"]) == (25, [[1, 0], [3, 0]])
 
 
 # Probabilities
@@ -129,40 +110,17 @@ def test_calibration_worked_out_by_hand():
     }
     assert {name: scores[name] for name in expected} == pytest.approx(expected)
     assert set(scores) == {*expected, "reliability"}
-    none = [None] * 15
+    # By the number of a bin: images, their mean confidence, the share that is right.
+    bins = {7: (2, 0.505, 0.5), 10: (1, 0.7, 1), 13: (1, 0.9, 1)}
+    columns = zip(*(bins.get(k, (0, None, None)) for k in range(15)), strict=True)
+    count, confidence, accuracy = map(list, columns)
     reliability = scores["reliability"]
-    assert reliability["count"] == [*[0] * 7, 2, 0, 0, 1, 0, 0, 1, 0]
-    confidence = [*none[:7], 0.505, None, None, 0.7, None, None, 0.9, None]
     assert reliability["confidence"] == pytest.approx(confidence)
-    assert reliability["accuracy"] == [
-        *none[:7],
-        0.5,
-        None,
-        None,
-        1,
-        None,
-        None,
-        1,
-        None,
-    ]
-    assert set(reliability) == {"count", "confidence", "accuracy"}
+    del reliability["confidence"]
+    assert reliability == {"count": count, "accuracy": accuracy}
 
 
-def test_likelihood_is_that_of_scikit_learn():
-    logits, labels = make_network(500, 10)
-    expected = log_loss(labels, softmax(logits), labels=range(10))
-    assert metrics.calibration(logits, labels)["nll"] == pytest.approx(expected)
-
-
-def test_brier_score_is_that_of_scikit_learn():
-    # Older ones know two classes only.
-    brier_score_loss = pytest.importorskip("sklearn", "1.7").metrics.brier_score_loss
-    logits, labels = make_network(500, 10)
-    expected = brier_score_loss(labels, softmax(logits), labels=range(10))
-    assert metrics.calibration(logits, labels)["brier"] == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("num_images", [1, 14, 15, 16, 44, 500])
+@pytest.mark.parametrize("num_images", [1, 15, 44, 500])
 def test_calibration_errors_are_those_of_direct_loops(num_images):
     logits, labels = make_network(num_images, 10)
     probabilities = softmax(logits)
@@ -188,16 +146,6 @@ def test_calibration_errors_are_those_of_direct_loops(num_images):
     assert scores["reliability"]["count"] == [len(held) for held in widths]
 
 
-def test_bins_of_equal_mass_hold_equally_many():
-    # The confidences rise by almost nothing, right and wrong take turns: in threes,
-    # bins are off by 0.6 * 3 - 2 and 0.6 * 3 - 1 in turn, eight of the one, seven of
-    # the other.
-    confidence = np.linspace(0.6, 0.6 + 1e-9, 45)
-    logits = np.log(np.stack([confidence, 1 - confidence], axis=-1))
-    scores = metrics.calibration(logits, np.arange(45) % 2)
-    assert scores["ece_mass"] == pytest.approx((8 * 0.2 + 7 * 0.8) / 45)
-
-
 def test_images_of_equal_confidence_stay_in_their_order():
     logits = np.log(np.full((30, 2), [0.7, 0.3]))
     # Pairs of one right and one wrong; then seven of two right, one of either and
@@ -221,19 +169,10 @@ def test_the_most_confident_bin_counts():
     logits[:, 3] = 0
     scores = metrics.calibration(logits, np.array([3, 3, 3, 7]))
     assert scores["ece"] == scores["ece_mass"] == 0.25
-    assert scores["reliability"]["count"] == [*[0] * 14, 4]
-    assert scores["reliability"]["confidence"] == [*[None] * 14, 1]
-    assert scores["reliability"]["accuracy"] == [*[None] * 14, 0.75]
+    last = {name: values[-1] for name, values in scores["reliability"].items()}
+    assert last == {"count": 4, "confidence": 1, "accuracy": 0.75}
     # Where the probability itself is below the smallest float.
     assert scores["nll"] == pytest.approx(1000 / 4)
-
-
-def test_a_network_sure_and_wrong_scores_worst():
-    labels = np.arange(60) % 10
-    logits = 50 * np.eye(10, dtype=np.float32)[(labels + 1) % 10]
-    scores = metrics.calibration(logits, labels)
-    expected = {"nll": 50, "brier": 2, "ece": 1, "ece_mass": 1}
-    assert {name: scores[name] for name in expected} == pytest.approx(expected)
 
 
 def test_a_calibrated_network_has_small_errors_and_another_temperature_large_ones():
@@ -255,17 +194,13 @@ def test_a_calibrated_network_has_small_errors_and_another_temperature_large_one
         assert scaled["brier"] > 1.05 * scores["brier"]
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1, 2])
+@pytest.mark.parametrize("temperature", [0.5, 2])
 def test_right_answers_are_those_of_accuracy_at_every_temperature(temperature):
     logits, labels = make_network(500, 10)
     scores = metrics.calibration(logits / np.float32(temperature), labels)
-    reliability = scores["reliability"]
-    right = [
-        n * (share or 0)
-        for n, share in zip(reliability["count"], reliability["accuracy"], strict=True)
-    ]
-    expected = metrics.accuracy(logits, labels)
-    assert 100 * sum(right) / 500 == pytest.approx(float(expected))
+    counts, shares = (scores["reliability"][name] for name in ("count", "accuracy"))
+    right = sum(n * (share or 0) for n, share in zip(counts, shares, strict=True))
+    assert right / 5 == pytest.approx(float(metrics.accuracy(logits, labels)))
 
 
 @settings(max_examples=40, deadline=None)
@@ -295,9 +230,3 @@ def test_a_diverged_network_has_no_probabilities(value):
 def test_calibration_is_plain_python():
     scores = metrics.calibration(*make_network(100, 10))
     assert json.loads(json.dumps(scores, allow_nan=False)) == scores
-    assert {type(scores[name]) for name in CALIBRATION_SCORES} == {float}
-    types = {
-        name: set(map(type, values)) for name, values in scores["reliability"].items()
-    }
-    mean = {float, type(None)}
-    assert types == {"count": {int}, "confidence": mean, "accuracy": mean}
