@@ -20,16 +20,6 @@ from sounddrop_jax import audio, make_recording_bank, spectra, tracks
 
 SHAPES = [(16, 16, 16), (8, 8, 32), (4, 4, 64)]
 NUM_IMAGES = 16
-# The original's, see its README, and two of our own.
-STRENGTHS = {
-    "none": (None, 0.0),
-    "dropout": ("rate", 0.2),
-    "spatial_dropout": ("rate", 0.1),
-    "gaussian": ("intensity", 0.1),
-    "water": ("intensity", 0.05),
-    "plane": ("intensity", 0.05),
-    "aphex": ("intensity", 0.05),
-}
 STRONG = [name for name, recipe in REGULARIZERS.items() if recipe.strength]
 NOISES = [name for name in STRONG if REGULARIZERS[name].strength == "intensity"]
 
@@ -68,20 +58,15 @@ def added(layer, shape, seed: int = 0) -> np.ndarray:
     return np.asarray(layer(maps, rngs=nnx.Rngs(dropout=seed)))
 
 
-def test_the_table_holds_names_and_strengths_in_order():
-    table = [(name, (r.strength, r.default)) for name, r in REGULARIZERS.items()]
-    assert table[: len(STRENGTHS)] == list(STRENGTHS.items())
-
-
 # The battery
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("name", REGULARIZERS)
-def test_training_changes_maps_by_the_key_alone_but_for_none(layers, name, shape):
-    maps = make_maps(shape)
+def test_a_layer_changes_maps_by_the_key_alone_while_it_trains(layers, name, shape):
+    layer, maps = layers[name, shape], make_maps(shape)
     trained, again, other = (
-        layers[name, shape](maps, rngs=nnx.Rngs(dropout=seed)) for seed in (0, 0, 1)
+        layer(maps, rngs=nnx.Rngs(dropout=seed)) for seed in (0, 0, 1)
     )
     assert (trained.shape, trained.dtype) == (maps.shape, maps.dtype)
     assert np.isfinite(trained).all()
@@ -93,15 +78,11 @@ def test_training_changes_maps_by_the_key_alone_but_for_none(layers, name, shape
         # Dropout keeps zeros and nothing else; the others leave no value alone.
         assert (trained != maps).mean() > 0.1
         assert (trained != other).mean() > 0.1
-
-
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("name", REGULARIZERS)
-def test_evaluation_is_the_identity_and_needs_no_rngs(layers, name, shape):
-    evaluated = nnx.view(layers[name, shape], deterministic=True)
-    maps = make_maps(shape)
+    # Evaluation is the identity, and needs no rngs.
+    evaluated = nnx.view(layer, deterministic=True)
     assert evaluated(maps) is maps
-    assert evaluated(maps, rngs=None) is maps
+    # Nothing is trained, and no randomness kept: it all comes with the call.
+    assert not nnx.to_flat_state(nnx.state(layer))
 
 
 @pytest.mark.parametrize("name", REGULARIZERS)
@@ -110,13 +91,6 @@ def test_bfloat16_maps_stay_bfloat16(layers, name):
     maps = make_maps(shape, jnp.bfloat16)
     outputs = layers[name, shape](maps, rngs=nnx.Rngs(dropout=0))
     assert (outputs.shape, outputs.dtype) == (maps.shape, jnp.bfloat16)
-
-
-@pytest.mark.parametrize("name", REGULARIZERS)
-def test_nothing_in_a_layer_is_trained(layers, name):
-    for shape in SHAPES:
-        # Nor does a layer keep randomness of its own: it all comes with the call.
-        assert not nnx.to_flat_state(nnx.state(layers[name, shape]))
 
 
 # Strengths
@@ -137,8 +111,8 @@ def test_intensity_scales_the_noise(layers, name, shape):
 
 POWERS = [
     *((name, {}) for name in NOISES),
-    *((name, {"mode": "relative"}) for name in NOISES),
-    *((name, {"mode": "multiplicative"}) for name in NOISES),
+    ("gaussian", {"mode": "relative"}),
+    ("water", {"mode": "multiplicative"}),
     ("gaussian", {"shared": True}),
     ("plane", {"shared": True}),
     ("plane", {"exponent": 2.0}),
@@ -280,41 +254,21 @@ def test_a_recipes_own_settings_pass(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        ("gaussian", {"mode": "multiplicative", "shared": True}),
-        ("plane", {"exponent": -3}),
-        ("plane", {"exponent": 2.5, "mode": "relative"}),
-        ("aphex", {"audio": "song.mp3", "surrogate": "shuffled"}),
-    ],
-    ids=str,
-)
-def test_good_settings_pass(name, settings):
-    check_settings(name, settings)
-
-
-@pytest.mark.parametrize(
     ("name", "settings", "named", "remedy"),
     [
         ("watr", {}, "reg='watr': ", ", ".join(REGULARIZERS)),
         ("none", {"mode": "additive"}, "mode='additive': none ", "it has none"),
-        ("dropout", {"shared": True}, "shared=True: dropout ", "it has none"),
         ("water", {"exponent": 1.0}, "exponent=1.0: water ", "it has mode."),
-        ("plane", {"color": "pink"}, "color='pink': ", "exponent, mode, shared"),
         # Not a setting, though a parameter.
         ("gaussian", {"strength": 0.1}, "strength=0.1: ", "mode, shared"),
         ("gaussian", {"mode": "add"}, "mode='add': ", "additive, relative, multi"),
         ("gaussian", {"mode": ["additive"]}, "mode=['additive']: ", "additive"),
-        ("gaussian", {"mode": True}, "mode=True: ", "additive"),
         ("gaussian", {"shared": 1}, "shared=1: ", "true or false"),
-        ("plane", {"shared": "true"}, "shared='true': ", "true or false"),
         ("plane", {"exponent": 3.1}, "exponent=3.1: ", "from -3 to 3"),
         ("plane", {"exponent": math.nan}, "exponent=nan: ", "from -3 to 3"),
         ("plane", {"exponent": True}, "exponent=True: ", "a number"),
-        ("plane", {"exponent": "1"}, "exponent='1': ", "a number"),
         ("plane", {"mode": "relative", "exponent": None}, "exponent=None: ", "number"),
         ("aphex", {"surrogate": "phase"}, "surrogate='phase': ", "phases, shuffled"),
-        ("aphex", {"surrogate": {}}, "surrogate={}: ", "none, phases, shuffled"),
         ("aphex", {"surrogate": "a\nb"}, "surrogate='a\\nb': ", "none"),
         ("aphex", {"audio": 7}, "audio=7: ", "path"),
     ],
@@ -328,14 +282,6 @@ def test_bad_settings_get_one_line_with_name_value_and_remedy(
     message = str(error.value)
     assert message.startswith(named) and remedy in message and message.endswith(".")
     assert len(message.splitlines()) == 1
-
-
-def test_a_recipe_that_is_added_may_have_settings_of_its_own(monkeypatch):
-    recipe = Recipe(None, 0.0, lambda strength, *, depth=1: lambda shape: None)
-    monkeypatch.setitem(REGULARIZERS, "cutout", recipe)
-    check_settings("cutout", {"depth": 3})
-    with pytest.raises(ValueError, match="it has depth"):
-        check_settings("cutout", {"mode": "additive"})
 
 
 class Mask:
@@ -354,14 +300,13 @@ def test_a_recipe_that_is_added_has_its_values_checked_where_it_says_its_types(
     assert list(recipe.settings) == ["sizes", "mask", "free", "depth"]
     monkeypatch.setitem(REGULARIZERS, "cutout", recipe)
     check_settings("cutout", {"sizes": [1, 2], "mask": 3, "free": "x", "depth": 2})
+    faults = [({"mode": "additive"}, "it has sizes, mask, free, depth")]
     if later == "int":
-        for settings, named in (
-            ({"sizes": [1, "a"]}, "sizes='a': cutout takes a whole number."),
-            ({"depth": 1.5}, "depth=1.5: cutout takes a whole number."),
-        ):
-            with pytest.raises(ValueError) as error:
-                check_settings("cutout", settings)
-            assert str(error.value) == named
+        faults.append(({"sizes": [1, "a"]}, "^sizes='a': cutout takes a whole number"))
+        faults.append(({"depth": 1.5}, "^depth=1.5: cutout takes a whole number"))
+    for settings, words in faults:
+        with pytest.raises(ValueError, match=words):
+            check_settings("cutout", settings)
 
 
 @pytest.mark.parametrize("name", ["gaussian", "plane"])
@@ -375,7 +320,7 @@ def test_shared_noise_is_the_same_in_all_channels(layers, name):
 
 
 @pytest.mark.parametrize("shape", SHAPES[:2], ids=str)
-@pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0, 1.5, 2.0, -1.0])
+@pytest.mark.parametrize("exponent", [0.0, 1.0, 1.5, -1.0])
 def test_plane_has_its_exponent_in_the_plane(exponent, shape):
     noise = added(REGULARIZERS["plane"].prepare(0.5, exponent=exponent)(shape), shape)
     # The power of a bin is a mean over images and channels of values as scattered as
@@ -459,26 +404,20 @@ def test_water_is_pink_along_rows_and_white_across(layers):
 
 
 def test_aphex_takes_windows_of_the_file(recording, waveform):
-    make = REGULARIZERS["aphex"].prepare(1.0, audio=recording)
-    for shape in SHAPES:
-        layer = make(shape)
-        # float32 in the file, and once more standardised.
-        np.testing.assert_allclose(bank_values(layer), waveform, rtol=1e-5, atol=1e-5)
-        noise = added(layer, shape)
+    layers = [REGULARIZERS["aphex"].prepare(1.0, audio=recording)(x) for x in SHAPES]
+    # float32 in the file, and once more standardised.
+    np.testing.assert_allclose(bank_values(layers[0]), waveform, rtol=1e-5, atol=1e-5)
+    # Layers share it.
+    assert all(layer.bank.values is layers[0].bank.values for layer in layers)
+    for layer, shape in zip(layers, SHAPES, strict=True):
         # Time runs along rows, then channels, then images, as in the original.
-        window = noise.transpose(0, 3, 1, 2).ravel()
+        window = added(layer, shape).transpose(0, 3, 1, 2).ravel()
         starts = np.flatnonzero(np.isclose(waveform, window[0], rtol=1e-5, atol=1e-5))
+        windows = (waveform[start : start + window.size] for start in starts)
         assert any(
-            np.allclose(waveform[start : start + window.size], window, atol=1e-4)
-            for start in starts
-            if start + window.size <= waveform.size
+            len(each) == window.size and np.allclose(each, window, atol=1e-4)
+            for each in windows
         )
-
-
-def test_layers_share_one_recording(recording):
-    make = REGULARIZERS["aphex"].prepare(1.0, audio=recording)
-    first, second = make(SHAPES[0]), make(SHAPES[1])
-    assert first.bank.values is second.bank.values
 
 
 def test_aphex_without_a_file_takes_the_glitch_track(layers):
