@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import jax
@@ -13,6 +12,7 @@ from experiments import benchmark
 from experiments.benchmarks import compiling, targets
 from experiments.benchmarks.compiling import CompileConfig
 from experiments.benchmarks.programs import count_bytes, list_kernels
+from tests.programs import end
 
 
 @pytest.mark.parametrize(
@@ -152,17 +152,12 @@ def on_the_cpu(monkeypatch):
     monkeypatch.setattr(compiling, "CONTESTANTS", few)
 
 
-def command(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["benchmark", "compile", *arguments])
-    benchmark.main()
+LAYERS = ("--target=h100", "--program=layers", "--seeds=2")
 
 
-def test_the_command_prints_and_writes_what_was_counted(
-    monkeypatch, on_the_cpu, tmp_path, capsys
-):
+def test_the_command_prints_and_writes_what_was_counted(on_the_cpu, tmp_path, capsys):
     out = tmp_path / "compile.json"
-    arguments = ["--target=h100", "--program=layers", "--seeds=2", f"--out={out}"]
-    command(monkeypatch, *arguments)
+    end(benchmark.main, "compile", *LAYERS, f"--out={out}")
     printed = capsys.readouterr().out
     assert "no times" in printed and "2 of 2x4x4x2" in printed
     result = json.loads(out.read_text())
@@ -172,47 +167,25 @@ def test_the_command_prints_and_writes_what_was_counted(
     assert rows["copy"]["bytes"] == 4 * 2 * 2 * 4 * 4 * 2 * 4
     assert rows["copy"]["images"] == 4
     assert rows["copy"]["floor_seconds"] == rows["copy"]["bytes"] / 1e9
-
-
-@pytest.mark.parametrize(
-    ("factor", "code"), [(1.0, None), (0.96, None), (0.94, 1)], ids=str
-)
-def test_growth_over_a_record_ends_the_command(
-    monkeypatch, on_the_cpu, tmp_path, capsys, factor, code
-):
-    record = tmp_path / "record.json"
-    arguments = ["--target=h100", "--program=layers", "--seeds=2"]
-    command(monkeypatch, *arguments, f"--out={record}")
-    result = json.loads(record.read_text())
-    result["cases"][0]["bytes"] *= factor
-    record.write_text(json.dumps(result))
-    if code is None:
-        command(monkeypatch, *arguments, f"--against={record}")
-        return
-    with pytest.raises(SystemExit) as exit:
-        command(monkeypatch, *arguments, f"--against={record}")
-    assert exit.value.code == code
+    # Growth over a record ends the command.
+    num_bytes = result["cases"][0]["bytes"]
+    for factor, code in ((1.0, 0), (0.96, 0), (0.94, 1)):
+        result["cases"][0]["bytes"] = num_bytes * factor
+        out.write_text(json.dumps(result))
+        assert end(benchmark.main, "compile", *LAYERS, f"--against={out}") == code
     assert "copy, 2, 4, 4, 2: bytes grew from" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"cases": []}'])
-def test_a_record_of_something_else_is_refused(
-    monkeypatch, on_the_cpu, tmp_path, capsys, text
-):
+def test_a_record_of_something_else_is_refused(on_the_cpu, tmp_path, capsys, text):
     (tmp_path / "record.json").write_text(text)
-    arguments = [
-        "--target=h100",
-        "--program=layers",
-        f"--against={tmp_path}/record.json",
-    ]
-    with pytest.raises(SystemExit) as exit:
-        command(monkeypatch, *arguments)
-    assert exit.value.code == 2
+    flags = [*LAYERS, f"--against={tmp_path}/record.json"]
+    assert end(benchmark.main, "compile", *flags) == 2
     assert "no results to compare with" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "line"),
+    ("arguments", "words"),
     [
         (["--target=h10"], "error: --target=h10: choose one of h100, v5e"),
         (["--target=h100", "--seeds=0"], "error: --seeds=0: give a whole number"),
@@ -223,20 +196,16 @@ def test_a_record_of_something_else_is_refused(
     ],
 )
 def test_bad_input_and_a_missing_plugin_are_one_line(
-    monkeypatch, capsys, arguments, line
+    monkeypatch, capsys, arguments, words
 ):
     found = importlib.util.find_spec
     missing = {module for module, _ in targets.PLUGINS.values()}
     monkeypatch.setattr(
-        importlib.util,
-        "find_spec",
-        lambda name: None if name in missing else found(name),
+        importlib.util, "find_spec", lambda x: None if x in missing else found(x)
     )
-    with pytest.raises(SystemExit) as exit:
-        command(monkeypatch, *arguments)
-    assert exit.value.code == 2
-    printed = capsys.readouterr().err
-    assert line in printed and printed.count("\n") == 1
+    assert end(benchmark.main, "compile", *arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
 
 
 def test_every_target_has_a_plugin_and_a_gpu_its_description():
