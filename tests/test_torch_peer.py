@@ -1,5 +1,7 @@
 """The peer in PyTorch: it trains the same network in the same way."""
 
+import itertools
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -21,11 +23,6 @@ def seeded():
 # The network
 
 
-def test_number_of_parameters():
-    network = torch_peer.make_network()
-    assert sum(each.numel() for each in network.parameters()) == 34_058
-
-
 def test_the_regularizer_sees_the_maps_of_each_block_in_channels_last():
     seen = []
 
@@ -35,7 +32,9 @@ def test_the_regularizer_sees_the_maps_of_each_block_in_channels_last():
         return maps
 
     images = torch_peer.normalize(torch.rand(8, 32, 32, 3))
-    logits = torch_peer.predict(torch_peer.make_network(), images, regularize)
+    network = torch_peer.make_network()
+    assert sum(each.numel() for each in network.parameters()) == 34_058
+    logits = torch_peer.predict(network, images, regularize)
     assert logits.shape == (8, 10)
     assert seen == [(8, 16, 16, 16), (8, 32, 8, 8), (8, 64, 4, 4)]
 
@@ -53,7 +52,7 @@ def noises(name, maps):
     return torch_peer.window(bank, maps)
 
 
-@pytest.mark.parametrize("width", [4, 8, 16])
+@pytest.mark.parametrize("width", [4, 16])
 @pytest.mark.parametrize("name", ["fresh", "host", "bank"])
 def test_noise_is_pink_along_the_width(name, width):
     maps = torch.zeros(64, 32, 32, width)
@@ -68,16 +67,6 @@ def test_noise_is_pink_along_the_width(name, width):
     power = np.abs(np.fft.rfft(noise.numpy())) ** 2
     power = power.mean((0, 1, 2))[1:] * np.arange(1, width // 2 + 1)
     np.testing.assert_allclose(power / power.mean(), 1, atol=6 * (2 / num_rows) ** 0.5)
-
-
-def test_noise_has_no_pattern_along_the_other_axes():
-    noise = torch_peer.pink_noise(
-        torch.zeros(64, 16, 16, 16), torch_peer.pink_filter(16)
-    )
-    for axis in (0, 1, 2):
-        shifted = noise.roll(1, axis)
-        # Of 262,144 products, of which those in a row count as one.
-        assert abs(float((noise * shifted).mean())) < 4 * (16 / noise.numel()) ** 0.5
 
 
 @pytest.mark.parametrize(
@@ -108,9 +97,7 @@ def test_flip_and_crop_moves_whole_images():
     batch = torch.tensor([5, 0, 0, 3] * 25)
     outputs = torch_peer.flip_and_crop(torch_peer.pad(images), batch)
     assert outputs.shape == (100, 32, 32, 3) and outputs.dtype == torch.uint8
-    numbers = [
-        (flip, y, x) for flip in (0, 1) for y in range(-4, 5) for x in range(-4, 5)
-    ]
+    numbers = list(itertools.product((0, 1), range(-4, 5), range(-4, 5)))
     flips, *offsets = np.transpose(numbers)
     seen = set()
     for index, output in zip(batch.tolist(), outputs.numpy(), strict=True):
@@ -156,16 +143,15 @@ def test_batches_take_every_image_at_most_once_an_epoch():
     assert not torch.equal(first, second)
 
 
-@pytest.mark.parametrize("pipeline", ["tensors", "loader"])
-@pytest.mark.parametrize("noise", ["fresh", "bank", "host"])
+@pytest.mark.parametrize(
+    ("pipeline", "noise"),
+    [("tensors", "fresh"), ("tensors", "bank"), ("loader", "host")],
+)
 def test_training_reduces_the_loss(pipeline, noise):
     network = torch_peer.make_network()
     regularize = torch_peer.make_regularizer("water", 0.05, noise=noise)
-    make = {
-        "tensors": torch_peer.make_tensor_step,
-        "loader": torch_peer.make_loader_step,
-    }
-    step = make[pipeline](DIGITS, network, regularize, "cpu")
+    make = {"tensors": "make_tensor_step", "loader": "make_loader_step"}[pipeline]
+    step = getattr(torch_peer, make)(DIGITS, network, regularize, "cpu")
     losses = [float(step()) for _ in range(40)]
     assert 2 < losses[0] < 3
     assert np.mean(losses[-5:]) < 0.7 * losses[0]
