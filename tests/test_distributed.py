@@ -19,10 +19,10 @@ from experiments.cli import UsageError
 from experiments.runs import processes
 from experiments.training import devices
 from sounddrop_jax import ensembles
+from tests.programs import ROOT, python
 
 pytestmark = pytest.mark.slow  # trains, in other processes too
 
-ROOT = Path(__file__).parents[1]
 TIMEOUT = 240  # seconds; some twenty are needed where nobody else computes
 FLAGS = ["--reg=dropout", "--dataset=digits", "--epochs=2", "--steps-per-epoch=2"]
 FLAGS += ["--batch-size=32", "--seeds=3"]
@@ -42,17 +42,15 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-def run_processes(*commands, num_devices: int | None = None) -> list[End]:
+def run_processes(*commands, num_devices: int = 1) -> list[End]:
     """Runs the command once for each list of flags, all of them side by side."""
     environment = {
         name: value
         for name, value in os.environ.items()
         if name != "FORCE_COLOR" and not name.startswith(("SLURM_", "OMPI_"))
     }
-    environment |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
-    if num_devices is not None:
-        count = f"--xla_force_host_platform_device_count={num_devices}"
-        environment["XLA_FLAGS"] = count
+    count = f"--xla_force_host_platform_device_count={num_devices}"
+    environment |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": count}
     if len(commands) > 1:
         values = (f"localhost:{free_port()}", str(len(commands)))
         environment |= dict(zip(BY_HAND, values, strict=False))
@@ -60,17 +58,15 @@ def run_processes(*commands, num_devices: int | None = None) -> list[End]:
     with contextlib.ExitStack() as stack:
         started = []
         for index, flags in enumerate(commands):
-            command = [sys.executable, "-W", "error", "-m", "experiments.cifar", *flags]
-            process = stack.enter_context(
-                subprocess.Popen(
-                    command,
-                    cwd=ROOT,
-                    env={**environment, BY_HAND[2]: str(index)},
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                )
+            process = subprocess.Popen(
+                [sys.executable, "-W", "error", "-m", "experiments.cifar", *flags],
+                cwd=ROOT,
+                env={**environment, BY_HAND[2]: str(index)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
             )
+            stack.enter_context(process)
             stack.callback(process.kill)  # before the context waits for its end
             started.append(process)
         stop = time.monotonic() + TIMEOUT
@@ -95,20 +91,11 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def pair(folder) -> list[End]:
     """Two processes, each told another folder, and each with two devices."""
-    commands = [
-        [*FLAGS, "--distributed", f"--out={folder / name}"] for name in ("two", "mute")
-    ]
+    flags = [*FLAGS, "--distributed"]
+    commands = [[*flags, f"--out={folder / name}"] for name in ("two", "mute")]
     ends = run_processes(*commands, num_devices=2)
     assert [end.code for end in ends] == [0, 0], ends
     return ends
-
-
-@pytest.fixture(scope="module")
-def alone(folder) -> tuple[dict, np.ndarray]:
-    """One process with one device."""
-    (end,) = run_processes([*FLAGS, f"--out={folder / 'one'}"], num_devices=1)
-    assert end.code == 0, end.err
-    return read(folder / "one")
 
 
 # Three seeds in two processes
@@ -125,9 +112,11 @@ def test_only_the_first_process_writes_and_prints(folder, pair):
     assert len(list((folder / "two").glob("[!.]*"))) == 7
 
 
-def test_seeds_are_those_of_one_process_bit_for_bit(folder, pair, alone):
+def test_seeds_are_those_of_one_process_bit_for_bit(folder, pair):
+    (end,) = run_processes([*FLAGS, f"--out={folder / 'one'}"])
+    assert end.code == 0, end.err
     result, logits = read(folder / "two")
-    expected, expected_logits = alone
+    expected, expected_logits = read(folder / "one")
     assert [run["seed"] for run in result["runs"]] == [58, 59, 60]
     assert result["runs"] == expected["runs"]
     assert result["summary"] == expected["summary"]
@@ -135,22 +124,6 @@ def test_seeds_are_those_of_one_process_bit_for_bit(folder, pair, alone):
     environments = result["environment"], expected["environment"]
     assert [each["processes"] for each in environments] == [2, 1]
     assert [each["device"] for each in environments] == ["cpu x4", "cpu x1"]
-
-
-def test_seeds_are_those_of_four_devices_in_one_process(folder, alone):
-    out = folder / "four"
-    (end,) = run_processes([*FLAGS, f"--out={out}"], num_devices=4)
-    assert end.code == 0, end.err
-    result, logits = read(out)
-    expected, expected_logits = alone
-    # A loop over the one seed of a device is no loop to the compiler: it may round
-    # differently, and Adam makes steps of what rounding does to small gradients.
-    np.testing.assert_allclose(logits, expected_logits, rtol=0, atol=0.02)
-    for run, expected_run in zip(result["runs"], expected["runs"], strict=True):
-        assert run["seed"] == expected_run["seed"]
-        np.testing.assert_allclose(
-            run["train_loss"], expected_run["train_loss"], rtol=2e-3
-        )
 
 
 def test_a_folder_that_cannot_be_claimed_ends_both_alike(folder, pair):
@@ -198,15 +171,9 @@ BAD = [
     # address, number of processes, id; how the message starts, a part of the remedy
     (("here:1", "two", "0"), "JAX_NUM_PROCESSES=two: ", "whole number"),
     (("here:1", "2", "-1"), "JAX_PROCESS_ID=-1: ", "whole number"),
-    *(
-        ((address, "2", "0"), f"--distributed: JAX_COORDINATOR_ADDRESS={address}: ", to)
-        for address, to in (
-            ("here", "HOST:PORT"),
-            ("here:", "HOST:PORT"),
-            ("here:12x", "HOST:PORT"),
-            ("here:99999", "HOST:PORT"),
-        )
-    ),
+    (("here", "2", "0"), "--distributed: JAX_COORDINATOR_ADDRESS=here: ", "HOST:PORT"),
+    (("here:12x", "2", "0"), "--distributed: JAX_COORDINATOR_ADDRESS=here:12x: ", "HO"),
+    (("a:99999", "2", "0"), "--distributed: JAX_COORDINATOR_ADDRESS=a:99999: ", "HOST"),
 ]
 
 
@@ -238,9 +205,17 @@ def test_a_first_process_that_does_not_answer_is_named(monkeypatch, no_joining):
         processes.join()
 
 
-def test_a_first_process_that_answers_late_is_joined(monkeypatch):
+@pytest.fixture
+def joined(monkeypatch) -> list[dict]:
+    """What JAX was told where it was asked to join, and the environment then."""
     joined = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda **k: joined.append(k))
+    monkeypatch.setattr(
+        jax.distributed, "initialize", lambda **k: joined.append({**os.environ, **k})
+    )
+    return joined
+
+
+def test_a_first_process_that_answers_is_joined(monkeypatch, joined):
     with socket.create_server(("localhost", 0)) as server:
         address = f"localhost:{server.getsockname()[1]}"
         set_by_hand(monkeypatch, address, "2", "1")
@@ -253,43 +228,24 @@ def test_processes_that_never_join_are_not_waited_for():
     assert processes.JOIN_SECONDS <= 60
     code = "from experiments.runs import processes as p; p.JOIN_SECONDS = 1; p.join()"
     values = (f"localhost:{free_port()}", "2", "0")
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=os.environ | dict(zip(BY_HAND, values, strict=True)),
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-    )
+    done = python("-c", code, **dict(zip(BY_HAND, values, strict=True)))
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: --distributed: not all processes joined within 1 s;")
 
 
-@pytest.mark.parametrize(
-    "name", ["http_proxy", "https_proxy", "grpc_proxy", "no_proxy", "ALL_PROXY"]
-)
-def test_proxies_are_hidden_while_the_processes_join(name, monkeypatch):
+def test_proxies_are_hidden_while_the_processes_join(monkeypatch, joined):
     # gRPC asks them for the first process, and JAX warns of them.
-    seen = []
-    monkeypatch.setattr(
-        jax.distributed, "initialize", lambda **k: seen.append(os.environ.get(name))
-    )
-    for each in BY_HAND:
-        monkeypatch.delenv(each, raising=False)
-    monkeypatch.setenv(name, "http://localhost:1")
-    processes.join()
-    assert seen == [None]
-    assert os.environ[name] == "http://localhost:1"  # for whoever loads data
-
-
-def test_what_a_launcher_knows_is_left_to_jax(monkeypatch):
-    joined = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda **k: joined.append(k))
+    proxies = {"http_proxy", "https_proxy", "grpc_proxy", "no_proxy", "ALL_PROXY"}
+    for name in proxies:
+        monkeypatch.setenv(name, "http://localhost:1")
     for name in BY_HAND:
         monkeypatch.delenv(name, raising=False)
     processes.join()
     (found,) = joined
+    assert not proxies & found.keys()
+    assert proxies <= os.environ.keys()  # for whoever loads data
+    # What a launcher knows is left to JAX.
     assert (found["num_processes"], found["process_id"]) == (None, None)
 
 
