@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,7 +11,9 @@ import pytest
 
 from experiments.benchmarks import workers
 from experiments.benchmarks.workers import Prepared, WorkerError, start_team
+from experiments.cli import UsageError
 from experiments.data import datasets
+from tests.programs import python
 
 HERE = "tests.test_workers"
 
@@ -40,8 +41,6 @@ def prepare_nothing():
 
 
 def prepare_bad_input():
-    from experiments.cli import UsageError  # which loads JAX
-
     raise UsageError("JAX_PLATFORMS=x: set another.")
 
 
@@ -64,12 +63,9 @@ def test_members_do_the_same_and_keep_what_they_hold():
         assert is_running(team.about["pid"])
         assert team.take_turn(2) == [workers.Turn(2, 0.5, 7)] * 2
         assert team.take_turn(3) == [workers.Turn(5, 0.5, 7)] * 2
-    assert not is_running(team.about["pid"])
-
-
-def test_a_worker_loads_only_what_it_needs():
-    with start_team(f"{HERE}:prepare_counter", {}) as team:
+        # Only what they need is loaded.
         assert not {"jax", "torch"} & set(team.about["modules"])
+    assert not is_running(team.about["pid"])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not pin")
@@ -80,26 +76,18 @@ def test_a_worker_keeps_to_its_cores():
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "error", "message"),
     [
-        ("prepare_nothing", "FileNotFoundError: there is nothing"),
-        ("prepare_the_end", "a worker ended, exit code 3"),
+        ("nothing", WorkerError, "FileNotFoundError: there is nothing"),
+        ("the_end", WorkerError, "a worker ended, exit code 3"),
+        # What a user can help.
+        ("bad_input", UsageError, "JAX_PLATFORMS=x: set another."),
     ],
 )
-def test_a_worker_that_cannot_start_says_why(name, message):
+def test_a_worker_that_cannot_start_says_why(name, error, message):
     with (
-        pytest.raises(WorkerError, match=f"^{message}$"),
-        start_team(f"{HERE}:{name}", {}),
-    ):
-        pass
-
-
-def test_what_a_user_can_help_is_said_as_it_is():
-    from experiments.cli import UsageError
-
-    with (
-        pytest.raises(UsageError, match="^JAX_PLATFORMS=x: set another.$"),
-        start_team(f"{HERE}:prepare_bad_input", {}),
+        pytest.raises(error, match=f"^{message}$"),
+        start_team(f"{HERE}:prepare_{name}", {}),
     ):
         pass
 
@@ -130,10 +118,7 @@ with start_team("{HERE}:prepare_counter", {{}}) as team:
     print(team.about["pid"], flush=True)
     os._exit(0)
 """
-    root = Path(workers.__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True
-    )
+    done = python("-c", code)
     deadline = time.monotonic() + 60
     while is_running(int(done.stdout)) and time.monotonic() < deadline:
         time.sleep(0.1)
