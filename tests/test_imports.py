@@ -3,15 +3,14 @@
 import ast
 import functools
 import graphlib
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 import sounddrop_jax
+from tests.programs import ROOT, python
 
-ROOT = Path(sounddrop_jax.__file__).parents[1]
 FOLDER = ROOT / "sounddrop_jax"
 LIBRARY = {
     ".".join(path.relative_to(FOLDER).with_suffix("").parts): path
@@ -47,39 +46,22 @@ LAZY = (
 )
 
 
-def run(code: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        check=True,
-        capture_output=True,
-        text=True,
-        cwd=FOLDER.parent,
-    )
-    return done.stdout
-
-
-def test_importing_the_library_loads_no_optional_dependency():
-    loaded = run("import sys, sounddrop_jax; print(*sys.modules)").split()
-    assert "sounddrop_jax.modules" in loaded
-    assert not set(LAZY) & set(loaded)
-
-
-def test_importing_the_library_loads_nothing_but_jax_flax_and_numpy():
+def test_importing_the_library_loads_jax_flax_and_numpy_alone_and_little_more():
     code = """
-import sys, numpy, jax, flax.nnx, flax.linen
-before = set(sys.modules)
+import sys
+import numpy, jax, flax.nnx
+print(*sys.modules)
+import flax.linen
+print(*sys.modules)
 import sounddrop_jax
-print(*set(sys.modules) - before)
+print(*sys.modules)
 """
-    packages = {name.partition(".")[0] for name in run(code).split()}
+    done = python("-c", code)
+    nnx, flax, ours = (set(line.split()) for line in done.stdout.splitlines())
+    assert "sounddrop_jax.modules" in ours and not set(LAZY) & ours
+    packages = {name.partition(".")[0] for name in ours - flax}
     assert packages - sys.stdlib_module_names == {"sounddrop_jax"}
-
-
-def test_importing_the_library_loads_about_as_much_as_flax():
-    code = "import sys, {}; print(*sys.modules)"
-    names = ("flax.nnx", "sounddrop_jax")
-    flax, ours = (len(run(code.format(name)).split()) for name in names)
-    assert flax < ours < 1.15 * flax
+    assert len(ours) < 1.15 * len(nnx)
 
 
 def imports(path: Path) -> list[tuple[str, str]]:
@@ -107,10 +89,6 @@ def imported(path: Path, package: str) -> set[str]:
 @pytest.mark.parametrize("module", LIBRARY)
 def test_imports_of_the_library_point_one_way(module):
     assert imported(LIBRARY[module], "sounddrop_jax") <= ALLOWED[module]
-
-
-@pytest.mark.parametrize("module", LIBRARY)
-def test_the_library_imports_no_experiment(module):
     packages = {source.partition(".")[0] for source, _ in imports(LIBRARY[module])}
     assert not packages & {"experiments", "tests"}
 
@@ -189,10 +167,10 @@ def opens_text(node: ast.AST) -> bool:
     return False
 
 
-@pytest.mark.parametrize("path", ALL_SOURCES, ids=lambda path: path.stem)
-def test_text_files_say_their_encoding(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        assert not opens_text(node) or "utf-8" in ast.unparse(node)
+def test_text_files_say_their_encoding():
+    for path in ALL_SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            assert not opens_text(node) or "utf-8" in ast.unparse(node), path
 
 
 def test_only_one_module_makes_consoles():
