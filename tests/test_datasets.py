@@ -434,6 +434,26 @@ def test_pictures_are_decoded_once(monkeypatch, own_cache, prepared):
     assert "cannot be read" in refusal("cifar10", other)
 
 
+def test_a_flipped_bit_in_what_was_decoded_gives_no_other_pictures(own_cache, prepared):
+    expected = datasets.load("cifar10", str(prepared))
+    (file,) = Path(os.environ["XDG_CACHE_HOME"]).rglob("cifar10-*")
+    whole = file.read_bytes()
+    rng = np.random.default_rng(0)
+    # Half of them among the names, sizes and places at the end.
+    places = [*rng.integers(len(whole), size=30), *rng.integers(-1500, 0, size=30)]
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << rng.integers(8)
+        file.write_bytes(damaged)
+        assert_same(datasets.load("cifar10", str(prepared)), expected)
+    # Nor does one that the checksums of the archive were made of.
+    with np.load(file) as saved:
+        arrays = dict(saved)
+    arrays["test_images"][0, 0, 0, 0] ^= 1
+    np.savez(file, **arrays)
+    assert_same(datasets.load("cifar10", str(prepared)), expected)
+
+
 def test_a_class_that_is_not_of_tfds_is_not_imported(prepared, tmp_path, monkeypatch):
     (tmp_path / "evil.py").write_text("raise SystemExit('imported')\n")
     monkeypatch.syspath_prepend(tmp_path)
