@@ -36,6 +36,8 @@ from experiments.runs.environment import environment
 from experiments.training import metrics
 from experiments.training.trainer import Trainer
 from tests.programs import ROOT, end
+from tests.test_tensorboard import curves
+from tests.test_tensorboard import read as read_curves
 
 FILES = {
     *("result.json", "metrics.jsonl", "predictions.npz"),
@@ -210,6 +212,18 @@ def test_a_run_stopped_again_and_again_ends_in_the_same_numbers(shared, referenc
     for after in range(1, 10):
         interrupt(shared, out, after=after, flags=["--resume"])
     assert resumed(out) == reference
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [3, 4])
+def test_a_run_that_goes_on_goes_on_in_tensorboard(after, shared, out, tmp_path):
+    board = tmp_path / "board"
+    flags = [f"--tensorboard={board}"]
+    interrupt(shared, out, after=after, flags=flags)
+    assert train(out, "--resume", *flags) == 0
+    _, records, _ = numbers(out)
+    for index, seed in enumerate(SEEDS):
+        assert read_curves(board / "run" / f"seed-{seed}") == curves(records, index)
 
 
 @pytest.mark.slow

@@ -492,6 +492,14 @@ def test_read_only_data_dir_is_noticed_before_the_download(monkeypatch, tmp_path
     assert datasets.load("auto", str(tmp_path)).name == "digits"
 
 
+@pytest.mark.parametrize("name", ["", "..", "../cifar10"])
+def test_unknown_name_lists_the_choices(name):
+    with pytest.raises(UsageError) as error:
+        datasets.load(name)
+    for choice in f"--dataset={name}: ", "auto", "cifar10", "digits":
+        assert choice in str(error.value)
+
+
 def test_digits(monkeypatch):
     def no_look_at_the_network(url, *args, **settings):
         raise AssertionError(url)
@@ -650,3 +658,117 @@ def test_a_users_file_that_is_none_is_one_line(tmp_path, changes, words):
         datasets.load(str(path))
     message = str(caught.value)
     assert message.startswith(f"--dataset={path}: ") and "\n" not in message
+
+
+# Sets that TFDS has prepared
+
+
+def prepare(data_dir: Path, pictures: dict, label=None, version="1.0.0") -> Path:
+    """Prepares a set named pets, of arrays by split; returns its folder."""
+    import tensorflow_datasets as tfds
+    from PIL import Image
+
+    class Pets(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version(version)
+        url_infos = None  # see experiments/data/cifar10.py
+
+        def _info(self):
+            features = {
+                "mask": tfds.features.Image(shape=(None, None, 4)),  # is not looked at
+                "image": tfds.features.Image(shape=(None, None, None)),
+                "label": label or tfds.features.ClassLabel(names=["cat", "dog", "水"]),
+            }
+            features = tfds.features.FeaturesDict(features)
+            return tfds.core.DatasetInfo(builder=self, features=features)
+
+        def _split_generators(self, dl_manager):
+            return {split: self._generate_examples(split) for split in pictures}
+
+        def _generate_examples(self, split):
+            for key, array in enumerate(pictures[split]):
+                # An array would be encoded by TensorFlow, a picture is not.
+                image, mask = Image.fromarray(array), Image.new("RGBA", (3, 3))
+                yield key, {"image": image, "mask": mask, "label": key % 3}
+
+    tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(io.StringIO()):
+        Pets(data_dir=data_dir).download_and_prepare(file_format="array_record")
+    return data_dir / "pets" / version
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (12, 20, 3)], ids=["grey", "colour"])
+def test_a_prepared_set_is_a_dataset(own_cache, monkeypatch, tmp_path, shape):
+    pictures = {"train": noise(9, *shape), "validation": 255 - noise(6, *shape)}
+    prepare(tmp_path, {**pictures, "train": pictures["train"][:3]}, version="1.9.0")
+    prepare(tmp_path, pictures, version="1.10.0")
+    dataset = datasets.load("pets", str(tmp_path))
+    assert (dataset.name, dataset.title) == ("pets", "pets 1.10.0")
+    assert dataset.class_names == ("cat", "dog", "水")
+    splits = []
+    for each in pictures.values():
+        colour = each if each.ndim == 4 else each[..., np.newaxis].repeat(3, -1)
+        splits += [colour, np.arange(len(each), dtype=np.int32) % 3]
+    assert dataset.fingerprint == fingerprint(*splits)
+    for field, expected in zip(SPLIT_FIELDS, splits, strict=True):
+        found = getattr(dataset, field)
+        assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+    monkeypatch.setattr(prepared_sets, "read_split", None)  # decoded once
+    assert_same(datasets.load("pets", str(tmp_path)), dataset)
+
+
+def other_format(folder: Path) -> None:
+    path = folder / "dataset_info.json"
+    path.write_text(path.read_text().replace("array_record", "riegeli"))
+
+
+def two_classes(folder: Path) -> None:
+    path = folder / "features.json"
+    path.write_text(path.read_text().replace('"3"', '"2"'))
+    (folder / "label.labels.txt").write_text("cat\ndog\n")
+
+
+@pytest.mark.parametrize(
+    ("pictures", "label", "damage", "words"),
+    [
+        ({"test": noise(3, 9, 9)}, None, None, "splits are test, not train and test"),
+        (
+            {"train": [noise(9, 9), noise(9, 8)], "test": noise(3, 9, 9)},
+            *(None, None),
+            "pictures in train are of 2 sizes, 8 x 9 and 9 x 9 among them",
+        ),
+        (
+            {"train": noise(3, 9, 9), "test": noise(3, 9, 8)},
+            None,
+            None,
+            "differ in siz",
+        ),
+        ({"train": noise(3, 9, 9, 4)}, None, None, "mode RGBA, neither grey nor RGB"),
+        ({"train": noise(3, 9, 7)}, None, None, "of 7 x 9 pixels, and a network needs"),
+        ({"train": noise(3, 9, 9)}, 257, None, "has 257 classes, not 1 to 256"),
+        ({"train": noise(3, 9, 9)}, None, two_classes, "in train is none of the 2 cla"),
+        ({"train": noise(3, 9, 9)}, np.int64, None, "is not for image classification"),
+        ({"train": noise(3, 9, 9)}, None, other_format, "riegeli, which"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+def test_a_prepared_set_that_is_of_no_use_is_one_line(
+    tmp_path, pictures, label, damage, words
+):
+    import tensorflow_datasets as tfds
+
+    if isinstance(label, int):
+        label = tfds.features.ClassLabel(num_classes=label)
+    elif label:
+        label = tfds.features.Scalar(label)
+    folder = prepare(tmp_path, {"test": noise(3, 9, 9)} | pictures, label)
+    if damage:
+        damage(folder)
+    with pytest.raises(UsageError, match=words) as caught:
+        datasets.load("pets", str(tmp_path))
+    message = str(caught.value)
+    assert message.startswith(f"--dataset=pets: {folder} cannot be used (")
+    assert "\n" not in message
