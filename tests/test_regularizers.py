@@ -404,7 +404,8 @@ def test_water_is_pink_along_rows_and_white_across(layers):
 
 
 def test_aphex_takes_windows_of_the_file(recording, waveform):
-    layers = [REGULARIZERS["aphex"].prepare(1.0, audio=recording)(x) for x in SHAPES]
+    make = REGULARIZERS["aphex"].prepare(1.0, audio=recording)
+    layers = [make(shape) for shape in SHAPES]
     # float32 in the file, and once more standardised.
     np.testing.assert_allclose(bank_values(layers[0]), waveform, rtol=1e-5, atol=1e-5)
     # Layers share it.
