@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.training import models
-from experiments.training.models import Network
+from experiments.training import cnn
+from experiments.training.cnn import CNN
 
 MAP_SHAPES = [(16, 16, 16), (8, 8, 32), (4, 4, 64)]
 # Channels in times 3x3, three times, and the 4x4x64 features of the linear layer.
@@ -35,9 +35,9 @@ class Probe(nnx.Module):
             self.deterministic = deterministic
 
 
-def make_network(make_regularizer=None, seed: int = 0, **kwargs) -> Network:
+def make_network(make_regularizer=None, seed: int = 0, **kwargs) -> CNN:
     make_regularizer = make_regularizer or (lambda shape: nnx.Dropout(0.0))
-    return Network(make_regularizer, rngs=nnx.Rngs(params=seed), **kwargs)
+    return CNN(make_regularizer, rngs=nnx.Rngs(params=seed), **kwargs)
 
 
 def make_images(num_images: int = BATCH_SIZE) -> np.ndarray:
@@ -55,7 +55,7 @@ def param_arrays(network) -> dict[tuple, np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def network() -> Network:
+def network() -> CNN:
     return make_network()
 
 
@@ -111,7 +111,7 @@ def random_params(network, seed: int = 0) -> dict[tuple, np.ndarray]:
     }
 
 
-def with_params(network, params) -> Network:
+def with_params(network, params) -> CNN:
     """A copy of a network with other parameters."""
     network = nnx.clone(network)
     state = nnx.state(network, nnx.Param)
@@ -203,9 +203,9 @@ def test_pooling_first_is_flax_norm_and_max_pool(train):
         params_gradient, maps_gradient = pull_back(cotangent)
         return values, nnx.to_pure_dict(params_gradient), maps_gradient, updated
 
-    ours = run(models.NormPool(4), lambda maps: maps)
+    ours = run(cnn.NormPool(4), lambda maps: maps)
     flax_norm = nnx.BatchNorm(4, momentum=0.9, epsilon=1e-5, rngs=nnx.Rngs(0))
-    theirs = run(flax_norm, models.max_pool)
+    theirs = run(flax_norm, cnn.max_pool)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
     jax.tree.map(close, ours, theirs)
 
@@ -281,7 +281,7 @@ def test_initial_kernels_and_biases_are_uniform_below_the_root_of_fan_in(
 
 @pytest.mark.parametrize("fan_in", [27, 1024])
 def test_uniform_below_reaches_its_bounds(fan_in):
-    values = models.uniform_below(fan_in)(jax.random.key(0), (10_000,))
+    values = cnn.uniform_below(fan_in)(jax.random.key(0), (10_000,))
     scaled = np.asarray(values, np.float64) * fan_in**0.5
     # One of 10,000 is above 0.999, and one below -0.999, but for a chance of e^-5.
     assert 0.999 < scaled.max() <= 1 + 1e-6
@@ -370,11 +370,11 @@ def flax_pool(maps):
 def test_max_pool_and_its_gradient_are_flax_even_of_equals(shape, ties, dtype):
     maps = np.random.default_rng(0).standard_normal((2, *shape, 3), np.float32)
     maps = jnp.asarray(maps.round() if ties else maps, dtype)  # some six levels
-    pooled = models.max_pool(maps)
+    pooled = cnn.max_pool(maps)
     assert pooled.dtype == dtype
     np.testing.assert_array_equal(pooled, flax_pool(maps))
     np.testing.assert_array_equal(
-        pool_gradient(models.max_pool, maps), pool_gradient(flax_pool, maps)
+        pool_gradient(cnn.max_pool, maps), pool_gradient(flax_pool, maps)
     )
 
 
@@ -384,8 +384,8 @@ def test_max_pool_passes_nan_on_and_takes_any_value(value, place):
     square = np.full(4, -np.inf, np.float32)
     square[2] = value
     maps = jnp.asarray(square).reshape(1, 2, 2, 1)
-    np.testing.assert_array_equal(models.max_pool(maps).ravel(), [value])
-    gradient = pool_gradient(models.max_pool, maps).ravel()
+    np.testing.assert_array_equal(cnn.max_pool(maps).ravel(), [value])
+    gradient = pool_gradient(cnn.max_pool, maps).ravel()
     np.testing.assert_array_equal(gradient, np.eye(4)[place])
 
 
@@ -404,7 +404,7 @@ def test_max_pool_has_its_gradient_however_it_is_compiled(level):
 
     gradient = jax.grad(weighted_sum, argnums=(0, 1))
     options = {"xla_backend_optimization_level": level}
-    lowered = jax.jit(gradient, static_argnums=2).lower(scale, shift, models.max_pool)
+    lowered = jax.jit(gradient, static_argnums=2).lower(scale, shift, cnn.max_pool)
     compiled = lowered.compile(compiler_options=options)
     expected = gradient(scale, shift, flax_pool)
     # Sums of 64 values of order 1.

@@ -12,7 +12,7 @@ from flax import nnx
 from experiments.data.augment import augment, normalize
 from experiments.data.dataset import Dataset
 from experiments.training import steps
-from experiments.training.models import Network
+from experiments.training.cnn import CNN
 from experiments.training.regularizers import REGULARIZERS
 from experiments.training.steps import Constants, Functions, make_functions, stream
 from experiments.training.trainer import Trainer
@@ -329,7 +329,7 @@ def test_without_augmentation_the_images_are_trained_on_as_they_are(arms):
     state, order = plain.init(key), plain.shuffle(key, 0)
     _, loss = jax.jit(plain.train_steps)(state, 0.0, plain.constants, order, 0, 0, 1)
     batch = np.asarray(order[:BATCH_SIZE])
-    network = Network(lambda shape: nnx.Dropout(0.0), rngs=nnx.Rngs(0))
+    network = CNN(lambda shape: nnx.Dropout(0.0), rngs=nnx.Rngs(0))
     nnx.update(network, state.params)
     logits = network(normalize(DATASET.train_images[batch]))
     expected = optax.softmax_cross_entropy_with_integer_labels(
@@ -431,7 +431,7 @@ def test_a_step_sees_its_batch_augmented_and_its_own_noise(arms, name):
     images = normalize(augment(augment_key, DATASET.train_images[batch]))
     labels = DATASET.train_labels[batch]
     make_regularizer = REGULARIZERS[name].prepare(ARMS[name])
-    network = Network(make_regularizer, rngs=nnx.Rngs(params=0))
+    network = CNN(make_regularizer, rngs=nnx.Rngs(params=0))
     graph, _, _, layers = nnx.split(network, nnx.Param, nnx.BatchStat, ...)
 
     @jax.jit
@@ -573,7 +573,7 @@ def test_evaluation_in_batches_is_one_forward_pass(
     )
     assert (logits.shape, logits.dtype) == ((NUM_TEST, 10), jnp.float32)
     # A network whose regularizers do nothing.
-    network = Network(lambda shape: nnx.Dropout(0.0), rngs=nnx.Rngs(params=0))
+    network = CNN(lambda shape: nnx.Dropout(0.0), rngs=nnx.Rngs(params=0))
     evaluated = nnx.view(network, deterministic=True, use_running_average=True)
     graph = nnx.graphdef(evaluated)
     images = normalize(jnp.asarray(DATASET.test_images))

@@ -1,220 +1,126 @@
-"""The network of the original: three convolution blocks and a linear layer, NHWC."""
+"""One table from a name to the network, and where in it the regularizers stand."""
 
-from collections.abc import Callable
-from typing import Any
+import itertools
+from collections.abc import Callable, Container
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 
-from sounddrop_jax import convolution
+from experiments.training.cnn import CNN
+from experiments.training.regularizers import Maker, Shape
+from experiments.training.resnet import ResNet20
+from experiments.training.vit import VisionTransformer
 
-Regularizer = Callable[..., jax.Array]
-FEATURES = (16, 32, 64)
+Model = Callable[..., nnx.Module]
+"""Called as `model(make_regularizer, image_shape=..., num_classes=..., dtype=...,
+rngs=...)` it gives a network, whose initial weights come from the stream `params`.
+Wherever a regularizer can stand it has `make_regularizer(shape)`, from the first to the
+last, with the shape `(H, W, C)` of the maps there: a layer that is called as
+`layer(maps, rngs=rngs)`. The network is called as `network(images, rngs=rngs)`, float32
+`[N, H, W, C]`, and returns logits, float32 `[N, num_classes]`."""
+
+Where = Literal["all", "early", "late", "inputs"]
+
+MODELS: dict[str, Model] = {
+    "cnn": CNN,
+    "resnet20": ResNet20,
+    "vit": VisionTransformer,
+}
+BUILT_IN = frozenset(MODELS)
+"""The names of our own, whatever a user's file adds."""
 
 
-class Network(nnx.Module):
-    """Convolution, ReLU, BatchNorm, 2x2 max pooling, regularizer; thrice; linear.
+class AtInputs(nnx.Module):
+    """A regularizer, and after it a network."""
 
-    34,058 parameters for 3 channels, 32x32 images and 10 classes. Initial weights and
-    biases are PyTorch's defaults, U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
-
-    Args:
-        make_regularizer: from the shape `(H, W, C)` of the maps that it will see to a
-            layer that is called as `layer(maps, rngs=rngs)`.
-        image_shape: `(H, W, C)` of the inputs, H and W 8 or more.
-        num_classes: number of logits.
-        where: "features", a regularizer after each block, or "inputs", a single one
-            before the first.
-        dtype: of the computation; parameters and statistics are float32.
-        rngs: its stream `params` initialises the network.
-    """
-
-    def __init__(
-        self,
-        make_regularizer: Callable[[tuple[int, int, int]], Regularizer],
-        *,
-        image_shape: tuple[int, int, int] = (32, 32, 3),
-        num_classes: int = 10,
-        where: str = "features",
-        dtype: Any = jnp.float32,
-        rngs: nnx.Rngs,
-    ):
-        at_inputs = where == "inputs"
-        at_first = make_regularizer(image_shape) if at_inputs else None
-        self.regularizer = nnx.data(at_first)
-        height, width, channels = image_shape
-        self.blocks: nnx.List[Block] = nnx.List()
-        for features in FEATURES:
-            height, width = height // 2, width // 2
-            self.blocks.append(
-                Block(
-                    channels,
-                    features,
-                    None if at_inputs else make_regularizer((height, width, features)),
-                    dtype=dtype,
-                    rngs=rngs,
-                )
-            )
-            channels = features
-        fan_in = height * width * channels
-        self.linear = nnx.Linear(
-            fan_in,
-            num_classes,
-            kernel_init=uniform_below(fan_in),
-            bias_init=uniform_below(fan_in),
-            dtype=dtype,
-            rngs=rngs,
-        )
+    def __init__(self, regularizer: nnx.Module, network: nnx.Module):
+        self.regularizer = regularizer
+        self.network = network
 
     def __call__(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Classifies images.
-
-        Args:
-            images: `[N, H, W, C]`, normalised.
-            rngs: randomness for the regularizers; evaluation needs none.
-
-        Returns:
-            float32 `[N, num_classes]`, the logits.
-        """
-        maps = images
-        if self.regularizer is not None:
-            maps = self.regularizer(maps, rngs=rngs)
-        for block in self.blocks:
-            maps = block(maps, rngs=rngs)
-        return self.linear(maps.reshape(len(maps), -1)).astype(jnp.float32)
+        """Classifies images, as the network does."""
+        return self.network(self.regularizer(images, rngs=rngs), rngs=rngs)
 
 
-class Block(nnx.Module):
-    """Convolution 3x3, ReLU, BatchNorm, 2x2 max pooling, regularizer."""
+def make_network(
+    model: str,
+    make_regularizer: Maker,
+    *,
+    where: Where = "all",
+    image_shape: Shape,
+    num_classes: int,
+    dtype: Any = jnp.float32,
+    rngs: nnx.Rngs,
+) -> nnx.Module:
+    """Makes a network with regularizers in their places.
 
-    def __init__(
-        self,
-        channels: int,
-        features: int,
-        regularizer: Regularizer | None,
-        *,
-        dtype: Any,
-        rngs: nnx.Rngs,
-    ):
-        fan_in = 3 * 3 * channels
-        self.conv = nnx.Conv(
-            channels,
-            features,
-            (3, 3),
-            conv_general_dilated=convolution.conv_general_dilated,
-            kernel_init=uniform_below(fan_in),
-            bias_init=uniform_below(fan_in),
-            dtype=dtype,
-            rngs=rngs,
-        )
-        self.norm = NormPool(features)
-        self.regularizer = nnx.data(regularizer)
+    Args:
+        model: a name in `MODELS`.
+        make_regularizer: see `regularizers.Recipe`.
+        where: "all", the places that the network has for regularizers; "early" or
+            "late", the first or the last third of them; "inputs", before the network.
+        image_shape: `(H, W, C)` of the inputs.
+        num_classes: number of logits.
+        dtype: of the computation; parameters and statistics are float32.
+        rngs: its stream `params` initialises the network.
 
-    def __call__(self, maps: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Halves the height and the width of maps `[N, H, W, C]`."""
-        maps = self.norm(nnx.relu(self.conv(maps)))
-        return maps if self.regularizer is None else self.regularizer(maps, rngs=rngs)
-
-
-class NormPool(nnx.Module):
-    """BatchNorm, then 2x2 max pooling; but pools first, which gives the same.
-
-    Normalising is the same increasing (or, at a negative scale, decreasing) function at
-    every place of a channel, so that only winners need it: a quarter of the values, in
-    the forward and in the backward pass. Epsilon is 1e-5, and running statistics keep
-    0.9 of the old, as in PyTorch; mean and variance as in `nnx.BatchNorm`.
+    Raises:
+        UsageError: if the network cannot take such images.
     """
+    chosen: Container[int] = range(2**31)
+    if where == "inputs":
+        chosen = ()
+    elif where != "all":
+        places = range(len(list_places(model, "all", image_shape, num_classes)))
+        third = max(1, len(places) // 3)
+        chosen = places[:third] if where == "early" else places[-third:]
+    place = itertools.count()
 
-    def __init__(self, features: int):
-        self.scale = nnx.Param(jnp.ones(features))
-        self.bias = nnx.Param(jnp.zeros(features))
-        self.mean = nnx.BatchStat(jnp.zeros(features))
-        self.var = nnx.BatchStat(jnp.ones(features))
-        self.use_running_average = False
+    def make_if_chosen(shape: Shape) -> nnx.Module:
+        return make_regularizer(shape) if next(place) in chosen else nnx.Dropout(0.0)
 
-    def __call__(self, maps: jax.Array) -> jax.Array:
-        """Normalises maps `[N, H, W, C]`, and halves their height and width."""
-        if self.use_running_average:
-            mean, var = self.mean[...], self.var[...]
-        else:
-            values = maps.astype(jnp.float32)
-            mean = values.mean((0, 1, 2))
-            var = jnp.maximum((values**2).mean((0, 1, 2)) - mean**2, 0)
-            for running, batch in ((self.mean, mean), (self.var, var)):
-                running[...] = 0.9 * running[...] + 0.1 * batch
-        slope = self.scale[...] * lax.rsqrt(var + 1e-5)
-        sign = jnp.where(slope < 0, -1, 1).astype(maps.dtype)
-        winners = sign * max_pool(sign * maps)
-        return ((winners - mean) * slope + self.bias[...]).astype(maps.dtype)
-
-    def set_view(self, use_running_average: bool | None = None):
-        """Switches the mode, as `nnx.view` asks for it."""
-        if use_running_average is not None:
-            self.use_running_average = use_running_average
-
-
-def max_pool(maps: jax.Array) -> jax.Array:
-    """Takes the largest of every 2x2 square of maps `[N, H, W, C]`.
-
-    The last row and the last column of an odd number are left out, as PyTorch does.
-    The gradient goes to the largest value, to the first of equals. `nnx.max_pool` gives
-    the same, but its gradient, a select-and-scatter, takes longer on a CPU than the
-    rest of the network. On a TPU the places of the largest are what is slow.
-    """
-    _, height, width, _ = maps.shape
-    if height % 2 or width % 2:
-        maps = maps[:, : height // 2 * 2, : width // 2 * 2]
-    return lax.platform_dependent(
-        maps,
-        tpu=lambda maps: nnx.max_pool(maps, (2, 2), (2, 2)),
-        default=_max_pool,
+    network = MODELS[model](
+        make_if_chosen,
+        image_shape=image_shape,
+        num_classes=num_classes,
+        dtype=dtype,
+        rngs=rngs,
     )
+    if where == "inputs":
+        return AtInputs(make_regularizer(image_shape), network)
+    return network
 
 
-@jax.custom_vjp
-def _max_pool(maps):
-    return _max_pool_forward(maps)[0]
+def list_places(
+    model: str, where: Where, image_shape: Shape, num_classes: int
+) -> list[Shape]:
+    """Lists the shapes of the maps that regularizers see, from the first to the last.
 
+    Raises:
+        UsageError: if the network cannot take such images.
 
-def _max_pool_forward(maps):
-    num, height, width, channels = maps.shape
-    squares = maps.reshape(num, height // 2, 2, width // 2, 2, channels)
-    squares = squares.swapaxes(2, 3).reshape(num, height // 2, width // 2, 4, channels)
-    places = lax.broadcasted_iota(jnp.int8, squares.shape, 3)
+    Example:
+        >>> list_places("cnn", "all", (32, 32, 3), num_classes=10)
+        [(16, 16, 16), (8, 8, 32), (4, 4, 64)]
+        >>> list_places("resnet20", "late", (32, 32, 3), num_classes=10)
+        [(8, 8, 64), (8, 8, 64), (8, 8, 64)]
+    """
+    shapes = []
 
-    def larger(one, other):
-        (value, place), (other_value, other_place) = one, other
-        is_first = (value == other_value) & (place < other_place)
-        is_one = (value > other_value) | is_first | jnp.isnan(value)
-        return (
-            jnp.where(is_one, value, other_value),
-            jnp.where(is_one, place, other_place),
+    def note(shape: Shape) -> nnx.Module:
+        shapes.append(tuple(shape))
+        return nnx.Dropout(0.0)
+
+    nnx.eval_shape(
+        lambda: make_network(
+            model,
+            note,
+            where=where,
+            image_shape=image_shape,
+            num_classes=num_classes,
+            rngs=nnx.Rngs(0),
         )
-
-    # One reduction to the maximum and its place, because XLA keeps its results in
-    # memory. What it computes value by value, it would compute again where it is used.
-    lowest = jnp.asarray(-jnp.inf, maps.dtype), jnp.int8(0)
-    return lax.reduce((squares, places), lowest, larger, (3,))
-
-
-def _max_pool_backward(winners, gradient):
-    num, height, width, channels = gradient.shape
-    places = jnp.arange(4, dtype=jnp.int8).reshape(2, 1, 2, 1)
-    wins = winners[:, :, None, :, None] == places
-    maps = jnp.where(wins, gradient[:, :, None, :, None], 0)
-    return (maps.reshape(num, 2 * height, 2 * width, channels),)
-
-
-_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
-
-
-def uniform_below(fan_in: int) -> nnx.Initializer:
-    """Initialises from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), kernels and biases alike."""
-    bound = fan_in**-0.5
-
-    def init(key, shape, dtype=jnp.float32):
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return init
+    )
+    return shapes

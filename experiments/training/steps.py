@@ -17,8 +17,8 @@ from jax import lax
 
 from experiments.data.augment import augment, normalize
 from experiments.data.dataset import Dataset
-from experiments.training.models import Network
-from experiments.training.regularizers import STRENGTHS
+from experiments.training.models import Where, make_network
+from experiments.training.regularizers import STRENGTHS, Maker
 from sounddrop_jax import BankVariable, NoiseBank, NoiseInjection
 
 # On a CPU what stays in a core's cache; elsewhere what fills a TPU's 128 lanes, and is
@@ -91,12 +91,13 @@ def stream(key: jax.Array, name: str) -> jax.Array:
 
 def make_functions(
     dataset: Dataset,
-    make_regularizer: Callable[..., Any],
+    make_regularizer: Maker,
     *,
+    model: str = "cnn",
+    where: Where = "all",
     batch_size: int,
     learning_rate: float,
     weight_decay: float,
-    where: str = "features",
     augmented: bool = True,
     dtype: Any = jnp.float32,
 ) -> Functions:
@@ -112,11 +113,12 @@ def make_functions(
 
     Args:
         dataset: images and labels.
-        make_regularizer: see `models.Network`.
+        make_regularizer: see `regularizers.Recipe`.
+        model: a name in `MODELS`.
+        where: the regularizers are, see `models.make_network`.
         batch_size: images a step.
         learning_rate: constant.
         weight_decay: in units of the learning rate, as in PyTorch and optax.
-        where: the regularizers are, see `models.Network`.
         augmented: False to train on the images as they are.
         dtype: of the computation; parameters and statistics are float32.
 
@@ -125,33 +127,49 @@ def make_functions(
     """
     tx = optax.adamw(learning_rate, weight_decay=weight_decay)
 
-    def make_network(key: jax.Array) -> Network:
-        return Network(
+    def make(key: jax.Array) -> nnx.Module:
+        return make_network(
+            model,
             make_regularizer,
+            where=where,
             image_shape=dataset.train_images.shape[1:],
             num_classes=len(dataset.class_names),
-            where=where,
             dtype=dtype,
             rngs=nnx.Rngs(params=stream(key, "init")),
         )
 
-    # As one program, which compiles faster than every operation for itself.
-    network = nnx.jit(make_network)(jax.random.key(0))
-    # Banks are constants of a program unless they are given to it as arguments; as such
-    # they need not be compiled, nor be kept with the compiled program.
-    for _, layer in nnx.iter_modules(network):
-        if isinstance(layer, NoiseInjection) and isinstance(layer.bank, NoiseBank):
-            layer.bank = BankVariable(layer.bank.values)
-    _, _, strengths, layers = nnx.state(
-        network, nnx.Param, nnx.BatchStat, STRENGTHS, ...
-    )
+    def make_with_banks(key: jax.Array) -> nnx.Module:
+        network = make(key)
+        # Banks are constants of a program unless they are given to it as arguments; as
+        # such they need not be compiled, nor be kept with the compiled program.
+        for _, layer in nnx.iter_modules(network):
+            if isinstance(layer, NoiseInjection) and isinstance(layer.bank, NoiseBank):
+                layer.bank = BankVariable(layer.bank.values)
+        return network
+
+    def init_layers(key: jax.Array) -> tuple[nnx.State, nnx.State]:
+        network = make_with_banks(key)
+        return nnx.state(network, nnx.Param, nnx.BatchStat, STRENGTHS, ...)[2:]
+
+    # As one program, which compiles faster than every operation for itself, and without
+    # the initial weights, which take it longest.
+    strengths, layers = jax.jit(init_layers)(jax.random.key(0))
+    network = nnx.eval_shape(lambda: make_with_banks(jax.random.key(0)))
+    # Not every network has a BatchNorm.
     train_graph, eval_graph = (
-        nnx.graphdef(nnx.view(network, deterministic=mode, use_running_average=mode))
+        nnx.graphdef(
+            nnx.view(
+                network,
+                deterministic=mode,
+                use_running_average=mode,
+                raise_if_not_found=False,
+            )
+        )
         for mode in (False, True)
     )
 
     def init(key: jax.Array, strength: jax.Array | None = None) -> TrainState:
-        params, batch_stats = nnx.state(make_network(key), nnx.Param, nnx.BatchStat)
+        params, batch_stats = nnx.state(make(key), nnx.Param, nnx.BatchStat)
         return TrainState(params, batch_stats, tx.init(params), key, strength)
 
     def loss_fn(params, batch_stats, *rest, images, labels, key):

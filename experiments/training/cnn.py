@@ -1,0 +1,203 @@
+"""The network of the original: three convolution blocks and a linear layer, NHWC."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from experiments.training.regularizers import Maker, Shape
+from sounddrop_jax import convolution
+
+FEATURES = (16, 32, 64)
+
+
+class CNN(nnx.Module):
+    """Convolution, ReLU, BatchNorm, 2x2 max pooling, regularizer; thrice; linear.
+
+    34,058 parameters for 3 channels, 32x32 images and 10 classes. Initial weights and
+    biases are PyTorch's defaults, U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+
+    Args:
+        make_regularizer: see `models.Model`; one after each block.
+        image_shape: `(H, W, C)` of the inputs, H and W 8 or more.
+        num_classes: number of logits.
+        dtype: of the computation; parameters and statistics are float32.
+        rngs: its stream `params` initialises the network.
+    """
+
+    def __init__(
+        self,
+        make_regularizer: Maker,
+        *,
+        image_shape: Shape = (32, 32, 3),
+        num_classes: int = 10,
+        dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        height, width, channels = image_shape
+        self.blocks: nnx.List[Block] = nnx.List()
+        for features in FEATURES:
+            height, width = height // 2, width // 2
+            regularizer = make_regularizer((height, width, features))
+            block = Block(channels, features, regularizer, dtype=dtype, rngs=rngs)
+            self.blocks.append(block)
+            channels = features
+        fan_in = height * width * channels
+        self.linear = nnx.Linear(
+            fan_in,
+            num_classes,
+            kernel_init=uniform_below(fan_in),
+            bias_init=uniform_below(fan_in),
+            dtype=dtype,
+            rngs=rngs,
+        )
+
+    def __call__(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Classifies images.
+
+        Args:
+            images: `[N, H, W, C]`, normalised.
+            rngs: randomness for the regularizers; evaluation needs none.
+
+        Returns:
+            float32 `[N, num_classes]`, the logits.
+        """
+        maps = images
+        for block in self.blocks:
+            maps = block(maps, rngs=rngs)
+        return self.linear(maps.reshape(len(maps), -1)).astype(jnp.float32)
+
+
+class Block(nnx.Module):
+    """Convolution 3x3, ReLU, BatchNorm, 2x2 max pooling, regularizer."""
+
+    def __init__(
+        self,
+        channels: int,
+        features: int,
+        regularizer: nnx.Module,
+        *,
+        dtype: Any,
+        rngs: nnx.Rngs,
+    ):
+        fan_in = 3 * 3 * channels
+        self.conv = nnx.Conv(
+            channels,
+            features,
+            (3, 3),
+            conv_general_dilated=convolution.conv_general_dilated,
+            kernel_init=uniform_below(fan_in),
+            bias_init=uniform_below(fan_in),
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.norm = NormPool(features)
+        self.regularizer = regularizer
+
+    def __call__(self, maps: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Halves the height and the width of maps `[N, H, W, C]`."""
+        return self.regularizer(self.norm(nnx.relu(self.conv(maps))), rngs=rngs)
+
+
+class NormPool(nnx.Module):
+    """BatchNorm, then 2x2 max pooling; but pools first, which gives the same.
+
+    Normalising is the same increasing (or, at a negative scale, decreasing) function at
+    every place of a channel, so that only winners need it: a quarter of the values, in
+    the forward and in the backward pass. Epsilon is 1e-5, and running statistics keep
+    0.9 of the old, as in PyTorch; mean and variance as in `nnx.BatchNorm`.
+    """
+
+    def __init__(self, features: int):
+        self.scale = nnx.Param(jnp.ones(features))
+        self.bias = nnx.Param(jnp.zeros(features))
+        self.mean = nnx.BatchStat(jnp.zeros(features))
+        self.var = nnx.BatchStat(jnp.ones(features))
+        self.use_running_average = False
+
+    def __call__(self, maps: jax.Array) -> jax.Array:
+        """Normalises maps `[N, H, W, C]`, and halves their height and width."""
+        if self.use_running_average:
+            mean, var = self.mean[...], self.var[...]
+        else:
+            values = maps.astype(jnp.float32)
+            mean = values.mean((0, 1, 2))
+            var = jnp.maximum((values**2).mean((0, 1, 2)) - mean**2, 0)
+            for running, batch in ((self.mean, mean), (self.var, var)):
+                running[...] = 0.9 * running[...] + 0.1 * batch
+        slope = self.scale[...] * lax.rsqrt(var + 1e-5)
+        sign = jnp.where(slope < 0, -1, 1).astype(maps.dtype)
+        winners = sign * max_pool(sign * maps)
+        return ((winners - mean) * slope + self.bias[...]).astype(maps.dtype)
+
+    def set_view(self, use_running_average: bool | None = None):
+        """Switches the mode, as `nnx.view` asks for it."""
+        if use_running_average is not None:
+            self.use_running_average = use_running_average
+
+
+def max_pool(maps: jax.Array) -> jax.Array:
+    """Takes the largest of every 2x2 square of maps `[N, H, W, C]`.
+
+    The last row and the last column of an odd number are left out, as PyTorch does.
+    The gradient goes to the largest value, to the first of equals. `nnx.max_pool` gives
+    the same, but its gradient, a select-and-scatter, takes longer on a CPU than the
+    rest of the network. On a TPU the places of the largest are what is slow.
+    """
+    _, height, width, _ = maps.shape
+    if height % 2 or width % 2:
+        maps = maps[:, : height // 2 * 2, : width // 2 * 2]
+    return lax.platform_dependent(
+        maps,
+        tpu=lambda maps: nnx.max_pool(maps, (2, 2), (2, 2)),
+        default=_max_pool,
+    )
+
+
+@jax.custom_vjp
+def _max_pool(maps):
+    return _max_pool_forward(maps)[0]
+
+
+def _max_pool_forward(maps):
+    num, height, width, channels = maps.shape
+    squares = maps.reshape(num, height // 2, 2, width // 2, 2, channels)
+    squares = squares.swapaxes(2, 3).reshape(num, height // 2, width // 2, 4, channels)
+    places = lax.broadcasted_iota(jnp.int8, squares.shape, 3)
+
+    def larger(one, other):
+        (value, place), (other_value, other_place) = one, other
+        is_first = (value == other_value) & (place < other_place)
+        is_one = (value > other_value) | is_first | jnp.isnan(value)
+        return (
+            jnp.where(is_one, value, other_value),
+            jnp.where(is_one, place, other_place),
+        )
+
+    # One reduction to the maximum and its place, because XLA keeps its results in
+    # memory. What it computes value by value, it would compute again where it is used.
+    lowest = jnp.asarray(-jnp.inf, maps.dtype), jnp.int8(0)
+    return lax.reduce((squares, places), lowest, larger, (3,))
+
+
+def _max_pool_backward(winners, gradient):
+    num, height, width, channels = gradient.shape
+    places = jnp.arange(4, dtype=jnp.int8).reshape(2, 1, 2, 1)
+    wins = winners[:, :, None, :, None] == places
+    maps = jnp.where(wins, gradient[:, :, None, :, None], 0)
+    return (maps.reshape(num, 2 * height, 2 * width, channels),)
+
+
+_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+def uniform_below(fan_in: int) -> nnx.Initializer:
+    """Initialises from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), kernels and biases alike."""
+    bound = fan_in**-0.5
+
+    def init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
