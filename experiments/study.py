@@ -42,6 +42,7 @@ from experiments.studies.noise import measure_noise
 from experiments.studies.plans import Plan
 from experiments.studies.runner import parse_part, train_missing
 from experiments.training import devices
+from experiments.training.models import MODELS
 from experiments.training.regularizers import REGULARIZERS
 from experiments.words import printable
 
@@ -72,9 +73,7 @@ class StudyConfig:
     ] = None
     module: Annotated[
         Path | None,
-        flag(
-            "A Python file that adds regularizers to REGULARIZERS; it is run.", "FILE"
-        ),
+        flag("A Python file that adds to REGULARIZERS or MODELS; it is run.", "FILE"),
     ] = None
     seeds: Annotated[
         int | None, flag("More or fewer than the plan has; the report says so.", "INT")
@@ -138,7 +137,7 @@ def run(config: StudyConfig) -> Path:
             if len(arm.strengths) > 1:
                 regime, images = select(plan, dataset, next(iter(plan.regimes)))
                 make_arm_functions(plan, arm, regime, images)
-            noise[arm.name] = measure_noise(arm, dataset)
+            noise[arm.name] = measure_noise(plan, arm, dataset)
     description = describe_dataset(dataset)
     with store.claim(out):
         opened = store.open_store(out, plan, description, inputs, noise)
@@ -230,8 +229,8 @@ def _digest(path: Path) -> str:
 
 
 def _register(path: Path) -> None:
-    """Runs a user's file, which adds to `REGULARIZERS`."""
-    known = set(REGULARIZERS)
+    """Runs a user's file, which adds to `REGULARIZERS` or `MODELS`."""
+    known = {*REGULARIZERS, *MODELS}
     plans.check_text("--module", path)
     try:
         files.read(path)
@@ -243,9 +242,10 @@ def _register(path: Path) -> None:
     if spec is None or spec.loader is None:
         raise UsageError(f"--module={path}: not a Python file; end its name in .py.")
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
-    if known == set(REGULARIZERS):
+    if known == {*REGULARIZERS, *MODELS}:
         raise UsageError(
-            f"--module={path}: it adds nothing to REGULARIZERS; see docs/study.md."
+            f"--module={path}: it adds nothing to REGULARIZERS or MODELS; see "
+            "docs/study.md."
         )
 
 

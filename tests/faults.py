@@ -341,7 +341,9 @@ def fakes() -> Iterator[None]:
         patch.setattr(datasets, "load", functools.cache(datasets.load))
         patch.setattr(studies_runner, "train", fake_train)
         patch.setattr(studies_runner, "IMAGES_PER_CORE", 1)
-        patch.setattr(study, "measure_noise", lambda arm, _: stores._make_noise(arm))
+        patch.setattr(
+            study, "measure_noise", lambda plan, arm, _: stores._make_noise(arm)
+        )
         patch.setattr(study, "environment", lambda: stores.ENVIRONMENT)
         patch.setattr(page, "build", lambda *args, **kw: "<html>")
         patch.setattr(runs_runner, "Trainer", FakeTrainer)

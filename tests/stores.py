@@ -223,7 +223,7 @@ def _make_noise(arm: plans.Arm) -> dict:
     adds = arm.reg not in ("none", "dropout", "spatial_dropout")
     adds = adds and arm.settings.get("mode", "additive") == "additive"
     shapes = [(32, 32, 3)]
-    if arm.where == "features":
+    if arm.where == "all":
         shapes = [(32 >> depth, 32 >> depth, f) for depth, f in enumerate(FEATURES, 1)]
     layers = []
     for shape in shapes if adds else []:

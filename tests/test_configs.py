@@ -25,8 +25,16 @@ from tests.programs import ROOT, python
 
 def test_the_command_line_makes_a_config():
     values = {
-        **{"reg": "aphex", "seeds": 4, "seed": 7, "epochs": 3, "steps_per_epoch": 5},
-        **{"batch_size": 8, "learning_rate": 0.5, "weight_decay": 0.0},
+        **{
+            "reg": "aphex",
+            "model": "vit",
+            "seeds": 4,
+            "seed": 7,
+            "epochs": 3,
+            "steps_per_epoch": 5,
+        },
+        **{"steps_per_epoch": 5, "batch_size": 8},
+        **{"learning_rate": 0.5, "weight_decay": 0.0},
         **{"intensity": 0.25, "audio": "a b.flac", "dataset": "digits", "rate": 0.5},
         **{"data_dir": "~/data", "out": Path("runs/one"), "dtype": "bfloat16"},
         "seeds_at_once": 3,
@@ -76,6 +84,7 @@ BAD = [
     ({"reg": "watr"}, "--reg=watr", "did you mean water?"),
     ({"dataset": "cifar100"}, "--dataset=cifar100", "did you mean cifar10?"),
     ({"dataset": ""}, "--dataset=", "auto, cifar10, digits"),
+    ({"model": "resnet"}, "--model=resnet", "did you mean resnet20?"),
     ({"dtype": "float16"}, "--dtype=float16", "float32, bfloat16"),
     ({"seeds": 0}, "--seeds=0", "1 or more"),
     ({"seeds_at_once": 0}, "--seeds-at-once=0", "1 or more"),

@@ -423,7 +423,7 @@ def test_nearly_every_noise_was_best_at_the_strongest():
     in_features = [
         name
         for name, arm in study.plan.arms.items()
-        if name in chosen and "dropout" not in arm.reg and arm.where == "features"
+        if name in chosen and "dropout" not in arm.reg and arm.where == "all"
     ]
     strongest = [name for name in in_features if chosen[name] == 1]
     page = (DOCS / "results.md").read_text("utf-8")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from experiments.cli import UsageError
 from experiments.studies import plans
 from experiments.studies.plans import Arm, Regime, Tuning
+from experiments.training.models import MODELS
 from experiments.training.regularizers import REGULARIZERS, Recipe
 
 OWN = sorted(path.stem for path in plans.FOLDER.glob("*.toml"))
@@ -70,11 +71,11 @@ def test_a_plan_says_little_and_gets_the_rest_by_default():
     assert (plan.name, plan.question) == ("p", "Is water better than dropout?")
     assert (plan.dataset, plan.outcome, plan.alpha) == ("auto", "accuracy", 0.05)
     assert plan.seeds == (0, 1, 2) and plan.tuning is None
-    assert plan.regimes == {"short": Regime("short", 2, None, True, 1)}
+    assert plan.regimes == {"short": Regime("short", 2, None, True, 1, "cnn")}
     assert plan.arms == {
-        "none": Arm("none", "none", (0.0,), {}, "features", "none"),
-        "dropout": Arm("dropout", "dropout", (0.2,), {}, "features", "dropout"),
-        "water": Arm("water", "water", (0.5,), {}, "features", "water"),
+        "none": Arm("none", "none", (0.0,), {}, "all", "none"),
+        "dropout": Arm("dropout", "dropout", (0.2,), {}, "all", "dropout"),
+        "water": Arm("water", "water", (0.5,), {}, "all", "water"),
     }
     assert plan.comparisons == (("water", "dropout"), ("none", "dropout"))
     assert (plan.batch_size, plan.learning_rate, plan.weight_decay) == (64, 1e-3, 0.01)
@@ -98,7 +99,7 @@ def test_whatever_a_plan_says_is_in_it():
     assert (plan.dataset, plan.outcome, plan.alpha) == ("digits", "nll", 0.01)
     assert plan.seeds == (7, 8, 9)
     assert plan.regimes["short"].train_images is None
-    assert plan.regimes["few"] == Regime("few", 9, 500, False, 3)
+    assert plan.regimes["few"] == Regime("few", 9, 500, False, 3, "cnn")
     assert (plan.batch_size, plan.learning_rate, plan.weight_decay) == (8, 1, 0)
     assert plan.dtype == "bfloat16"
     assert (plan.corruption_images, plan.fourier_images) == (20, 10)
@@ -202,7 +203,9 @@ VALUES: list[tuple[str, Any, str]] = [
     ("arms.none.reg", "watr", "(did you mean water?), or register it (--module)"),
     ("arms.none.rate", 0.1, "no such setting"),
     ("arms.water.mode", "aditive", "did you mean additive?"),
-    ("arms.water.where", "here", "features, inputs"),
+    ("arms.water.where", "here", "all, early, late, inputs"),
+    ("regimes.short.model", "resnet", "resnet20?"),
+    ("regimes.short.model", "mine", "--module"),
     ("arms.water.intensity", -1, "from 0 to 3.38e+38 that float32"),
     ("arms.water.intensity", 3.4e38, "float32"),
     ("arms.water.intensity", True, "give a number"),
@@ -316,7 +319,12 @@ names = st.from_regex("[a-z0-9_-]{1,64}", fullmatch=True).filter("tuning".__ne__
 counts = st.integers(1, 2**31 - 1)
 numbers = st.integers(0, 100) | st.floats(0, 3e38)
 regimes = st.fixed_dictionaries(
-    {"epochs": counts}, optional={"train_images": counts, "augment": st.booleans()}
+    {"epochs": counts},
+    optional={
+        "train_images": counts,
+        "augment": st.booleans(),
+        "model": st.sampled_from(list(MODELS)),
+    },
 )
 trainings = st.fixed_dictionaries(
     {}, optional={"batch_size": counts, "learning_rate": numbers}
@@ -331,7 +339,7 @@ def documents(draw) -> dict[str, Any]:
     arms: dict[str, dict] = {}
     for name in draw(st.lists(names, min_size=2, max_size=4, unique=True)):
         reg = draw(st.sampled_from(list(REGULARIZERS)))
-        where = draw(st.sampled_from(["features", "inputs"]))
+        where = draw(st.sampled_from(["all", "early", "late", "inputs"]))
         arms[name] = {"reg": reg, "where": where}
         if strength := REGULARIZERS[reg].strength:
             values = st.lists(strengths[strength], min_size=3, max_size=3, unique=True)

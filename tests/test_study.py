@@ -207,7 +207,7 @@ def fakes(monkeypatch):
     monkeypatch.setattr(networks_module, "Trainer", FakeTrainer)
     monkeypatch.setattr(networks_module, "make_functions", lambda *args, **kw: None)
     monkeypatch.setattr(networks_module, "takes_strengths", lambda functions: True)
-    monkeypatch.setattr(study, "measure_noise", lambda arm, _: stores._make_noise(arm))
+    monkeypatch.setattr(study, "measure_noise", lambda plan, arm, _: stores._make_noise(arm))
     monkeypatch.setattr(drawing, "svg", lambda *args, **kw: "<svg></svg>")
     monkeypatch.setattr(os, "fsync", lambda file: None)
 
@@ -296,7 +296,7 @@ def test_a_wrong_answer_counts_for_its_corruption_or_its_wave(plan_file, digits)
 def test_the_noise_as_measured_has_the_intensity_as_its_spread(finished, digits):
     noise = dict(finished.study.noise)
     assert set(noise) == {"none", "water"}
-    dropout = plans.Arm("dropout", "dropout", (0.2,), {}, "features", "dropout")
+    dropout = plans.Arm("dropout", "dropout", (0.2,), {}, "all", "dropout")
     noise["dropout"] = measure_noise(dropout, digits)
     assert noise["none"]["layers"] == noise["dropout"]["layers"] == []
     assert noise["water"]["strength"] == 0.1

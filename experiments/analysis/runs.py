@@ -27,8 +27,8 @@ class Run(NamedTuple):
     """A run, as its folder holds it.
 
     Attributes:
-        name: tells it from the others: regularizer and strength, with the folder where
-            that is not enough.
+        name: tells it from the others: regularizer, strength and a network other than
+            the cnn, with the folder where that is not enough.
         folder: as the user named it.
         result: what result.json holds.
     """
@@ -206,7 +206,8 @@ def _name(results: Mapping[Path, Mapping[str, Any]]) -> dict[Path, str]:
             config = result["config"]
             strength = "" if config["reg"] == "none" else f" {config['strength']:g}"
             more = f" ({place})" if (place := add(path)) else ""
-            names[path] = f"{config['reg']}{strength}{more}"
+            model = "" if config["model"] == "cnn" else f" in {config['model']}"
+            names[path] = f"{config['reg']}{strength}{model}{more}"
         if len(set(names.values())) == len(names):
             break
     return names

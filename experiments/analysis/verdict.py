@@ -291,4 +291,6 @@ def _training(regime: Regime) -> str:
         words.append(f"of {regime.train_images:,} images")
     if not regime.augment:
         words.append("without augmentation")
+    if regime.model != "cnn":
+        words.append(f"in {regime.model}")
     return " ".join(words)

@@ -26,7 +26,7 @@ from experiments.data.dataset import Dataset
 from experiments.runs.configs import Config
 from experiments.runs.environment import environment
 from experiments.training import devices
-from experiments.training.models import FEATURES
+from experiments.training.cnn import FEATURES
 from experiments.training.steps import make_functions
 from experiments.training.trainer import Trainer
 
@@ -187,7 +187,7 @@ def make_plain_network(
     *,
     rngs: nnx.Rngs,
 ) -> nnx.Sequential:
-    """Makes the layers of `models.Network` with JAX's own convolution and pooling."""
+    """Makes the layers of `cnn.CNN` with JAX's own convolution and pooling."""
     height, width, channels = image_shape
     layers: list[Any] = []
     for features in FEATURES:

@@ -46,7 +46,7 @@ BANK_VALUES = 2**22
 def make_network(
     image_shape: tuple[int, int, int] = (32, 32, 3), num_classes: int = 10
 ) -> Any:
-    """Makes the layers of `models.Network`: three blocks, and the linear layer.
+    """Makes the layers of `cnn.CNN`: three blocks, and the linear layer.
 
     Args:
         image_shape: `(H, W, C)`, H and W multiples of 8.

@@ -244,10 +244,12 @@ def _add_title(figure: Any, result: Mapping[str, Any], what: str, width: float) 
         what += "; diverged"
     elif diverged:
         what += f"; without {name_seeds(diverged)}, diverged"
-    lines = [f"{config['reg']}{strength} on {result['dataset']['title']}", what]
-    title = figure.suptitle("", x=0.012, ha="left", size=10, linespacing=1.35)
-    title.set_text("\n".join(_wrap(title, clean(line), width) for line in lines))
-    return title
+    model = "" if config["model"] == "cnn" else f" in {config['model']}"
+    title = f"{config['reg']}{strength}{model} on {result['dataset']['title']}"
+    lines = [title, what]
+    text = figure.suptitle("", x=0.012, ha="left", size=10, linespacing=1.35)
+    text.set_text("\n".join(_wrap(text, clean(line), width) for line in lines))
+    return text
 
 
 def _wrap(text: Any, line: str, width: float) -> str:

@@ -10,6 +10,7 @@ import tyro
 from experiments.cli import DataDir, UsageError, check_choice, choices, flag
 from experiments.data import datasets
 from experiments.runs import tensorboard
+from experiments.training.models import MODELS
 from experiments.training.regularizers import REGULARIZERS, Recipe
 
 Dtype = Literal["float32", "bfloat16"]
@@ -19,12 +20,13 @@ LARGEST = 3.38e38  # that both of them hold, about
 DESCRIPTION = """\
 Trains SoundDrop's network: three blocks of convolution, ReLU, BatchNorm, pooling and a
 regularizer, then a linear layer; 34,058 parameters. Ten epochs of CIFAR-10 take a few
-minutes on a laptop's CPU.
+minutes on a laptop's CPU. Or, by --model, a ResNet-20 or a small vision transformer.
 
   python -m experiments.cifar --reg=water
   python -m experiments.cifar --reg=dropout --rate=0.1 --seeds=4
   python -m experiments.cifar --reg=aphex --audio=song.flac --intensity=0.1
-  python -m experiments.cifar --dataset=digits --epochs=3"""
+  python -m experiments.cifar --dataset=digits --epochs=3
+  python -m experiments.cifar --model=resnet20 --reg=gaussian"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,13 +36,21 @@ class Config:
     reg: Annotated[
         str,
         flag(
-            "Regularizer after each block: dropout, or spatial_dropout of whole "
-            "channels; gaussian adds white noise, water pink noise along rows, plane "
-            "pink noise in both directions, aphex slices of a recording. Default: "
-            "water.",
+            "Regularizer, after each block of the cnn: dropout, or spatial_dropout of "
+            "whole channels; gaussian adds white noise, water pink noise along rows, "
+            "plane pink noise in both directions, aphex slices of a recording. "
+            "Default: water.",
             choices(REGULARIZERS),
         ),
     ] = "water"
+    model: Annotated[
+        str,
+        flag(
+            "Network: cnn, the original's; resnet20; or vit, a small vision "
+            "transformer. Default: cnn.",
+            choices(MODELS),
+        ),
+    ] = "cnn"
     seeds: Annotated[
         int, flag("Number of networks, trained side by side, with successive seeds.")
     ] = 1
@@ -175,6 +185,7 @@ def check(config: Config) -> None:
         UsageError: names the first flag at fault, its value and the remedy.
     """
     check_choice("--reg", config.reg, list(REGULARIZERS))
+    check_choice("--model", config.model, list(MODELS))
     datasets.check(config.dataset, config.data_dir)
     check_choice("--dtype", config.dtype, DTYPES)
     for name, count in (

@@ -8,7 +8,7 @@ import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
 import pydantic
@@ -45,6 +45,7 @@ class Settings(_Open):
     """See `describe`."""
 
     reg: Literal[tuple(REGULARIZERS)]  # type: ignore[valid-type]
+    model: NotRequired[str]
     audio: str | None
     strength: Annotated[Number, Field(ge=0)]
     epochs: Annotated[int, Field(ge=1)]
@@ -183,7 +184,9 @@ def read_result(out: Path) -> dict:
     """
     try:
         result = json.loads(files.read(out / RESULT).decode())
-        return values.read(_RESULT, result)
+        values.read(_RESULT, result)
+        # Before there were others, a network was the cnn.
+        return result | {"config": {"model": "cnn"} | result["config"]}
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(
             f"{out / RESULT}: damaged ({reason(error).removesuffix('.')}); restore it, "

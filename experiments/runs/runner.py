@@ -92,6 +92,7 @@ def _prepare(config: Config, is_first: bool) -> Setup:
     functions = make_functions(
         dataset,
         make_regularizer,
+        model=config.model,
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
@@ -181,8 +182,10 @@ def _close_finished(config: Config, out: Path, result: dict, console: Console) -
 def _run(setup: Setup, result: dict, console: Console, signals: Signals) -> dict:
     config, dataset = setup.config, setup.dataset
     out = setup.out
+    in_model = "" if config.model == "cnn" else f" in {config.model}"
     console.print(
-        f"{config.reg} on {dataset.title} ({len(dataset.train_labels):,} images), "
+        f"{config.reg}{in_model} on {dataset.title} "
+        f"({len(dataset.train_labels):,} images), "
         f"{config.seeds} seed{'s' if config.seeds > 1 else ''} from {config.seed}, "
         f"{result['environment']['device']}"
     )
@@ -248,7 +251,9 @@ def _find_checkpoint(
         return None
     there = checkpoint.about
     if isinstance(there.get("numbers"), dict):
-        checkpoints.check_same(there["numbers"], about["numbers"])
+        # Before there were others, a network was the cnn.
+        numbers = {"--model": "cnn"} | there["numbers"]
+        checkpoints.check_same(numbers, about["numbers"])
     checkpoints.check_about(there)
     checkpoints.warn_if_elsewhere(there["environment"], about["environment"])
     return checkpoint

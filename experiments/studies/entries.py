@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, Field, TypeAdapter
 from experiments.data import datasets
 from experiments.runs.configs import LARGEST, Dtype, is_rate
 from experiments.studies.outcomes import PRIMARY
+from experiments.training.models import Where
 
 MOST_SEEDS = 10_000
 FEW_SEEDS = "(no spread can be told from one; a test needs 6 or more to reach 5 %)"
@@ -48,13 +49,14 @@ class RegimeEntry(Table):
     train_images: Annotated[Whole | None, AfterValidator(lambda n: n or None)] = None
     augment: bool = True
     evaluate_every: Count = 1
+    model: str = "cnn"
 
 
 class ArmEntry(Table, extra="allow"):
     """What `arms.NAME` holds, and the settings of its regularizer."""
 
     reg: str
-    where: Literal["features", "inputs"] = "features"
+    where: Where = "all"
     title: Title | None = None
 
 

@@ -114,10 +114,11 @@ def make_arm_functions(
     functions = make_functions(
         part,
         prepare_regularizer(arm, strength),
+        model=regime.model,
+        where=arm.where,
         batch_size=plan.batch_size,
         learning_rate=plan.learning_rate,
         weight_decay=plan.weight_decay,
-        where=arm.where,
         augmented=regime.augment,
         dtype=plan.dtype,
     )

@@ -8,8 +8,8 @@ from flax import nnx
 
 from experiments.cli import UsageError
 from experiments.data.dataset import Dataset
-from experiments.studies.plans import Arm
-from experiments.training.models import FEATURES
+from experiments.studies.plans import Arm, Plan
+from experiments.training.models import list_places
 from experiments.training.regularizers import REGULARIZERS, Maker
 from sounddrop_jax import spectra
 from sounddrop_jax.audio import AudioError
@@ -17,22 +17,22 @@ from sounddrop_jax.audio import AudioError
 NOISE_IMAGES = 64
 
 
-def measure_noise(arm: Arm, dataset: Dataset) -> dict:
-    """Measures what an arm adds to maps of zeros, where it stands in the network.
+def measure_noise(plan: Plan, arm: Arm, dataset: Dataset) -> dict:
+    """Measures what an arm adds to maps of zeros, where it stands in the networks.
 
     Returns:
-        strength; a sample, see `_sample`; and for each layer that adds anything its
-        shape `[H, W, C]`, the standard deviation, and for rows and columns the fitted
-        exponent (None on maps too small for one) and the pairs of frequency, in cycles
-        per sample, and power.
+        strength; a sample, see `_sample`; and for each shape of maps to which it adds
+        anything this shape, `[H, W, C]`, the standard deviation, and for rows and
+        columns the fitted exponent (None on maps too small for one) and the pairs of
+        frequency, in cycles per sample, and power.
     """
-    height, width, channels = dataset.train_images.shape[1:]
-    shapes = [(height, width, channels)]
-    if arm.where == "features":
-        shapes = [
-            (height >> depth, width >> depth, features)
-            for depth, features in enumerate(FEATURES, 1)
-        ]
+    image_shape, num_classes = dataset.train_images.shape[1:], len(dataset.class_names)
+    places = [
+        shape
+        for regime in plan.regimes.values()
+        for shape in list_places(regime.model, arm.where, image_shape, num_classes)
+    ]
+    shapes = list(dict.fromkeys(places))
     make = prepare_regularizer(arm, arm.strengths[0])
     layers = []
     for shape in shapes:

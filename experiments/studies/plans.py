@@ -13,6 +13,7 @@ from typing import Any, Literal
 from experiments import files
 from experiments.cli import UsageError
 from experiments.studies import entries
+from experiments.training.models import MODELS, Where
 from experiments.training.regularizers import REGULARIZERS, check_settings
 from experiments.values import read
 from experiments.words import nearest, reason
@@ -31,7 +32,7 @@ class Arm:
         strengths: one; or several, all of which are trained (a sweep), unless the plan
             has a `Tuning`, which chooses one.
         settings: keywords of the recipe's `prepare`.
-        where: "features" or "inputs", see `models.Network`.
+        where: its layers stand, see `models.make_network`.
         title: what people call it.
     """
 
@@ -39,7 +40,7 @@ class Arm:
     reg: str
     strengths: tuple[float, ...]
     settings: Mapping[str, Any]
-    where: str
+    where: Where
     title: str
 
 
@@ -54,6 +55,7 @@ class Regime:
         augment: False to train on the images as they are.
         evaluate_every: how many epochs pass from one evaluation on the test images to
             the next, of which the highest accuracy is called the peak.
+        model: the network, a key of `MODELS`.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Regime:
     train_images: int | None
     augment: bool
     evaluate_every: int
+    model: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,8 +191,8 @@ def parse(document: Mapping[str, Any], name: str, *, is_done: bool = False) -> P
     Args:
         document: of tables, strings, numbers and lists, as `tomllib` reads them.
         name: of the plan, for messages too.
-        is_done: True to read what a store was made by, when regularizers that were
-            registered then need not be so now.
+        is_done: True to read what a store was made by, when regularizers and networks
+            that were registered then need not be so now.
 
     Raises:
         UsageError: names the entry at fault, its value and the remedy.
@@ -208,7 +211,10 @@ def parse(document: Mapping[str, Any], name: str, *, is_done: bool = False) -> P
             seeds=_list_seeds(said),
             outcome=said.outcome,
             alpha=said.alpha,
-            regimes={each: Regime(each, **dict(r)) for each, r in said.regimes.items()},
+            regimes={
+                each: _make_regime(each, regime, is_done)
+                for each, regime in said.regimes.items()
+            },
             arms=arms,
             comparisons=tuple(map(tuple, said.comparisons)),
             hypotheses=tuple(
@@ -233,6 +239,16 @@ def parse(document: Mapping[str, Any], name: str, *, is_done: bool = False) -> P
 
 def _list_seeds(table: entries.File | entries.TuningEntry) -> tuple[int, ...]:
     return tuple(range(table.first_seed, table.first_seed + table.seeds))
+
+
+def _make_regime(name: str, said: entries.RegimeEntry, is_done: bool) -> Regime:
+    if said.model not in MODELS and not is_done:
+        raise ValueError(
+            f"regimes.{name}.model={said.model!r}: unknown; choose one of "
+            f"{', '.join(MODELS)}{nearest(said.model, MODELS)}, or register it "
+            "(--module)."
+        )
+    return Regime(name, **dict(said))
 
 
 def _make_arm(name: str, said: entries.ArmEntry, is_done: bool) -> Arm:

@@ -18,8 +18,8 @@ from experiments.runs.configs import LARGEST
 from experiments.studies import plans
 from experiments.studies.cells import TUNING, Cell, cell_of
 from experiments.studies.plans import Plan
+from experiments.training import models, regularizers
 from experiments.training.metrics import NUM_BINS
-from experiments.training.regularizers import BUILT_IN
 
 STUDY, NETWORKS = "study.json", "networks.jsonl"
 
@@ -192,21 +192,26 @@ def origin(study: Mapping[str, Any], cell: Cell) -> dict[str, Any]:
     said = plan["arms"][cell.arm]
     arm = {k: v for k, v in said.items() if k not in (*plans.STRENGTHS, "title")}
     if cell.regime == TUNING:
+        own = list(plan["regimes"].values())
         regime = {TUNING: plan.get("tuning"), **plan["regimes"]}
     else:
-        regime = plan["regimes"][cell.regime] | plan.get("robustness", {})
+        own = [plan["regimes"][cell.regime]]
+        regime = own[0] | plan.get("robustness", {})
+    is_ours = arm["reg"] in regularizers.BUILT_IN and all(
+        each.get("model", "cnn") in models.BUILT_IN for each in own
+    )
     return {
         "version": study["version"],
         "dataset": study["dataset"]["fingerprint"],
         "training": plan.get("training", {}),
         "regime": regime,
         "arm": arm,
-        # Its recording; and the user's module, if the regularizer is none of ours.
+        # Its recording; and the user's module, if the regularizer or the network is
+        # none of ours.
         "files": {
             name: digest
             for name, digest in inputs.items()
-            if name == arm.get("audio")
-            or (name.endswith(".py") and arm["reg"] not in BUILT_IN)
+            if name == arm.get("audio") or (name.endswith(".py") and not is_ours)
         },
     }
 

@@ -107,10 +107,10 @@ def list_places(
         >>> list_places("resnet20", "late", (32, 32, 3), num_classes=10)
         [(8, 8, 64), (8, 8, 64), (8, 8, 64)]
     """
-    shapes = []
+    shapes: list[Shape] = []
 
     def note(shape: Shape) -> nnx.Module:
-        shapes.append(tuple(shape))
+        shapes.append(shape)
         return nnx.Dropout(0.0)
 
     nnx.eval_shape(

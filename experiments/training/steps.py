@@ -148,8 +148,10 @@ def make_functions(
         return network
 
     def init_layers(key: jax.Array) -> tuple[nnx.State, nnx.State]:
-        network = make_with_banks(key)
-        return nnx.state(network, nnx.Param, nnx.BatchStat, STRENGTHS, ...)[2:]
+        _, _, strengths, layers = nnx.state(
+            make_with_banks(key), nnx.Param, nnx.BatchStat, STRENGTHS, ...
+        )
+        return strengths, layers
 
     # As one program, which compiles faster than every operation for itself, and without
     # the initial weights, which take it longest.
