@@ -24,6 +24,7 @@ from experiments.studies.cells import (
     tuning_cells,
 )
 from experiments.studies.plans import Plan
+from experiments.training.models import MODELS
 from experiments.training.regularizers import REGULARIZERS
 from tests import stores
 
@@ -550,6 +551,7 @@ OTHERS: list[tuple[dict[str, Any], str, str]] = [
     # what the plan has, the fingerprint of the dataset, and what the message names
     ({"training": {"learning_rate": 0.1}}, "12ab", "training learning_rate"),
     ({"regimes": {"short": {"epochs": 3}}}, "12ab", "regime epochs 2 there, 3"),
+    ({"regimes": {"short": {"epochs": 2, "model": "vit"}}}, "12ab", "there, 'vit'"),
     ({"robustness": {"corruption_images": 9}}, "12ab", "corruption_images"),
     (grow(water={"reg": "plane", "intensity": [0.5, 1]}), "12ab", "arm reg 'water'"),
     ({}, "ff", "dataset '12ab'"),
@@ -578,11 +580,16 @@ def test_a_record_of_another_study_is_refused_wherever_it_was_put(
     assert difference in refusal(store.read, [other])
 
 
-def test_a_user_s_file_counts_for_networks_with_a_regularizer_of_it(
-    tmp_path, monkeypatch
+@pytest.mark.parametrize("reg, model", [("mine", "cnn"), ("water", "mine")])
+def test_a_user_s_file_counts_for_networks_with_a_regularizer_of_it_or_of_it(
+    reg, model, tmp_path, monkeypatch
 ):
     monkeypatch.setitem(REGULARIZERS, "mine", REGULARIZERS["water"])
-    plan = plans.parse(DOCUMENT | grow(mine={"reg": "mine"}), "fake")
+    monkeypatch.setitem(MODELS, "mine", MODELS["cnn"])
+    plan = DOCUMENT | grow(mine={"reg": reg})
+    if model == "mine":
+        plan["regimes"] = {"short": DOCUMENT["regimes"]["short"] | {"model": model}}
+    plan = plans.parse(plan, "fake")
     mine = Cell("short", "mine", 0.05, 0)
     for folder, digest in (("one", "12"), ("two", "34")):
         opened = store.open_store(tmp_path / folder, plan, DATASET, {"m.py": digest})

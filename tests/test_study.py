@@ -207,7 +207,8 @@ def fakes(monkeypatch):
     monkeypatch.setattr(networks_module, "Trainer", FakeTrainer)
     monkeypatch.setattr(networks_module, "make_functions", lambda *args, **kw: None)
     monkeypatch.setattr(networks_module, "takes_strengths", lambda functions: True)
-    monkeypatch.setattr(study, "measure_noise", lambda plan, arm, _: stores._make_noise(arm))
+    noise = lambda plan, arm, dataset: stores._make_noise(arm)  # noqa: E731
+    monkeypatch.setattr(study, "measure_noise", noise)
     monkeypatch.setattr(drawing, "svg", lambda *args, **kw: "<svg></svg>")
     monkeypatch.setattr(os, "fsync", lambda file: None)
 

@@ -13,6 +13,7 @@ from experiments.data.augment import augment, normalize
 from experiments.data.dataset import Dataset
 from experiments.training import steps
 from experiments.training.cnn import CNN
+from experiments.training.models import MODELS
 from experiments.training.regularizers import REGULARIZERS
 from experiments.training.steps import Constants, Functions, make_functions, stream
 from experiments.training.trainer import Trainer
@@ -207,6 +208,23 @@ def test_seeds_that_take_turns_are_what_they_are_side_by_side(
         assert_same_step(
             of_seed(after, index), of_seed(trained["after one step"], index)
         )
+
+
+@pytest.mark.parametrize("model", sorted(MODELS.keys() - {"cnn"}))
+def test_seeds_of_other_networks_side_by_side_are_what_they_are_in_turn(model):
+    functions = make_arm("gaussian", 0.1, model=model)
+    ends = []
+    for seeds_at_once in (1, 2):
+        trainer = Trainer(functions, SEEDS[:2], seeds_at_once=seeds_at_once)
+        report = next(trainer.train(num_epochs=1, steps_per_epoch=1))
+        state = jax.tree.map(np.array, without_key(trainer._state))
+        ends.append((report.losses, state, trainer.evaluate()))
+    (losses, state, logits), (own_losses, own_state, own_logits) = ends
+    np.testing.assert_allclose(own_losses, losses, rtol=1e-5)
+    np.testing.assert_allclose(own_logits, logits, rtol=1e-3, atol=1e-3)
+    assert len(set(losses.tolist())) == 2
+    for index in range(2):
+        assert_same_step(of_seed(own_state, index), of_seed(state, index))
 
 
 def test_trainer_runs_each_seed_as_it_runs_alone(arms, trained):
