@@ -39,6 +39,7 @@ from experiments.studies.networks import train
 from experiments.studies.noise import measure_noise
 from experiments.studies.plans import Plan
 from experiments.training import metrics
+from experiments.training.models import MODELS
 from experiments.training.regularizers import REGULARIZERS, Recipe
 from experiments.training.trainer import Progress
 from sounddrop_jax import GaussianNoiseLayer
@@ -707,23 +708,43 @@ def test_a_store_that_another_process_fills_is_left_to_it(faked, plan_file, caps
 
 def test_the_page_shows_the_files_of_its_example():
     page = PAGE.read_text("utf-8")
-    for name, language in (("my_noise.py", "python"), ("my_plan.toml", "toml")):
+    for name in ("my_noise.py", "my_plan.toml", "my_network.py", "my_network.toml"):
+        language = "python" if name.endswith(".py") else "toml"
         text = (ROOT / "docs" / "examples" / name).read_text("utf-8")
         assert f"```{language}\n{text}```\n" in page
         assert f"(examples/{name})" in page
-    code = (ROOT / "docs" / "examples" / "my_noise.py").read_text("utf-8")
-    assert len([line for line in code.splitlines() if line]) < 10
+    for name in ("my_noise.py", "my_network.py"):
+        code = (ROOT / "docs" / "examples" / name).read_text("utf-8")
+        _, *lines = filter(None, code.splitlines())
+        assert len(lines) <= 10
 
 
-def test_the_page_s_command_compares_a_regularizer_of_one_s_own(
-    tmp_path, monkeypatch, capsys
-):
-    found = re.findall(r"^python -m .*my_plan.*$", PAGE.read_text("utf-8"), re.M)
+def run_command_of_page(plan: str, *flags: str) -> str:
+    """Gives a command of the page, and returns what it said."""
+    found = re.findall(rf"^python -m .*{plan}.*$", PAGE.read_text("utf-8"), re.M)
     (command,) = map(shlex.split, found)
     assert command[:3] == ["python", "-m", "experiments.study"]
-    monkeypatch.chdir(ROOT)
-    with mock.patch.dict(REGULARIZERS):
-        said = call_main(*command[3:], "--seeds=2", "--part=1/2", f"--out={tmp_path}")
+    with contextlib.chdir(ROOT), mock.patch.dict(REGULARIZERS), mock.patch.dict(MODELS):
+        return call_main(*command[3:], "--seeds=2", *flags)
+
+
+def test_the_page_s_command_compares_arms_in_a_network_of_one_s_own(tmp_path, capsys):
+    said = run_command_of_page("my_network", f"--out={tmp_path}")
+    assert capsys.readouterr().err == ""
+    result = store.read([tmp_path])  # where nobody has registered it
+    assert result.plan.regimes["mine"].model == "patches"
+    assert "in patches" in said
+    assert len(result.records) == 2 * 2
+    for record in result.records:
+        assert record["origin"]["regime"]["model"] == "patches"
+        assert list(record["origin"]["files"]) == ["my_network.py"]
+        assert record["train_loss"][1] < record["train_loss"][0]
+    (layer,) = result.noise["gaussian"]["layers"]
+    assert layer["shape"] == [8, 8, 64]
+
+
+def test_the_page_s_command_compares_a_regularizer_of_one_s_own(tmp_path, capsys):
+    said = run_command_of_page("my_plan", "--part=1/2", f"--out={tmp_path}")
     assert capsys.readouterr().err == ""
     result = store.read([tmp_path])
     assert list(result.plan.arms) == ["none", "dropout", "brown"]

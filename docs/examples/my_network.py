@@ -1,0 +1,17 @@
+"""Patches of 4x4 pixels, a regularizer, and the mean over them; for images of 32x32."""
+
+from flax import nnx
+
+from experiments.training.models import MODELS
+
+
+def make(make_regularizer, *, image_shape, num_classes, **kwargs):
+    return nnx.Sequential(
+        nnx.Conv(image_shape[-1], 64, (4, 4), strides=4, **kwargs),
+        make_regularizer((8, 8, 64)),
+        lambda maps: nnx.relu(maps).mean((1, 2)),
+        nnx.Linear(64, num_classes, **kwargs),
+    )
+
+
+MODELS["patches"] = make
