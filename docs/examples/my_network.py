@@ -5,7 +5,7 @@ from flax import nnx
 from experiments.training.models import MODELS
 
 
-def make(make_regularizer, *, image_shape, num_classes, **kwargs):
+def _patches(make_regularizer, *, image_shape, num_classes, **kwargs):
     return nnx.Sequential(
         nnx.Conv(image_shape[-1], 64, (4, 4), strides=4, **kwargs),
         make_regularizer((8, 8, 64)),
@@ -14,4 +14,4 @@ def make(make_regularizer, *, image_shape, num_classes, **kwargs):
     )
 
 
-MODELS["patches"] = make
+MODELS["patches"] = _patches
