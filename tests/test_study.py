@@ -733,7 +733,7 @@ def test_the_page_s_command_compares_arms_in_a_network_of_one_s_own(tmp_path, ca
     assert capsys.readouterr().err == ""
     result = store.read([tmp_path])  # where nobody has registered it
     assert result.plan.regimes["mine"].model == "patches"
-    assert "in patches" in said
+    assert "in the network patches" in said
     assert len(result.records) == 2 * 2
     for record in result.records:
         assert record["origin"]["regime"]["model"] == "patches"

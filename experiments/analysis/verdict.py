@@ -292,5 +292,5 @@ def _training(regime: Regime) -> str:
     if not regime.augment:
         words.append("without augmentation")
     if regime.model != "cnn":
-        words.append(f"in {regime.model}")
+        words.append(f"in the network {regime.model}")
     return " ".join(words)
