@@ -18,7 +18,7 @@ from experiments.studies.cells import (
     tuning_cells,
 )
 from experiments.training import metrics
-from experiments.training.models import FEATURES
+from experiments.training.cnn import FEATURES
 
 NUM_IMAGES = 200
 CLASS_NAMES = [f"class {index}" for index in range(10)]

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from experiments.cli import UsageError
 from experiments.training.cnn import CNN
 from experiments.training.regularizers import Maker, Shape
 from experiments.training.resnet import ResNet20
@@ -99,7 +100,7 @@ def list_places(
     """Lists the shapes of the maps that regularizers see, from the first to the last.
 
     Raises:
-        UsageError: if the network cannot take such images.
+        UsageError: if the network cannot take such images, or makes no regularizer.
 
     Example:
         >>> list_places("cnn", "all", (32, 32, 3), num_classes=10)
@@ -123,4 +124,9 @@ def list_places(
             rngs=nnx.Rngs(0),
         )
     )
+    if not shapes:
+        raise UsageError(
+            f"model={model}: it makes no regularizer; call make_regularizer wherever "
+            "one can stand (docs/study.md)."
+        )
     return shapes
