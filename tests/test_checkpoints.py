@@ -299,6 +299,7 @@ OTHERS = [
     (["--weight-decay=0"], "--weight-decay: 0.01 there, 0.0 here"),
     (["--rate=0.5"], "--rate: 0.2 there, 0.5 here"),
     (["--dtype=bfloat16"], "--dtype: float32 there, bfloat16 here"),
+    (["--model=vit"], "--model: cnn there, vit here"),
     (["--reg=none"], "--reg: dropout there, none here"),
 ]
 

@@ -581,23 +581,23 @@ def test_a_record_of_another_study_is_refused_wherever_it_was_put(
 
 
 @pytest.mark.parametrize("reg, model", [("mine", "cnn"), ("water", "mine")])
-def test_a_user_s_file_counts_for_networks_with_a_regularizer_of_it_or_of_it(
+def test_a_user_s_file_counts_for_networks_with_anything_of_it(
     reg, model, tmp_path, monkeypatch
 ):
     monkeypatch.setitem(REGULARIZERS, "mine", REGULARIZERS["water"])
     monkeypatch.setitem(MODELS, "mine", MODELS["cnn"])
     plan = DOCUMENT | grow(mine={"reg": reg})
     if model == "mine":
-        plan["regimes"] = {"short": DOCUMENT["regimes"]["short"] | {"model": model}}
+        plan["regimes"] = DOCUMENT["regimes"] | {"long": {"epochs": 4, "model": model}}
     plan = plans.parse(plan, "fake")
-    mine = Cell("short", "mine", 0.05, 0)
+    mine = Cell("long", "mine", 0.05, 0)
     for folder, digest in (("one", "12"), ("two", "34")):
         opened = store.open_store(tmp_path / folder, plan, DATASET, {"m.py": digest})
         append(opened, CELL, mine)
     (tmp_path / "two" / store.STUDY).unlink()
     shutil.copy(tmp_path / "one" / store.STUDY, tmp_path / "two")
     message = refusal(store.read, [tmp_path / "two"])
-    assert "short mine 0.05, seed 0, is of another study: files m.py" in message
+    assert "long mine 0.05, seed 0, is of another study: files m.py" in message
 
 
 def test_a_record_that_does_not_say_what_it_is_of_is_refused(tmp_path):

@@ -251,9 +251,7 @@ def _find_checkpoint(
         return None
     there = checkpoint.about
     if isinstance(there.get("numbers"), dict):
-        # Before there were others, a network was the cnn.
-        numbers = {"--model": "cnn"} | there["numbers"]
-        checkpoints.check_same(numbers, about["numbers"])
+        checkpoints.check_same(there["numbers"], about["numbers"])
     checkpoints.check_about(there)
     checkpoints.warn_if_elsewhere(there["environment"], about["environment"])
     return checkpoint
