@@ -445,7 +445,6 @@ def has_environment(**values):
             ],
         ),
     ],
-    ids=str,
 )
 def test_what_was_not_as_planned_is_a_departure(tmp_path, settings, expected):
     study = make_study(tmp_path, **{"dataset": OFFICIAL} | settings)
