@@ -1,7 +1,8 @@
-"""How messages write names, lists and the reasons of errors."""
+"""How messages write names, runs, lists and the reasons of errors."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 _MOST_LISTED = 64
 
@@ -75,3 +76,15 @@ def join(parts: Sequence[str], word: str) -> str:
     """Joins parts by commas, and the last one by a word."""
     *first, last = parts
     return f"{', '.join(first)}{word} {last}" if first else last
+
+
+def name_run(config: Mapping[str, Any]) -> str:
+    """Names a run: what regularizes, how strongly, and in which network.
+
+    Example:
+        >>> name_run({"reg": "water", "strength": 0.05, "model": "vit"})
+        'water 0.05 in vit'
+    """
+    strength = "" if config["reg"] == "none" else f" {config['strength']:g}"
+    model = config.get("model", "cnn")  # older runs name none
+    return config["reg"] + strength + ("" if model == "cnn" else f" in {model}")

@@ -15,7 +15,7 @@ from experiments.cli import UsageError
 from experiments.pictures.drawing import COLOURS
 from experiments.runs.outputs import RESULT, summarize
 from experiments.studies.records import STUDY
-from experiments.words import name_seeds
+from experiments.words import name_run, name_seeds
 from sounddrop_jax import statistics
 
 ALPHA = 0.05
@@ -203,11 +203,8 @@ def _name(results: Mapping[Path, Mapping[str, Any]]) -> dict[Path, str]:
     names: dict[Path, str] = {}
     for add in (lambda path: "", lambda path: path.resolve().name, str):
         for path, result in results.items():
-            config = result["config"]
-            strength = "" if config["reg"] == "none" else f" {config['strength']:g}"
             more = f" ({place})" if (place := add(path)) else ""
-            model = "" if config["model"] == "cnn" else f" in {config['model']}"
-            names[path] = f"{config['reg']}{strength}{model}{more}"
+            names[path] = name_run(result["config"]) + more
         if len(set(names.values())) == len(names):
             break
     return names

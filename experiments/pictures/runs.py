@@ -19,7 +19,7 @@ from experiments.pictures.drawing import (
     shorten,
 )
 from experiments.pictures.maps import to_percent
-from experiments.words import name_seeds
+from experiments.words import name_run, name_seeds
 
 # Neither of the colours that stand for decisions in a report.
 _COLOUR = "#00694E"
@@ -238,14 +238,12 @@ def _add_grid(axes: Any, axis: str = "both") -> None:
 def _add_title(figure: Any, result: Mapping[str, Any], what: str, width: float) -> Any:
     """Adds what was trained on what, in lines of at most a width in inches."""
     config = result["config"]
-    strength = "" if config["reg"] == "none" else f" {config['strength']:g}"
     diverged = [run["seed"] for run in result["runs"] if run["diverged"]]
     if len(diverged) == len(result["runs"]):
         what += "; diverged"
     elif diverged:
         what += f"; without {name_seeds(diverged)}, diverged"
-    model = "" if config["model"] == "cnn" else f" in {config['model']}"
-    title = f"{config['reg']}{strength}{model} on {result['dataset']['title']}"
+    title = f"{name_run(config)} on {result['dataset']['title']}"
     lines = [title, what]
     text = figure.suptitle("", x=0.012, ha="left", size=10, linespacing=1.35)
     text.set_text("\n".join(_wrap(text, clean(line), width) for line in lines))
