@@ -1,4 +1,4 @@
-"""A study's page in a browser: what it does, at three widths, in the dark, on paper."""
+"""Pages in a browser: what they do, at three widths, in the dark, on paper."""
 
 import importlib.util
 import re
@@ -6,10 +6,13 @@ import shutil
 
 import pytest
 
+from experiments.analysis import runs
 from experiments.analysis.comparisons import Analysis
 from experiments.reporting import page as pages
+from experiments.reporting import runs as reporting_runs
 from experiments.studies import store
 from tests.stores import DOCUMENT, make_store
+from tests.test_comparing_runs import make_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = [
@@ -56,6 +59,16 @@ def path(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def runs_path(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    folders = [
+        make_run(folder / f"a name of some length, {gain}", "water", gain)
+        for gain in range(4)
+    ]
+    return reporting_runs.write(runs.read(folders), folder)
+
+
+@pytest.fixture(scope="module")
 def browser():
     from playwright.sync_api import sync_playwright
 
@@ -68,9 +81,10 @@ def browser():
 @pytest.fixture
 def show(browser, path):
     """Opens the page; nothing may be asked of a server or said on the console."""
-    said, opened = [], []
+    said, opened, local = [], [], set()
 
-    def show(width=1400, scheme="light", **options):
+    def show(width=1400, scheme="light", path=path, **options):
+        local.add(path.as_uri())
         view = {"width": width, "height": 900}
         page = browser.new_page(viewport=view, color_scheme=scheme, **options)
         page.on("console", lambda message: said.append(message.text))
@@ -83,7 +97,6 @@ def show(browser, path):
     yield show
     for page in opened:
         page.close()
-    local = {path.as_uri()}
     assert [
         s for s in said if s not in local and not s.startswith(("data:", "blob:"))
     ] == []
@@ -93,10 +106,13 @@ def show(browser, path):
     ("width", "scheme"),
     [(390, "dark"), (820, "light"), (1400, "light"), (1400, "dark")],
 )
-def test_the_page_fits_and_axe_finds_nothing_serious(show, width, scheme):
+@pytest.mark.parametrize("kind", ["path", "runs_path"])
+def test_the_page_fits_and_axe_finds_nothing_serious(
+    show, width, scheme, kind, request
+):
     from axe_playwright_python.sync_playwright import Axe
 
-    page = show(width, scheme)
+    page = show(width, scheme, request.getfixturevalue(kind))
     page.evaluate(DETAILS)
     assert page.evaluate("document.documentElement.scrollWidth") == width
     found = Axe().run(page).response["violations"]
@@ -177,6 +193,18 @@ def test_tables_and_figures_are_saved_from_the_page(show):
             page.locator(f"button[aria-label^='Save as {kind}']").first.click()
         content = download.value.path().read_bytes()
         assert content.startswith(start) and b"var(--undefined" not in content
+
+
+def test_the_runs_fit_on_paper(show, runs_path):
+    page = show(760, path=runs_path)
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 760
+    clipped = page.evaluate(
+        "[...document.querySelectorAll('.scroll')].filter(each => "
+        "each.scrollWidth > each.clientWidth + 1).map(each => each.ariaLabel)"
+    )
+    assert clipped == []
 
 
 def test_paper_shows_what_is_closed(show, tmp_path):
