@@ -299,7 +299,7 @@ def test_the_noise_as_measured_has_the_intensity_as_its_spread(finished, digits)
     noise = dict(finished.study.noise)
     assert set(noise) == {"none", "water"}
     dropout = plans.Arm("dropout", "dropout", (0.2,), {}, "all", "dropout")
-    noise["dropout"] = measure_noise(dropout, digits)
+    noise["dropout"] = measure_noise(finished.study.plan, dropout, digits)
     assert noise["none"]["layers"] == noise["dropout"]["layers"] == []
     assert noise["water"]["strength"] == 0.1
     layers = noise["water"]["layers"]
@@ -690,7 +690,7 @@ def test_bad_input_ends_with_one_line_and_code_2_and_leaves_no_folder(
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith(f"error: {start.replace('TMP', str(tmp_path))}")
     assert remedy in line
-    assert {path.name for path in tmp_path.glob("[!.]*")} == {*files, "pets.npz"}
+    assert {path.name for path in tmp_path.glob("[!._]*")} == {*files, "pets.npz"}
 
 
 def test_a_store_that_another_process_fills_is_left_to_it(faked, plan_file, capsys):

@@ -50,7 +50,7 @@ def make_dataset() -> Dataset:
 DATASET = make_dataset()
 
 
-def make_arm(name: str, strength, augmented: bool = True) -> Functions:
+def make_arm(name: str, strength, augmented: bool = True, **model: str) -> Functions:
     return make_functions(
         DATASET,
         REGULARIZERS[name].prepare(strength),
@@ -58,6 +58,7 @@ def make_arm(name: str, strength, augmented: bool = True) -> Functions:
         learning_rate=LEARNING_RATE,
         weight_decay=WEIGHT_DECAY,
         augmented=augmented,
+        **model,
     )
 
 
