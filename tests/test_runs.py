@@ -343,4 +343,4 @@ def test_seed_table_has_a_row_a_seed():
         ["4294967295", "0.7700", "100.00%", "100.50%"],
         ["4294967295", "nan", "9.80%", "10.30%"],
     ]
-    assert len(header) == len(rows[0])
+    assert len(header) == len(rows[0]) == len(rows[1])

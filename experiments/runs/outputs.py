@@ -275,7 +275,7 @@ def _converged(runs: list[dict]) -> list[dict]:
 def seed_table(result: dict) -> list[str]:
     """Returns a table of the seeds: last training loss, last and peak accuracy."""
     rows = [
-        f"{run['seed']:>10}  {run['train_loss'][-1]:.4f}  "
+        f"{run['seed']:>10}  {run['train_loss'][-1]:6.4f}  "
         f"{run['accuracy']:8.2f}%  {run['peak_accuracy']:6.2f}%"
         f"{'  diverged' if run['diverged'] else ''}"
         for run in result["runs"]
