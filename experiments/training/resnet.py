@@ -92,8 +92,8 @@ class Block(nnx.Module):
         """Changes maps `[N, H, W, C]`; one that widens them halves their size."""
         branch = self.conv1(maps)
         if self.widening:
-            # A stride of 2, of which `convolution` knows nothing: to leave out what was
-            # computed is faster under `vmap` on a CPU than JAX's strided convolution.
+            # A stride of 2, of which `convolution` knows nothing. JAX's own would be a
+            # grouped convolution under `vmap`, and those are slow on a CPU.
             branch, maps = branch[:, ::2, ::2], maps[:, ::2, ::2]
             maps = jnp.pad(maps, [(0, 0), (0, 0), (0, 0), (0, self.widening)])
         branch = self.regularizer(nnx.relu(self.norm1(branch)), rngs=rngs)
