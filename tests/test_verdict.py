@@ -627,3 +627,17 @@ def test_many_that_are_untested_are_counted(tmp_path):
     diverged = cells("dropout", [0], 0.2, "long")
     said = sentence(make_study(tmp_path, document, diverged=diverged))
     assert "Of 14 comparisons 4 are untested" in said
+
+
+@pytest.mark.parametrize(
+    ("models", "networks"),
+    [
+        (["cnn"], "one small convolutional network,"),
+        (["vit", "cnn", "vit"], "the network vit and one small convolutional network,"),
+    ],
+)
+def test_what_it_means_names_every_network(tmp_path, models, networks):
+    regimes = {f"r{i}": {"epochs": 1, "model": model} for i, model in enumerate(models)}
+    study = make_study(tmp_path, {**PLANTED, "regimes": regimes})
+    first, *_ = verdict.meaning(comparisons.Analysis(study))
+    assert networks in first

@@ -81,8 +81,11 @@ def sentence(analysis: Analysis) -> str:
     return " ".join(sentences(analysis))
 
 
-def sentences(analysis: Analysis) -> list[str]:
-    """Writes what the study found: a text for each answer, and for what limits them."""
+def sentences(analysis: Analysis, *, with_limits: bool = True) -> list[str]:
+    """Writes what the study found: a text for each answer, and for what limits them.
+
+    The limits are also in what `meaning` says.
+    """
     study, family = analysis.study, analysis.family
     plan = study.plan
     tested = [each for each in family if each.decision != "untested"]
@@ -99,7 +102,9 @@ def sentences(analysis: Analysis) -> list[str]:
     elif not found:
         say = _count if len(family) > _MOST_SPELT_OUT else _spell_out
         found = [f"{opening(study)} {say(study, tested)}."]
-    found += [_say_untested(study, family), _say_limits(plan, tested, len(family))]
+    found.append(_say_untested(study, family))
+    if with_limits:
+        found.append(_say_limits(plan, tested, len(family)))
     return list(filter(None, found))
 
 
@@ -118,8 +123,13 @@ def meaning(analysis: Analysis) -> list[str]:
     undecided = [each for each in family if each.decision == "undecided"]
     detectable = [each.detectable for each in undecided if each.detectable is not None]
     least = statistics.smallest_p_value(len(plan.seeds)) * len(family)
+    models = dict.fromkeys(regime.model for regime in plan.regimes.values())
+    networks = [
+        "one small convolutional network" if model == "cnn" else f"the network {model}"
+        for model in models
+    ]
     said = [
-        "All of it is of one small convolutional network, trained as above; of other "
+        f"All of it is of {join(networks, ' and')}, trained as above; of other "
         "networks, images and budgets it says nothing."
     ]
     if detectable:

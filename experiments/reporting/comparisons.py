@@ -20,9 +20,10 @@ _MOST_POINTS = 500  # a row
 def answers(context: Context) -> dict[str, Any]:
     """Gathers the answers to the hypotheses, and what they mean."""
     answers = verdict.answer(context.analysis)
+    found = verdict.sentences(context.analysis, with_limits=False)
     return {
         "opening": verdict.opening(context.study),
-        "sentence": "" if answers else verdict.sentence(context.analysis),
+        "sentence": "" if answers else " ".join(found),
         "answers": answers,
         "meaning": verdict.meaning(context.analysis),
     }
