@@ -558,9 +558,9 @@ def attack_checkpoint(number: int, originals: Files, folder: Path) -> str:
                 path.unlink()
             case 1:
                 replace(rng, path)
-            case 2 if size < 2**30 and not (extra := path.with_name("extra")).exists():
+            case 2 if size < 2**30 and not os.path.lexists(path.with_name("extra")):
                 small = [p for p in paths if p.stat().st_size < 2**30]
-                shutil.copy(rng.choice(small), extra)
+                shutil.copy(rng.choice(small), path.with_name("extra"))
             case 3:
                 path.write_bytes(rng.choice(list(originals.values())))
             case 4:

@@ -402,7 +402,13 @@ def lie(folder: Path) -> None:
     path.write_text(path.read_text().replace('"step": 2', '"step": 1'))
 
 
-DAMAGES = (truncate, flip_a_bit, empty, lie)
+def add_a_key(folder: Path) -> None:  # at which Orbax raises for all checkpoints
+    path = folder / "_CHECKPOINT_METADATA"
+    content = json.loads(path.read_text()) | {"custom_metadata": {"a": 1}, "b": 2}
+    path.write_text(json.dumps(content))
+
+
+DAMAGES = (truncate, flip_a_bit, empty, lie, add_a_key)
 
 
 @pytest.fixture(scope="module")

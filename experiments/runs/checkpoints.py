@@ -95,7 +95,14 @@ class Checkpoints:
             max_to_keep=KEPT, cleanup_tmp_directories=True
         )
         _silence()
-        self._manager = ocp.CheckpointManager(self._alias(), options=options)
+        # Orbax raises for all of them if it takes offence at the metadata of one.
+        folder = self._alias()
+        for step in list(ocp.path.step.standard_name_format().find_all(folder)):
+            try:
+                step.commit_timestamp_nsecs  # noqa: B018
+            except ValueError as error:
+                self._set_aside(self._folder / str(step.step), words.reason(error))
+        self._manager = ocp.CheckpointManager(folder, options=options)
 
     def _alias(self) -> Path:
         """Returns a path of the folder that Orbax takes for no pattern and no URL."""
