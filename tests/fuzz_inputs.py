@@ -571,7 +571,7 @@ def attack_checkpoint(number: int, originals: Files, folder: Path) -> str:
                 if folders and not (target := folders[-1].with_name(new)).exists():
                     rng.choice(folders).rename(target)
             case 6:
-                if (parent := rng.choice(path.parents[:2])) != out:
+                if out in (parent := rng.choice(path.parents[:2])).parents:
                     replace(rng, parent)
             case _:
                 path.write_bytes(rng.choice([spoil_bytes, flip_bits])(rng, content))
