@@ -312,6 +312,15 @@ def _silence() -> None:
             before(*error)
 
     sys.excepthook = show
+    unraisable = sys.unraisablehook
+
+    def show_unraisable(error: Any) -> None:
+        # TensorStore's threads also tell loops that Orbax has closed.
+        trace = error.exc_traceback
+        if trace is None or trace.tb_frame.f_code.co_name != "call_soon_threadsafe":
+            unraisable(error)
+
+    sys.unraisablehook = show_unraisable
 
 
 def _as_os_error(error: Exception) -> OSError:
