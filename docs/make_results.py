@@ -4,9 +4,8 @@ python docs/make_results.py
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from experiments.analysis import comparisons, verdict
 from experiments.analysis.comparisons import Analysis, Comparison, Region
@@ -29,8 +28,6 @@ COLUMNS = {
     "ECE": ("ece", 3),
     "error when corrupted, %": ("corruption_error", 2),
 }
-# What the page's own colours would be, for a picture by itself.
-COLOURS = {"currentColor": "#333", "var(--line)": "#ddd", "var(--paper)": "#fff"}
 
 
 def describe(analysis: Analysis) -> str:
@@ -56,7 +53,9 @@ def draw(analysis: Analysis) -> dict[str, str]:
         label = f"Differences in {outcome.title} of the study {name}"
         rows = [_interval(each, _name(study.plan, each)) for each in family]
         xlabel = f"arm − baseline, {outcome.differences}"
-        picture = _draw(label, differences.forest, rows, xlabel, outcome.digits)
+        picture = drawing.svg_alone(
+            label, differences.forest, rows, xlabel, outcome.digits
+        )
         return {f"study_{name}": picture}
     pictures = {}
     for regime in study.plan.regimes:
@@ -68,7 +67,7 @@ def draw(analysis: Analysis) -> dict[str, str]:
                 title = study.plan.arms[each.arm].title
                 arms.setdefault(title, {})[place] = _interval(each, title)
                 strengths.add(place)
-        pictures[f"study_{name}_{regime}"] = _draw(
+        pictures[f"study_{name}_{regime}"] = drawing.svg_alone(
             f"Differences in {outcome.title} against strength in the regime {regime}",
             differences.sweep,
             list(arms.items()),
@@ -78,20 +77,6 @@ def draw(analysis: Analysis) -> dict[str, str]:
             + (f",\n{outcome.points}" if outcome.points else ""),
         )
     return pictures
-
-
-def _draw(label: str, plot: Callable, *args: Any) -> str:
-    drawn = drawing.svg("f", label, plot, *args)
-    for name, colour in COLOURS.items():
-        drawn = drawn.replace(name, colour)
-    paper = '<rect width="100%" height="100%" fill="#fff"/>'
-    drawn = drawn.replace(">", f">{paper}", 1)
-    # By itself a picture says how large it is, and in which letters.
-    width, height = map(float, re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawn)[0])
-    pixels = int(re.findall(r"width:(\d+)px", drawn)[0])
-    size = f'width="{pixels}" height="{pixels * height / width:.0f}"'
-    drawn = re.sub('style="[^"]*"', f'{size} font-family="sans-serif"', drawn, count=1)
-    return drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + "\n"
 
 
 def main(docs: Path = DOCS, results: Path = RESULTS) -> None:

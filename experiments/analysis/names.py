@@ -39,6 +39,8 @@ def describe_arm(arm: Arm) -> str:
             words.append("its samples in random order")
     if settings.pop("shared", False):
         words.append("the same in all channels")
+    if correlation := settings.pop("channel_correlation", 0):
+        words.append(f"channels correlated by {correlation:g}")
     if settings.get("mode") == "multiplicative":
         words.append("multiplied")
         del settings["mode"]

@@ -18,6 +18,8 @@ WIDTH = 4.4
 # They stand for what the page chooses: its ink, its lines and its paper.
 INK, LINE, PAPER = "#010203", "#040506", "#070809"
 _PAGE_COLOURS = {INK: "currentColor", LINE: "var(--line)", PAPER: "var(--paper)"}
+# What they are in a picture that is not part of a page.
+_OWN_COLOURS = {"currentColor": "#333", "var(--line)": "#ddd", "var(--paper)": "#fff"}
 _NOT_OURS = ("font-family", "stroke-linecap", "stroke-linejoin", "stroke-dashoffset")
 STYLE: Any = {
     "axes.edgecolor": INK,
@@ -79,6 +81,29 @@ def svg(name: str, label: str, draw: Callable[..., Any], *args: Any, **kw: Any) 
         "aria-label": clean(label),
     }
     return ElementTree.tostring(root, encoding="unicode").replace(" />", "/>")
+
+
+def svg_alone(label: str, draw: Callable[..., Any], *args: Any) -> str:
+    """Draws a picture that stands by itself, on white paper.
+
+    Args:
+        label: as in `svg`, as the next two are.
+        draw: a function that returns a figure.
+        *args: its arguments.
+
+    Returns:
+        An SVG file, which says how large it is.
+    """
+    drawn = svg("f", label, draw, *args)
+    for name, colour in _OWN_COLOURS.items():
+        drawn = drawn.replace(name, colour)
+    paper = '<rect width="100%" height="100%" fill="#fff"/>'
+    drawn = drawn.replace(">", f">{paper}", 1)
+    width, height = map(float, re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawn)[0])
+    pixels = int(re.findall(r"width:(\d+)px", drawn)[0])
+    size = f'width="{pixels}" height="{pixels * height / width:.0f}"'
+    drawn = re.sub('style="[^"]*"', f'{size} font-family="sans-serif"', drawn, count=1)
+    return drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + "\n"
 
 
 @contextlib.contextmanager

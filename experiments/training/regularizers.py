@@ -31,6 +31,7 @@ from sounddrop_jax.tracks import make_track, randomize_phases, shuffle_samples
 Shape = tuple[int, int, int]
 Strength = float | jax.Array
 Maker = Callable[[Shape], nnx.Module]
+Correlation = Annotated[float, pydantic.Field(ge=0, le=1)]
 
 PLANE = (-3, -2)  # height and width of maps NHWC
 Surrogate = Literal["none", "phases", "shuffled"]
@@ -79,14 +80,15 @@ class Recipe:
 def check_settings(reg: str, settings: Mapping[str, object]) -> None:
     """Raises for settings that a regularizer cannot be made with.
 
-    | setting   | is                                                               |
-    |-----------|------------------------------------------------------------------|
-    | mode      | what an intensity means, see `inject.add_noise`                  |
-    | shared    | whether all channels of a map share the same noise               |
-    | exponent  | of the spectrum, power 1/f^exponent: 1 is pink                   |
-    | audio     | the path of a recording, or None for the glitch track            |
-    | surrogate | what is left of it: "none" leaves it as it is, "phases" keeps    |
-    |           | its power spectrum alone, "shuffled" its samples alone           |
+    | setting             | is                                                     |
+    |---------------------|--------------------------------------------------------|
+    | mode                | what an intensity means, see `inject.add_noise`        |
+    | shared              | whether all channels of a map share the same noise     |
+    | channel_correlation | between two channels' noise; without effect if shared  |
+    | exponent            | of the spectrum, power 1/f^exponent: 1 is pink         |
+    | audio               | the path of a recording, or None for the glitch track  |
+    | surrogate           | what is left of it: "none" leaves it as it is, "phases"|
+    |                     | keeps its power spectrum, "shuffled" its samples alone |
 
     What values they take, the annotations of `prepare` say. A recipe that is added to
     the table may have other settings; one without an annotation takes anything.
@@ -223,10 +225,19 @@ def _drop(rate: Strength, broadcast_dims: Sequence[int]) -> Maker:
 
 
 def _gaussian(
-    strength: Strength, *, mode: Mode = "additive", shared: bool = False
+    strength: Strength,
+    *,
+    mode: Mode = "additive",
+    shared: bool = False,
+    channel_correlation: Correlation = 0.0,
 ) -> Maker:
     dims = (-1,) if shared else ()
-    return lambda shape: GaussianNoiseLayer(strength, mode=mode, broadcast_dims=dims)
+    return lambda shape: GaussianNoiseLayer(
+        strength,
+        mode=mode,
+        broadcast_dims=dims,
+        channel_correlation=channel_correlation,
+    )
 
 
 def _water(strength: Strength, *, mode: Mode = "additive") -> Maker:
@@ -246,6 +257,7 @@ def _plane(
     exponent: Annotated[float, pydantic.Field(ge=-3, le=3)] = 1.0,
     mode: Mode = "additive",
     shared: bool = False,
+    channel_correlation: Correlation = 0.0,
 ) -> Maker:
     def make(shape: Shape) -> nnx.Module:
         # One channel is all that is shared, and leaves room for as many more maps.
@@ -254,7 +266,13 @@ def _plane(
         key = functools.reduce(jax.random.fold_in, field, jax.random.key(0))
         bank = make_power_law_bank(key, field, exponent=exponent, axes=PLANE)
         dims = (-1,) if shared else ()
-        return NoiseInjection(strength, bank=bank, mode=mode, broadcast_dims=dims)
+        return NoiseInjection(
+            strength,
+            bank=bank,
+            mode=mode,
+            broadcast_dims=dims,
+            channel_correlation=channel_correlation,
+        )
 
     return make
 
