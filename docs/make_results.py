@@ -74,7 +74,7 @@ def draw(analysis: Analysis) -> dict[str, str]:
             differences.sweep,
             list(arms.items()),
             sorted(strengths, key=float),
-            f"strength (evenly spaced) in regime {said}",
+            f"strength (evenly spaced)\nin regime {said}",
             f"difference from {study.plan.arms[family[0].baseline].title}"
             + (f",\n{outcome.points}" if outcome.points else ""),
         )
