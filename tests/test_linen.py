@@ -44,15 +44,6 @@ def test_the_constructor_takes_what_that_of_dropout_takes(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_constructor_takes_what_its_twin_in_nnx_does_in_its_order(name):
-    ours = [each for each in fields(getattr(linen, name)) if each[0] != "_"]
-    _, *theirs = inspect.signature(getattr(sounddrop_jax, name).__init__).parameters
-    # Linen's modules have a parent and a name; and take no keys but at the call.
-    ours = [each for each in ours if each not in ("parent", "name")]
-    assert ours == [each for each in theirs if each != "rngs"]
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_the_call_has_the_signature_of_that_of_dropout(name):
     def parts(layer):
         parameters = inspect.signature(layer.__call__).parameters.values()

@@ -124,25 +124,20 @@ def test_an_intensity_is_a_number_or_an_array(intensity, kind):
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "error", "message"),
+    ("name", "value", "error"),
     [
-        ("intensity", math.nan, ValueError, "must be finite and 0 or above"),
-        ("intensity", np.array([0.1, -0.1]), ValueError, "must be finite and 0 or"),
-        ("intensity", "0.1", TypeError, "must be a number, an array or a"),
-        ("intensity", nnx.Param(0.1), TypeError, "must be a number, an array or a"),
-        ("bank", ROWS.values, TypeError, "must be a NoiseBank, not ArrayImpl"),
-        ("mode", "add", ValueError, "must be one of additive, .* not 'add'"),
+        *[("intensity", value, ValueError) for value in (math.nan, np.array([1, -1]))],
+        *[("intensity", value, TypeError) for value in ("0.1", nnx.Param(0.1))],
+        *[("bank", ROWS.values, TypeError), ("mode", "add", ValueError)],
     ],
     ids=["nan", "negative", "text", "parameter", "array", "mode"],
 )
-def test_a_setting_that_will_not_do_is_refused(name, value, error, message):
+def test_a_setting_that_will_not_do_is_refused(name, value, error):
     layer = WaterNoiseLayer(0.3)
-    for use in (
-        lambda: WaterNoiseLayer(**{name: value}),
-        lambda: setattr(layer, name, value),
-    ):
-        with pytest.raises(error, match=f"^{name} {message}"):
-            use()
+    with pytest.raises(error, match=f"^{name} must be"):
+        WaterNoiseLayer(**{name: value})
+    with pytest.raises(error, match=f"^{name} must be"):
+        setattr(layer, name, value)
     assert (layer.intensity, layer.bank, layer.mode) == (0.3, None, "additive")
 
 
@@ -163,21 +158,6 @@ def test_intensity_zero_is_the_identity_and_takes_no_key(case, intensity):
     assert layer(INPUTS) is INPUTS
     assert count_of(layer) == 0
     assert case.make(intensity=intensity)(INPUTS) is INPUTS
-
-
-def test_intensity_zero_takes_no_key_in_a_compiled_function_either():
-    layer = NoiseInjection(0.0, rngs=nnx.Rngs(0))
-    graphdef, state = nnx.split(layer)
-    count = jax.jit(lambda state: count_after_a_call(nnx.merge(graphdef, state)))
-    assert count(state) == 0
-    for _ in range(2):
-        assert nnx.jit(count_after_a_call)(layer) == 0
-    assert layer(INPUTS) is INPUTS
-
-
-def count_after_a_call(layer):
-    layer(INPUTS)
-    return layer.rngs.count[...]
 
 
 def test_the_call_overrules_the_mode_of_the_constructor(case):
@@ -281,29 +261,18 @@ def test_an_old_style_key_gives_what_the_new_one_does(case):
 
 
 @pytest.mark.parametrize(
-    ("settings", "call", "remedies"),
+    ("settings", "call", "remedy"),
     [
-        (
-            {"deterministic": None, "rngs": nnx.Rngs(0)},
-            {},
-            ["deterministic=False)", "nnx.view(model, deterministic=False)"],
-        ),
-        ({}, {}, ["rngs=nnx.Rngs(0))", "layer(inputs, rngs=nnx.Rngs(0)), or a key"]),
-        (
-            {"intensity": lambda step: 0.5},
-            {"rngs": KEY},
-            ["rngs=nnx.Rngs(0))", "layer(inputs, rngs=rngs, step=step)"],
-        ),
+        ({"deterministic": None}, {}, "nnx.view(model, deterministic=False)"),
+        ({}, {}, "layer(inputs, rngs=nnx.Rngs(0)), or a key"),
+        ({"intensity": len}, {"rngs": KEY}, "layer(inputs, rngs=rngs, step=step)"),
     ],
     ids=["mode", "keys", "step"],
 )
-def test_a_layer_that_lacks_something_says_how_to_give_it(
-    case, settings, call, remedies
-):
+def test_a_layer_that_lacks_something_says_how_to_give_it(case, settings, call, remedy):
     with pytest.raises(ValueError, match=f"^{case.name} ") as error:
         case.make(**settings)(INPUTS, **call)
-    for remedy in (f"{case.name}(..., {remedies[0]}", *remedies[1:]):
-        assert remedy in str(error.value)
+    assert f"{case.name}(..., " in str(error.value) and remedy in str(error.value)
 
 
 @pytest.mark.parametrize("wrong", [0, np.zeros(2, np.uint32), (KEY,)])
@@ -445,22 +414,6 @@ def test_a_bank_made_within_a_transformation_is_a_constant_too(key):
     # Nor is one that was kept from there a tracer that leaked.
     for bank in made:
         assert np.isfinite(bank.values).all()
-
-
-def test_a_bank_made_under_vmap_is_one_for_each_seed():
-    @nnx.vmap
-    def make(key):
-        bank = make_power_law_bank(key, (6, 3), num_entries=64)
-        return WaterNoiseLayer(0.5, bank=bank)
-
-    keys = jax.random.split(KEY, 3)
-    layers = make(keys)
-    assert layers.bank.shape == (3, 64, 6, 3)
-    outputs = nnx.vmap(lambda layer: layer(INPUTS, rngs=KEY))(layers)
-    for one, key in zip(outputs, keys, strict=True):
-        bank = make_power_law_bank(key, (6, 3), num_entries=64)
-        expected = WaterNoiseLayer(0.5, bank=bank)(INPUTS, rngs=KEY)
-        assert_allclose(one, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("graph", [True, False], ids=["graph mode", "tree mode"])
