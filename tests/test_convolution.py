@@ -116,17 +116,14 @@ def test_every_spelling_of_a_padding(padding):
 
 
 @everywhere
-@pytest.mark.parametrize("shape", [(7, 5, 4), (8, 6, 3)], ids=str)
-def test_gradients_of_gradients_equal_those_of_jax(shape, ours):
-    inputs, kernel = normal((3, *shape)), normal((3, 3, shape[-1], 6), seed=1)
-
+def test_gradients_of_gradients_equal_those_of_jax(ours):
     def steepness(convolve, inputs, kernel):
         gradients = jax.grad(loss, (1, 2))(convolve, inputs, kernel)
         return sum((gradient**2).sum() for gradient in gradients)
 
     result, expected = (
         jax.jit(jax.grad(steepness, (1, 2)), static_argnums=0)(
-            convolve, inputs / 8, kernel / 8
+            convolve, INPUTS / 8, KERNEL / 8
         )
         for convolve in (ours, lax.conv_general_dilated)
     )
@@ -136,15 +133,14 @@ def test_gradients_of_gradients_equal_those_of_jax(shape, ours):
 
 @everywhere
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
-@pytest.mark.parametrize("channels", [3, 4])
-def test_nothing_is_promoted(channels, dtype, ours):
+def test_nothing_is_promoted(dtype, ours):
     with (
         jax.enable_x64(dtype == jnp.float64),
         jax.numpy_dtype_promotion("strict"),
         jax.numpy_rank_promotion("raise"),
     ):
-        inputs = normal((2, 3, 6, 6, channels), dtype=dtype)
-        kernel = normal((2, 3, 3, channels, 4), dtype=dtype)
+        inputs = normal((2, *INPUTS.shape), dtype=dtype)
+        kernel = normal((2, *KERNEL.shape), dtype=dtype)
 
         def total(inputs, kernel):
             return plain(ours, inputs, kernel).sum()
