@@ -66,7 +66,10 @@ def test_parameters_are_float32_and_as_many_as_it_says(model):
 
 @pytest.mark.parametrize(
     "model, where",
-    [("cnn", "all"), ("resnet20", "early"), ("resnet20", "inputs"), ("vit", "late")],
+    [
+        *[(model, "all") for model in MODELS],
+        *[("resnet20", "early"), ("vit", "late"), ("cnn", "inputs")],
+    ],
 )
 def test_regularizers_see_the_maps_that_they_were_made_for_in_order(model, where):
     third = max(1, len(ALL[model]) // 3)
