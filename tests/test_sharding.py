@@ -36,7 +36,9 @@ def shard(axis_type, spec) -> jax.Array:
     [(AxisType.Auto, P("data", None, "model")), (AxisType.Explicit, P("data"))],
     ids=str,
 )
-def test_features_that_are_split_meet_the_noise_of_whole_ones(any_case, axis_type, spec):
+def test_features_that_are_split_meet_the_noise_of_whole_ones(
+    any_case, axis_type, spec
+):
     inputs = shard(axis_type, spec)
     layer = any_case.make()
     outputs = jax.jit(lambda inputs: layer(inputs, rngs=KEY))(inputs)
