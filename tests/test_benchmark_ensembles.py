@@ -234,6 +234,7 @@ def test_the_command_prints_a_table_and_writes_a_file(small, tmp_path, capsys):
         ("--max-seeds=0", "give a whole number of 1 or more"),
         ("--seconds=nan", "give a finite number above 0"),
         ("--reg=aphex", "choose one of none, dropout, gaussian, water"),
+        ("--out=.", "cannot be written; name a file"),
         ("--dataset=mnist", "no such dataset"),
     ],
 )
