@@ -61,6 +61,7 @@ def draw(analysis: Analysis) -> dict[str, str]:
     for regime in study.plan.regimes:
         arms: dict[str, dict[str, differences.Interval]] = {}
         strengths = set()
+        said = study.plan.regimes[regime].title
         for each in family:
             if each.regime == regime and each.strength is not None:
                 place = f"{each.strength:g}"
@@ -68,12 +69,12 @@ def draw(analysis: Analysis) -> dict[str, str]:
                 arms.setdefault(title, {})[place] = _interval(each, title)
                 strengths.add(place)
         pictures[f"study_{name}_{regime}"] = drawing.svg_alone(
-            f"Differences in {outcome.title} against strength in the regime {regime}",
+            f"Differences in {outcome.title} against strength in regime {said}",
             differences.sweep,
             list(arms.items()),
             sorted(strengths, key=float),
-            "strength (evenly spaced)",
-            f"{regime}: difference from {study.plan.arms[family[0].baseline].title}"
+            f"strength (evenly spaced)\nin regime {said}",
+            f"difference from {study.plan.arms[family[0].baseline].title}"
             + (f",\n{outcome.points}" if outcome.points else ""),
         )
     return pictures
@@ -106,7 +107,9 @@ def _write_arms(analysis: Analysis) -> str:
         for key, digits in COLUMNS.values():
             mean, std = row[f"{key}_mean"], row[f"{key}_std"]
             known = mean is not None and std is not None
-            cells.append(f"{mean:.{digits}f} ± {std:.{digits}f}" if known else "–")
+            cells.append(
+                f"{mean:.{digits}f}\u00a0±\u00a0{std:.{digits}f}" if known else "–"
+            )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -132,7 +135,8 @@ def _write_family(analysis: Analysis) -> str:
 def _write_regions(study: Study, found: Sequence[Region]) -> str:
     """Writes where each arm wins and loses: a row an arm, a column a regime."""
     regimes = list(study.plan.regimes)
-    lines = [f"| arm − baseline | {' | '.join(regimes)} |"]
+    titles = [regime.title for regime in study.plan.regimes.values()]
+    lines = [f"| arm − baseline | {' | '.join(titles)} |"]
     lines.append(f"|---|{'---|' * len(regimes)}")
     rows: dict[str, dict[str, str]] = {}
     for region in found:

@@ -1,5 +1,7 @@
 """Shows pages as browsers and paper do: three widths, light and dark, and a PDF.
 
+Says how many screens each has, what it asks of others, and the errors of its script.
+
 pip install -e '.[browser]'
 python docs/make_screenshots.py OUT report.html [report.html ...]
 """
@@ -17,6 +19,10 @@ OPEN = "document.querySelectorAll('details').forEach(each => { each.open = true 
 
 def show(page: Page, path: Path, out: Path, name: str, width: int) -> None:
     """Takes pictures of a page, closed and opened; prints how many screens it has."""
+    asked: list[str] = []
+    page.on("request", lambda each: asked.append(each.url))
+    page.on("console", lambda each: each.type == "error" and asked.append(each.text))
+    page.on("pageerror", lambda error: asked.append(str(error)))
     page.goto(path.resolve().as_uri())
     for state in ("closed", "opened"):
         if state == "opened":
@@ -24,6 +30,8 @@ def show(page: Page, path: Path, out: Path, name: str, width: int) -> None:
         page.screenshot(path=out / f"{name}_{state}.png", full_page=True)
         screens = page.evaluate("document.documentElement.scrollHeight") / HEIGHT
         print(f"{name} {state}: {screens:.1f} screens of {width} x {HEIGHT}")
+    others = [each for each in asked if not each.startswith(("file:", "data:"))]
+    print(f"{name}: {len(others)} requests and errors", *others)
 
 
 def main(out: Path, paths: list[Path]) -> None:

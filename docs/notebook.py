@@ -201,7 +201,7 @@ for row, ((arm, baseline), result, p_value) in enumerate(
 axis.axvline(0, color="gray", linewidth=1)
 axis.set_yticks(range(len(pairs)), [f"{arm} − {baseline}" for arm, baseline in pairs])
 axis.set_ylim(len(pairs) - 0.5, -0.5)
-axis.set_xlabel("difference in test accuracy, points: each seed, and 95 % intervals")
+label = axis.set_xlabel("difference in accuracy, points: each seed, 95 % intervals")
 
 # %% [markdown]
 # How large an effect would ten seeds have found, given how much these differ from seed

@@ -1,7 +1,6 @@
 """Fixtures that several test files share."""
 
 import atexit
-import dataclasses
 import os
 import shutil
 import signal
@@ -42,9 +41,12 @@ def recording_file(tmp_path_factory):
 
 
 @pytest.fixture(params=CASES)
-def case(request, recording_file):
-    """Every layer of the table in turn."""
-    case = CASES[request.param]
-    if "file_path" in case.settings:
-        return dataclasses.replace(case, settings={"file_path": recording_file})
-    return case
+def any_case(request):
+    """Every noise of the table in turn."""
+    return CASES[request.param]
+
+
+@pytest.fixture(params={case.name: name for name, case in CASES.items()}.values())
+def case(request):
+    """A layer of each class, as keys and modes have nothing to do with the noise."""
+    return CASES[request.param]

@@ -109,17 +109,16 @@ def load(number: int, originals: dict[str, bytes], folder: Path) -> str:
     return "track"
 
 
-def _work(load, numbers, originals, folder, connection) -> None:
+def _work(load, originals, folder, connection) -> None:
     # What a decoder prints is of no interest here.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     warnings.simplefilter("error")
-    for number in numbers:
+    while True:
+        number = connection.recv()
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         outcome = load(number, originals, folder)
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-        if grown > MEBIBYTES:
-            outcome = f"took {grown:.0f} MiB"
-        connection.send((number, outcome))
+        connection.send(outcome if grown <= MEBIBYTES else f"took {grown:.0f} MiB")
 
 
 def fuzz(
@@ -150,38 +149,33 @@ def fuzz(
     findings: dict[int, str] = {}
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        originals = make_originals(folder)
-        number, stop = first, first + num_inputs
-        while number < stop:
-            receiver, sender = context.Pipe(duplex=False)
-            numbers = range(number, stop)
-            process = context.Process(
-                target=_work, args=(load, numbers, originals, folder, sender)
-            )
-            process.start()
-            sender.close()
-            patience = 120.0  # for the imports
-            try:
-                while number < stop and time.monotonic() < deadline:
-                    if not receiver.poll(patience):
-                        findings[number] = "hangs"
-                        break
-                    number, outcome = receiver.recv()
-                    patience = seconds
-                    if outcome in counts:
-                        counts[outcome] += 1
-                    else:
-                        findings[number] = outcome
-                    number += 1
-            except EOFError:
-                findings[number] = "crashes the process"
-            if number in findings:
-                number += 1
-            process.kill()
-            process.join()
+        originals = make_originals(Path(name))
+        process = None
+        for number in range(first, first + num_inputs):
             if time.monotonic() > deadline:
                 break
+            patience = seconds
+            if process is None:
+                ours, theirs = context.Pipe()
+                arguments = (load, originals, Path(name), theirs)
+                process = context.Process(target=_work, args=arguments, daemon=True)
+                process.start()
+                theirs.close()
+                patience = 120.0  # for the imports
+            try:
+                ours.send(number)
+                outcome = ours.recv() if ours.poll(patience) else "hangs"
+            except (EOFError, OSError):
+                outcome = "crashes the process"
+            if outcome in counts:
+                counts[outcome] += 1
+                continue
+            findings[number] = outcome
+            if outcome in ("hangs", "crashes the process"):
+                process.kill()
+                process = None
+        if process is not None:
+            process.kill()
     return counts, findings
 
 

@@ -37,21 +37,6 @@ LAYERS = {n: value for n, value in CLASSES.items() if issubclass(value, nnx.Modu
 PURE = {n: f for n, f in FUNCTIONS.items() if f.__name__ != "conv_general_dilated"}
 
 
-def methods(layer) -> dict[str, typing.Any]:
-    return {
-        name: method
-        for name, method in vars(layer).items()
-        if inspect.isfunction(method) and (name == "__call__" or name[0] != "_")
-    }
-
-
-METHODS = {
-    f"{owner}.{name}": method
-    for owner, value in CLASSES.items()
-    for name, method in methods(value).items()
-}
-
-
 def each(named):
     return pytest.mark.parametrize("value", named.values(), ids=named.keys())
 
@@ -70,65 +55,12 @@ def sections(value) -> dict[str, str]:
 def test_the_introspection_finds_the_library():
     assert len(MODULES) >= 6
     assert {"spectra.power_law", "inject.random_noise"} <= PURE.keys()
-    assert "modules.NoiseInjection.__call__" in METHODS
     assert "modules.WaterNoiseLayer" in LAYERS
-
-
-@pytest.mark.parametrize("module", [sounddrop_jax, *MODULES])
-def test_every_module_says_what_it_is(module):
-    summary, *rest = module.__doc__.splitlines()
-    assert summary.endswith(".")
-    assert not rest or rest[0] == ""
-
-
-@pytest.mark.parametrize(
-    "name", [name for name in vars(sounddrop_jax) if not name.startswith("_")]
-)
-def test_every_export_is_public_where_it_comes_from(name):
-    value = getattr(sounddrop_jax, name)
-    if inspect.ismodule(value):
-        assert value in MODULES
-        return
-    home = importlib.import_module(value.__module__)
-    assert home in MODULES
-    assert getattr(home, name) is value
-
-
-@each(EVERYTHING)
-def test_every_public_name_has_a_summary_in_one_line(value):
-    summary, *rest = inspect.getdoc(value).splitlines()
-    assert summary.endswith((".", "?"))
-    assert not rest or rest[0] == ""
-
-
-@each(FUNCTIONS | METHODS | LAYERS)
-def test_every_parameter_is_explained(value):
-    called = value.__init__ if inspect.isclass(value) else value
-    explained = re.findall(r"^ {2,4}\**(\w+):", sections(value).get("Args", ""), re.M)
-    assert explained == [p.name for p in parameters(called)]
 
 
 @each(FUNCTIONS)
 def test_every_function_says_what_it_returns(value):
     assert sections(value)["Returns"].strip()
-
-
-@each(FUNCTIONS | LAYERS)
-def test_every_function_and_layer_has_an_example_that_runs(value):
-    example = sections(value)["Example"]  # doctest runs them
-    assert value.__name__ in example
-    assert ">>> " in example
-
-
-@each(
-    FUNCTIONS | METHODS | {f"{name}.__init__": f.__init__ for name, f in LAYERS.items()}
-)
-def test_every_named_parameter_is_annotated(value):
-    hints = typing.get_type_hints(value)
-    names = {p.name for p in parameters(value) if p.kind != p.VAR_KEYWORD}
-    if value in FUNCTIONS.values():
-        names = {p.name for p in parameters(value)} | {"return"}
-    assert names <= hints.keys()
 
 
 @each(PURE)

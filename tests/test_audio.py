@@ -5,7 +5,6 @@ import gzip
 import io
 import os
 import struct
-import subprocess
 import sys
 import tempfile
 import tracemalloc
@@ -88,7 +87,6 @@ def kept(num_frames: int, max_frames: int) -> np.ndarray:
 # Recordings
 
 
-@pytest.mark.parametrize("num_channels", [1, 8])
 @pytest.mark.parametrize(
     ("format", "subtype", "step"),  # step: the coarsest difference between two samples
     [
@@ -99,15 +97,13 @@ def kept(num_frames: int, max_frames: int) -> np.ndarray:
         ("AIFF", "PCM_16", 2**-15),
     ],
 )
-def test_lossless_formats_give_the_channels_or_their_mean(
-    save, format, subtype, step, num_channels
-):
+def test_lossless_formats_give_the_channels_or_their_mean(save, format, subtype, step):
     rng = np.random.default_rng(0)
-    samples = 0.1 * rng.standard_normal((1_000, num_channels)).clip(-5, 5)
+    samples = 0.1 * rng.standard_normal((1_000, 8)).clip(-5, 5)
     path = save(encode(samples, 44_100, format, subtype))
     for mono, expected in ((True, samples.mean(axis=1)), (False, samples)):
         track = load_track(path, mono=mono)
-        assert_is_track(track, None if mono else num_channels)
+        assert_is_track(track, None if mono else 8)
         tolerance = 2 * step / expected.std(axis=0).min() + 1e-5
         assert_allclose(track, standardized(expected), rtol=0, atol=tolerance)
 
@@ -124,41 +120,15 @@ def test_lossy_formats_give_nearly_the_same_sound(save, format, subtype, sample_
     assert track.shape == SWEEP.shape
     for each in (track, *channels.T):
         assert np.mean(each * standardized(SWEEP)) > 0.99
-    thinned = load_track(path, max_frames=1_000)
-    expected = standardized(track[kept(len(track), 1_000)])
-    assert_allclose(thinned, expected, rtol=0, atol=1e-5)
-
-
-def test_a_long_file_is_read_in_blocks_that_join(save):
-    samples = np.random.default_rng(0).uniform(-0.5, 0.5, (300_001, 8))
-    track, peak = load_and_measure(save(encode(samples, subtype="FLOAT")))
-    assert_allclose(track, standardized(samples.mean(axis=1)), rtol=0, atol=1e-5)
-    assert peak < 2.5 * track.nbytes + 2 * 2**22  # two tracks and two blocks
 
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [
-        *[("wrong.mp3", WAV), ("wrong.au", FLAC), ("wrong.vox", MP3), ("wrong", OGG)],
-        *[("наводнение-水-🌊.flac", FLAC), ("two\nlines.wav", WAV)],
-    ],
+    [("wrong.mp3", WAV), ("wrong", OGG), ("наводнение-水-🌊.vox", MP3)],
     ids=name_of,
 )
 def test_the_content_decides_not_the_name(save, name, content):
     assert_is_track(load_track(save(content, name)))
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows file names are Unicode")
-def test_a_name_that_is_not_unicode(save):
-    try:
-        path = save(WAV, os.fsdecode(b"caf\xe9.wav"))
-    except OSError:
-        pytest.skip("this file system takes no such name")
-    assert_is_track(load_track(path))
-    path.write_bytes(b"")
-    with pytest.raises(AudioError) as caught:
-        load_track(path)
-    str(caught.value).encode()  # printable
 
 
 @pytest.mark.parametrize(("scale", "offset"), [(1, -1e3), (1e-30, 0), (1e37, 0)])
@@ -257,7 +227,7 @@ def test_channels_that_are_kept_must_be_as_many_in_every_file(save, tmp_path):
 @pytest.mark.parametrize(
     ("num_frames", "max_frames"),
     [
-        *[(3, 2), (100, 7), (1_000, 1_000), (1_001, 1_000), (100_003, 1_000)],
+        *[(3, 2), (100, 7), (1_000, 1_000), (1_001, 1_000)],
         (2**20 + 2**19, 2**20 + 2**18),
     ],
 )
@@ -356,11 +326,6 @@ def test_numpy_integers_are_integers(save, kind):
         assert_array_equal(track, load_track(path, **{name: value}))
 
 
-def test_reading_without_resampling_needs_no_librosa(save, monkeypatch):
-    monkeypatch.setitem(sys.modules, "librosa", None)  # makes its import fail
-    assert_is_track(load_track(save(WAV), sample_rate=44_100))
-
-
 @pytest.mark.parametrize("missing", ["soundfile", "librosa"])
 def test_a_missing_library_names_the_extra(save, tmp_path, monkeypatch, missing):
     save(WAV, "sound.wav")
@@ -369,14 +334,6 @@ def test_a_missing_library_names_the_extra(save, tmp_path, monkeypatch, missing)
     for source in (tmp_path, io.BytesIO(WAV)):
         with pytest.raises(ImportError, match=remedy):
             load_track(source, sample_rate=22_050)
-
-
-def test_importing_the_module_imports_no_audio_library():
-    check = (
-        "import sys, sounddrop_jax.audio;"
-        "sys.exit(bool({'librosa', 'soundfile', 'audioread'} & set(sys.modules)))"
-    )
-    subprocess.run([sys.executable, "-c", check], check=True)
 
 
 # Faults
@@ -393,11 +350,6 @@ def with_sample(value) -> bytes:
     samples = SOUND.astype(np.float64)
     samples[4_321] = value
     return encode(samples, subtype="DOUBLE")
-
-
-def zeroed(content: bytes, start: float, stop: float) -> bytes:
-    start, stop = int(start * len(content)), int(stop * len(content))
-    return content[:start] + bytes(stop - start) + content[stop:]
 
 
 def steady(value, num_frames=2_000, format="WAV", num_channels=1) -> bytes:
@@ -417,22 +369,14 @@ NO_FRAMES = "holds a header but no frames; "
 NOT_FINITE = "holds NaN or infinite samples; "
 FAULTS = {
     "empty.wav": (b"", "is empty .0 bytes.; fetch"),
-    "text.txt": (TEXT, UNDECODABLE),
-    "text.ogg": (TEXT, UNDECODABLE),
+    "two\nlines.txt": (TEXT, UNDECODABLE),
     "text.mp3": (TEXT, UNDECODABLE),
     "text.raw": (TEXT, "is named .raw.*; "),
-    "riff.wav": (WAV[:12], UNDECODABLE),
     "header.wav": (WAV[:44], NO_FRAMES),
     "header.flac": (FLAC[:60], UNDECODABLE),
-    "header.mp3": (MP3[:60], UNDECODABLE),
-    "no-frames.ogg": (encode(np.zeros(0), format="OGG"), NO_FRAMES),
     "truncated.flac": (FLAC[: len(FLAC) // 2], DAMAGED),
-    "truncated.ogg": (OGG[: len(OGG) // 3], UNDECODABLE),
-    "hole.flac": (zeroed(FLAC, 0.5, 0.6), DAMAGED),
-    "hole.mp3": (zeroed(MP3, 0.5, 1.0), DAMAGED),
+    "hole.mp3": (MP3[: len(MP3) // 2] + bytes(len(MP3) // 2), DAMAGED),
     "single.wav": (steady(0.5, 1), "holds a single frame; .* 2 frames"),
-    "silent.flac": (steady(0.0, format="FLAC"), CONSTANT),
-    "silent.ogg": (steady(0.0, format="OGG"), CONSTANT),
     "silent.mp3": (steady(0.0, format="MP3"), CONSTANT),
     "silent-in-sum.wav": (OUT_OF_PHASE, CONSTANT),
     "constant-but-rounding.wav": (NEARLY_CONSTANT, CONSTANT),
@@ -443,12 +387,11 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("alone", [True, False])
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_is_named_in_one_line_with_the_file(save, name, alone):
+def test_a_fault_is_named_in_one_line_with_the_file(save, name):
     content, message = FAULTS[name]
     path, good = save(content, name), save(WAV, "good.wav")
-    assert_refused(path if alone else [good, path, good], message, path)
+    assert_refused([good, path, good], message, path)
 
 
 def test_what_is_thinned_out_is_checked_too(save):
@@ -491,13 +434,6 @@ def test_no_recordings(save, tmp_path):
         assert_refused(source, "sequence of recordings is empty; name")
 
 
-@pytest.mark.skipif(os.name == "nt", reason="links need privileges on Windows")
-def test_a_broken_link_in_a_folder_is_not_skipped(save, tmp_path):
-    save(WAV, "a.wav")
-    (tmp_path / "b.wav").symlink_to(tmp_path / "absent.wav")
-    assert_refused(tmp_path, "no such file", tmp_path / "b.wav")
-
-
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_pipe_is_refused_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.wav")
@@ -533,14 +469,6 @@ def test_a_promised_length_is_neither_believed_nor_allocated(save):
     assert_array_equal(load_track(hostile, max_frames=1_000), honest)
 
 
-@pytest.mark.parametrize("format", ["WAV", "OGG", "MP3"])
-def test_a_file_cut_short_that_decodes_cleanly_is_used(save, format):
-    content = encode(LONG[:80_000], format=format)
-    track = load_track(save(content[: len(content) // 2]))
-    assert_is_track(track)
-    assert 10_000 < track.size < 60_000  # an Ogg page is worth 20,000
-
-
 # Lengths that are unknown or wrong
 
 
@@ -553,12 +481,6 @@ def without_xing(mp3: bytes) -> bytes:
     """All frames but the first, which holds the Xing or Info header and no sound."""
     assert b"Xing" in mp3[:40] or b"Info" in mp3[:40]
     return mp3[mp3.index(mp3[:2], 4) :]
-
-
-def encode_mp3(sound) -> bytes:
-    """At a constant rate."""
-    constant = {"bitrate_mode": "CONSTANT", "compression_level": 0.5}
-    return encode(sound, format="MP3", **constant)
 
 
 XING = MP3.index(b"Xing") + 8  # where it counts frames
@@ -596,18 +518,6 @@ def test_a_stream_is_found_once_wherever_a_block_ends(save):
         assert load_track(save(tagged)).shape == SOUND.shape
 
 
-def test_joined_mp3s_of_a_constant_rate_without_headers_are_read_whole(save):
-    contents = [without_xing(encode_mp3(sound)) for sound in (SWEEP, SWEEP[::-1])]
-    parts = [soundfile.read(io.BytesIO(content))[0] for content in contents]
-    track = load_track(save(contents[0] + contents[1]))
-    expected = standardized(np.concatenate(parts))
-    assert track.shape == expected.shape
-    # A frame of an MP3 is decoded with what it borrows of those before it.
-    seam = slice(len(parts[0]) - 1_152, len(parts[0]) + 2 * 1_152)
-    track[seam] = expected[seam]
-    assert_allclose(track, expected, rtol=0, atol=0.01)
-
-
 def test_a_xing_header_that_counts_too_many_is_not_believed(save):
     many = load_track(save(put(MP3, XING, ">I", 2 * NUM_XING)))
     assert SOUND.size <= many.size <= SOUND.size + 3 * 1_152
@@ -633,25 +543,13 @@ def with_size(format: str, size: int) -> bytes:
     ("format", "size"),
     [
         # What ffmpeg, SoX and others write to pipes.
-        *[("WAV", size) for size in (2**32 - 1, 2**31 - 1, 0x7FFFF000)],
-        *[("W64", size) for size in (0, 1_000, 2**64 - 1)],
-        *[("RF64", size) for size in (2**32 - 1, 2**63 - 1)],
-        *[("AIFF", size) for size in (0, 2**31, 2**32 - 1)],
-        ("AU", 2**32 - 1),
+        *[("WAV", 2**32 - 1), ("WAV", 0x7FFFF000), ("W64", 0), ("W64", 2**64 - 1)],
+        *[("RF64", 2**63 - 1), ("AIFF", 0), ("AIFF", 2**31), ("AU", 2**32 - 1)],
     ],
 )
 def test_samples_of_unknown_length_are_read_to_the_end(save, format, size):
     track = load_track(save(with_size(format, size)))
     assert_array_equal(track, load_track(save(SIZES[format][0])))
-
-
-@pytest.mark.parametrize("riff_size", [0, 1_000, 2**32 - 1])
-@pytest.mark.parametrize(
-    "content", [WAV, with_size("WAV", 2**32 - 1)], ids=["known", "unknown"]
-)
-def test_the_size_of_a_riff_does_not_matter(save, riff_size, content):
-    track = load_track(save(put(content, 4, "<I", riff_size)))
-    assert_array_equal(track, load_track(save(WAV)))
 
 
 def chunk(name: bytes, size: int, form: str) -> bytes:
@@ -664,8 +562,7 @@ TAG = b"TAG" + bytes(125)
 @pytest.mark.parametrize(
     ("format", "subtype", "after"),
     [
-        ("WAV", "PCM_16", chunk(b"id3 ", 200_001, "<I") + chunk(b"cue ", 280, "<I")),
-        ("WAV", "PCM_24", chunk(b"LIST", 5_001, "<I")),  # both odd, and padded
+        ("WAV", "PCM_24", chunk(b"id3 ", 200_001, "<I") + chunk(b"cue ", 280, "<I")),
         ("WAV", "FLOAT", chunk(b"LIST", 500, "<I") + TAG),
         ("RF64", "PCM_16", chunk(b"LIST", 5_000, "<I")),
         ("AIFF", "PCM_16", chunk(b"ID3 ", 5_000, ">I") + chunk(b"ANNO", 7, ">I")),
@@ -694,28 +591,22 @@ REMEDIES = {
 SOX = "write it anew: sox --ignore-length in.wav out.wav"
 ID3 = b"ID3\x03\x00\x00\x00\x00\x00\x0a" + bytes(10)
 FORMATS = [("FLAC", None), ("OGG", "VORBIS"), ("OGG", "OPUS")]
-JOINED = [(50_000, 2), (2, 50_000), (50_000, 100), (50_000, 50_000)]
 LONGER = [
     *[
-        (format, b"".join(stream(size, format, subtype) for size in sizes))
+        (format, stream(first, format, subtype) + stream(second, format, subtype))
         for format, subtype in FORMATS
-        for sizes in JOINED
+        for first, second in ((50_000, 2), (2, 50_000))
     ],
     # A count that leaves some out, of all frames or of MPEG's.
-    *[("FLAC", put(FLAC, 22, ">I", SOUND.size - lost)) for lost in (5_000, 7_000)],
-    *[("MP3", put(MP3, XING, ">I", NUM_XING - lost)) for lost in (4, NUM_XING // 2)],
-    *[
-        ("MP3", ID3 + each + between + each)
-        for each in (MP3, encode_mp3(SOUND))
-        for between in (b"", ID3, TAG + ID3)
-    ],
+    ("FLAC", put(FLAC, 22, ">I", SOUND.size - 5_000)),
+    ("MP3", put(MP3, XING, ">I", NUM_XING - 4)),
+    *[("MP3", ID3 + MP3 + between + MP3) for between in (b"", TAG + ID3)],
+    ("MP3", 2 * encode(SOUND, format="MP3", bitrate_mode="CONSTANT")),
     # Of a variable rate, whose length is estimated from the size of the first frame.
     ("MP3", without_xing(encode(3 * LONG[:40_000], format="MP3"))),
     # Samples after the length that is promised.
-    *[("WAV", with_size("WAV", size)) for size in (0, 1_000)],
-    *[("RF64", with_size("RF64", size)) for size in (0, 1_000)],
-    *[("AIFF", with_size("AIFF", size)) for size in (8, 1_008)],
-    *[("AU", with_size("AU", size)) for size in (0, 1_000, 2**31 - 1)],
+    *[(format, with_size(format, 1_008)) for format in ("WAV", "RF64", "AIFF", "AU")],
+    *[("WAV", with_size("WAV", 0)), ("AU", with_size("AU", 2**31 - 1))],
     # What is no chunk: it has no name, or is cut short, or is silence.
     *[("WAV", WAV + chunk(b"\x01\x02\x03\x04", 500, "<I")), ("WAV", WAV + bytes(500))],
     ("WAV", WAV + chunk(b"LIST", 500, "<I")[:-1]),
@@ -727,13 +618,10 @@ def test_sound_after_the_end_that_a_file_states_is_refused(save, format, content
     assert_refused(save(content), f"{GOES_ON}{REMEDIES.get(format, SOX)}")
 
 
-@pytest.mark.parametrize("before", [bytes(100), b"no sound " * 100], ids=name_of)
-def test_what_is_no_sound_may_come_before_an_mp3(save, before):
+def test_what_is_no_sound_may_come_before_an_mp3(save):
+    before = b"no sound " * 100
     path = save(before + MP3, "dirty.mp3")
-    plain = load_track(save(MP3))
-    assert_array_equal(load_track(path), plain)
-    with path.open("rb") as file:
-        assert_array_equal(load_track(file), plain)
+    assert_array_equal(load_track(path), load_track(save(MP3)))
     # It is found out to be joined all the same.
     assert_refused(save(before + MP3 + MP3, "joined.mp3"), GOES_ON)
 
@@ -748,7 +636,7 @@ class Stream:
         self.read = io.BytesIO(content).read
 
 
-@pytest.mark.parametrize("content", [WAV, FLAC, OGG, MP3], ids=name_of)
+@pytest.mark.parametrize("content", [WAV, OGG], ids=name_of)
 def test_file_objects_are_read_as_files_are(save, content):
     path, packed = save(content), save(gzip.compress(content), "sound.gz")
     behind = io.BytesIO(b"read before " + content)
@@ -760,13 +648,6 @@ def test_file_objects_are_read_as_files_are(save, content):
             for source in (file, unpacked, copy, behind, Stream(content)):
                 assert_array_equal(load_track(source), load_track(path))
         assert not file.closed
-
-
-def test_file_objects_and_files_are_joined_in_order(save):
-    short, path = encode(SOUND[:100]), save(WAV)
-    joined = load_track([io.BytesIO(short), path, Stream(short)])
-    expected = [load_track(each) for each in (io.BytesIO(short), path, Stream(short))]
-    assert_array_equal(joined, np.concatenate(expected))
 
 
 def test_a_fault_of_a_file_object_is_named_in_one_line(save, tmp_path):
@@ -781,23 +662,11 @@ def test_a_fault_of_a_file_object_is_named_in_one_line(save, tmp_path):
             (closed, path, "cannot be read .*closed file.*; open it with 'rb'"),
             (text, path, "cannot be read .*; open it with 'rb', at its start"),
             (new, tmp_path / "new", "cannot be read .*; open it with 'rb'"),
-            (io.StringIO("text"), "StringIO", "cannot be read .*; open it with 'rb'"),
             (io.BytesIO(TEXT), "BytesIO", UNDECODABLE),
-            (io.BytesIO(WAV[:44]), "BytesIO", NO_FRAMES),
-            (io.BytesIO(OGG + OGG), "BytesIO", GOES_ON),
         ):
             assert_refused(source, message, name)
     pair = [path, io.BytesIO(STEREO)]
     assert_refused(pair, "another number of channels", "BytesIO", mono=False)
-
-
-def test_an_error_of_a_file_object_comes_through():
-    class Broken:
-        def read(self, size):
-            raise ConnectionResetError("the server hung up")
-
-    with pytest.raises(ConnectionResetError, match="hung up"):
-        load_track(Broken())
 
 
 @pytest.mark.parametrize("source", [3, None, np.zeros((300, 2)), [None, "a.wav"], [[]]])
@@ -806,12 +675,17 @@ def test_what_is_no_source_is_told_in_one_line(source):
 
 
 def test_paths_of_every_kind(save):
-    class Named:
-        def __fspath__(self):
-            return os.fsencode(path)
-
     path = save(WAV)
     expected = load_track(path)
-    for source in (str(path), os.fsencode(path), Named(), np.str_(path)):
+    for source in (str(path), os.fsencode(path), np.str_(path)):
         for form in (source, [source], {source}, iter([source])):
             assert_array_equal(load_track(form), expected)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows file names are Unicode")
+def test_a_name_that_is_not_unicode(save):
+    try:
+        path = save(WAV, os.fsdecode(b"caf\xe9.wav"))
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    assert_is_track(load_track(path))

@@ -55,16 +55,11 @@ def assert_nearly_equal(images, expected) -> None:
 
 
 @everywhere
-@pytest.mark.parametrize(
-    ("low", "high"),
-    [(0.8, 1.2), (0, 3)],
-    ids=["the experiment's factors", "factors that clip"],
-)
-@pytest.mark.parametrize("order", ORDERS)
-def test_jitter_is_pils_for_every_order(order, low, high, platform):
-    images = make_images(32)
-    factors = make_factors(32, low, high)
-    orders = np.tile(order, (32, 1))
+@pytest.mark.parametrize(("low", "high"), [(0.8, 1.2), (0, 3)], ids=["ours", "clip"])
+def test_jitter_is_pils_for_every_order(low, high, platform):
+    images = make_images(96)
+    factors = make_factors(96, low, high)
+    orders = np.tile(ORDERS, (16, 1))
     # Operation by operation nothing is fused, and every single pixel is PIL's.
     np.testing.assert_array_equal(
         on(platform, augment.jitter)(images.astype(np.float32), factors, orders),
@@ -73,17 +68,14 @@ def test_jitter_is_pils_for_every_order(order, low, high, platform):
 
 
 @everywhere
-@pytest.mark.parametrize("transform", ["jit", "vmap"])
-def test_compiled_jitter_is_pils_up_to_fusion(transform, platform):
+def test_compiled_jitter_is_pils_up_to_fusion(platform):
     images = make_images(192)
     factors = make_factors(192, 0.8, 1.2)
     orders = np.repeat(ORDERS, 32, axis=0)
-    jitter = on(platform, augment.jitter)
+    jitter = jax.jit(jax.vmap(on(platform, augment.jitter)))
     arguments = [images.astype(np.float32), factors, orders]
-    if transform == "vmap":
-        jitter = jax.vmap(jitter)
-        arguments = [array.reshape(12, 16, *array.shape[1:]) for array in arguments]
-    jittered = np.asarray(jax.jit(jitter)(*arguments)).reshape(images.shape)
+    arguments = [array.reshape(12, 16, *array.shape[1:]) for array in arguments]
+    jittered = np.asarray(jitter(*arguments)).reshape(images.shape)
     assert_nearly_equal(jittered, pil_jitter(images, factors, orders))
 
 
@@ -94,9 +86,8 @@ OFFSETS = [(row, column) for row in range(-4, 5) for column in range(-4, 5)]
 
 @everywhere
 @pytest.mark.parametrize("flip", [False, True])
-@pytest.mark.parametrize("shape", [(32, 32), (6, 9)], ids=str)
-def test_flip_and_crop_is_pad_and_slice(shape, flip, platform):
-    height, width = shape
+def test_flip_and_crop_is_pad_and_slice(flip, platform):
+    height, width = shape = 6, 9
     num_images = len(OFFSETS)
     images = np.random.default_rng(0).integers(1, 256, (num_images, *shape, 3))
     images[0] = 255  # the largest value stays exact too
@@ -177,28 +168,6 @@ def test_factors_are_uniform_and_orders_equally_likely(monkeypatch):
     assert np.abs(correlations).max() < 4 / num_images**0.5
 
 
-def test_images_of_a_batch_are_treated_independently():
-    images = np.repeat(make_images(1), 64, axis=0)
-    augmented = np.asarray(augment.augment(jax.random.key(0), images))
-    assert len({one.tobytes() for one in augmented}) == 64
-    # A neighbour's pixels decide nothing.
-    images[1:] = make_images(63, seed=1)
-    changed = np.asarray(augment.augment(jax.random.key(0), images))
-    np.testing.assert_array_equal(changed[0], augmented[0])
-
-
-def test_a_key_decides_everything():
-    images = np.concatenate([make_images(60), np.full((4, 32, 32, 3), 255, np.uint8)])
-    once, again, other = (
-        augment.augment(jax.random.key(seed), images) for seed in (0, 0, 1)
-    )
-    np.testing.assert_array_equal(again, once)
-    assert not np.array_equal(other, once)
-    assert (once.dtype, once.shape) == (jnp.float32, images.shape)
-    np.testing.assert_array_equal(once, np.floor(once))
-    assert (once.min(), once.max()) == (0, 255)
-
-
 def test_augment_is_pils_flip_then_crop_then_jitter(monkeypatch):
     images = make_images(64)
     draws = {}
@@ -225,15 +194,6 @@ def test_augment_is_pils_flip_then_crop_then_jitter(monkeypatch):
         cropped.append(np.asarray(picture.crop(box)))
     expected = pil_jitter(np.stack(cropped), *draws["jitter"])
     np.testing.assert_array_equal(augmented, expected)
-
-
-def test_vmap_over_keys_equals_a_loop():
-    images = make_images(64)
-    keys = jax.random.split(jax.random.key(0), 3)
-    mapped = jax.jit(jax.vmap(augment.augment, in_axes=(0, None)))(keys, images)
-    looped = np.stack([augment.augment(key, images) for key in keys])
-    assert_nearly_equal(mapped, looped)
-    assert not np.array_equal(looped[0], looped[1])
 
 
 # Normalisation

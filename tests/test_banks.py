@@ -47,11 +47,10 @@ def windows(bank, shape, keys=FEW) -> np.ndarray:
         ((2, 5, 4, 3), (2, 5, 4, 3)),  # one entry is a window
         ((4, 3), (4, 3)),  # no batch
         ((4, 3), (2, 2, 2, 4, 3)),  # video
-        *[((4, 3), (2, 5, 1, 3)), ((4, 3), (2, 5, 4, 1)), ((4, 3), (1, 1, 1, 1))],
+        ((4, 3), (1, 1, 1, 1)),
         ((4, 3), (2, 5, 2, 3)),  # shorter rows
         ((4, 3), (2, 5, 9, 3)),  # longer ones
-        *[((4, 3), (2, 3, 7)), ((1, 3), (2, 5, 4, 3)), ((5, 4, 3), (2, 11, 2, 4))],
-        ((4, 3), (2, 0, 3)),
+        *[((1, 3), (2, 5, 4, 3)), ((5, 4, 3), (2, 11, 2, 4)), ((4, 3), (2, 0, 3))],
     ],
     ids=str,
 )
@@ -61,19 +60,17 @@ def test_shapes_of_other_sizes_are_filled_with_fields_side_by_side(field, shape)
     leading, trailing = shape[:split], shape[split:]
     counts = [-(-size // full) for size, full in zip(trailing, field, strict=True)]
     tall = tuple(n * full for n, full in zip(counts, field, strict=True))
+    num = math.prod(leading) * math.prod(counts)
     for window in windows(bank, shape):
         if not window.size:
             assert window.shape == shape
             continue
         entry = int(window.flat[0]) // math.prod(field)
-        for index in np.ndindex(*leading):
-            large = np.empty(tall)
-            for place in np.ndindex(*counts):
-                corner = np.multiply(place, field)
-                part = map(slice, corner, corner + field)
-                large[tuple(part)] = bank.values[entry]
-                entry += 1
-            assert_array_equal(window[index], large[tuple(map(slice, trailing))])
+        fields = bank.values[entry : entry + num].reshape(*leading, *counts, *field)
+        # Each axis of the counts goes before its own of the field.
+        pairs = [split + i + k * len(field) for i in range(len(field)) for k in (0, 1)]
+        large = fields.transpose(*range(split), *pairs).reshape(*leading, *tall)
+        assert_array_equal(window, large[..., *map(slice, trailing)])
 
 
 @pytest.mark.parametrize(
@@ -124,11 +121,7 @@ def test_the_axes_before_the_field_may_be_symbolic():
 # Windows of a recording
 
 
-@pytest.mark.parametrize(
-    "shape",
-    [(2, 5, 4, 3), (2, 6, 3), (2, 2, 3, 4, 3), (2, 1, 4, 1)],
-    ids=str,
-)
+@pytest.mark.parametrize("shape", [(2, 5, 4, 3), (2, 6, 3), (2, 1, 4, 1)], ids=str)
 def test_a_recording_runs_as_in_channels_first_memory(shape):
     for window in windows(count_bank(500), shape):
         batch, *space, channels = shape
@@ -151,7 +144,7 @@ SIZE = 6  # entries in the windows below
 
 @pytest.mark.filterwarnings("ignore:A bank of .* is shorter than a window")
 @pytest.mark.parametrize("field", [(), (2,)], ids=["recording", "field"])
-@pytest.mark.parametrize("length", [1, SIZE - 1, SIZE, 2 * SIZE - 1, 2 * SIZE, 40])
+@pytest.mark.parametrize("length", [1, SIZE, 2 * SIZE - 1, 2 * SIZE, 40])
 def test_every_start_is_possible_and_equally_likely(length, field):
     loops = length < 2 * SIZE
     num_starts = length if loops else length - SIZE + 1
@@ -171,63 +164,18 @@ def test_every_start_is_possible_and_equally_likely(length, field):
         assert stats.chisquare(counts).pvalue > 1e-3
 
 
-@pytest.mark.parametrize(
-    ("field", "shape"), [((), (0, 5, 4, 3)), ((4, 3), (0, 5, 4, 3)), ((), (2, 0, 3))]
-)
-@pytest.mark.parametrize("length", [1, 20])
-def test_an_empty_batch_has_an_empty_window(field, shape, length):
-    window = sample_window(KEY, count_bank(length, field), shape)
-    assert window.shape == shape
-
-
 def test_an_empty_bank_is_refused():
     with pytest.raises(ValueError, match="bank"):
         sample_window(KEY, NoiseBank(jnp.zeros(0)), (3,))
 
 
-@pytest.mark.filterwarnings("ignore:A bank of .* is shorter than a window")
-@pytest.mark.parametrize(
-    ("length", "field"), [(40, ()), (4, ()), (40, (3,)), (4, (3,))], ids=str
-)
-def test_jit_and_vmap_over_keys_equal_a_loop(length, field):
-    bank, shape = count_bank(length, field), (2, 2, 3)
-    loop = np.stack([sample_window(key, bank, shape) for key in FEW])
-    assert_array_equal(windows(bank, shape), loop)
-    jitted = jax.jit(lambda key, bank: sample_window(key, bank, shape))
-    assert_array_equal([jitted(key, bank) for key in FEW], loop)
-    assert len(np.unique(loop[:, 0, 0, 0])) > 1
-
-
-@pytest.mark.filterwarnings("ignore:A bank of .* is shorter than a window")
-@pytest.mark.parametrize("length", [4, 40])
-def test_windows_of_many_banks_at_once(length):
-    banks = jax.vmap(lambda shift: NoiseBank(jnp.arange(float(length)) + shift))(
-        jnp.array([0.0, 1000.0])
-    )
-    key = jax.random.key(1)
-    both = jax.vmap(lambda bank: sample_window(key, bank, (2, 3)))(banks)
-    alone = sample_window(key, count_bank(length), (2, 3))
-    assert_array_equal(both, [alone, alone + 1000])
-
-
 # Banks
-
-
-def test_a_bank_is_a_pytree_of_its_values():
-    bank = count_bank(5, (4, 3))
-    assert jax.tree.leaves(bank) == [bank.values]
-    doubled = jax.tree.map(lambda values: 2 * values, bank)
-    assert isinstance(doubled, NoiseBank)
-    assert_array_equal(doubled.values, 2 * bank.values)
-    through_jit = jax.jit(lambda bank: bank)(bank)
-    assert_array_equal(through_jit.values, bank.values)
 
 
 @pytest.mark.parametrize(
     ("field", "axes", "axes_of_all"),
     [
-        *[((6, 3), (-2,), (1,)), ((6, 3), (0, -1), (1, 2)), ((2, 6, 3), -1, (3,))],
-        ((6,), 0, (1,)),
+        *[((6, 3), (0, -1), (1, 2)), ((2, 6, 3), -1, (3,)), ((6,), 0, (1,))],
     ],
     ids=str,
 )
@@ -239,17 +187,8 @@ def test_a_power_law_bank_is_shaped_within_the_field_only(field, axes, axes_of_a
     assert_array_equal(bank.values, expected)
 
 
-def test_a_power_law_bank_is_pink_along_rows_unless_told_otherwise():
-    bank = make_power_law_bank(KEY, (16, 8), num_entries=64)
-    law = {"exponent": 1.0, "axes": 0, "min_frequency": 0.0}
-    expected = make_power_law_bank(KEY, (16, 8), num_entries=64, **law)
-    assert_array_equal(bank.values, expected.values)
-
-
 @pytest.mark.parametrize(
-    ("field", "num_entries"),
-    [((16, 8), 2**15), ((3, 5), 279_620), ((3000, 3000), 1)],
-    ids=str,
+    ("field", "num_entries"), [((3, 5), 279_620), ((3000, 3000), 1)], ids=str
 )
 def test_a_bank_holds_about_four_million_values_by_default(field, num_entries):
     make = functools.partial(make_power_law_bank, field_shape=field)
@@ -257,7 +196,7 @@ def test_a_bank_holds_about_four_million_values_by_default(field, num_entries):
     assert bank.values.shape == (num_entries, *field)
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16])
 def test_a_bank_has_the_dtype_asked_for_and_its_windows_too(dtype):
     for bank in (
         make_power_law_bank(KEY, (6, 3), num_entries=8, dtype=dtype),
@@ -267,23 +206,13 @@ def test_a_bank_has_the_dtype_asked_for_and_its_windows_too(dtype):
         assert sample_window(KEY, bank, (2, 6, 3)).dtype == dtype
 
 
-@pytest.mark.parametrize("dtype", [jnp.int32, bool, jnp.complex64])
-def test_a_bank_of_a_dtype_without_noise_is_refused(dtype):
-    with pytest.raises(TypeError, match="floating point"):
-        make_power_law_bank(KEY, (6, 3), num_entries=8, dtype=dtype)
-    with pytest.raises(TypeError, match="floating point"):
-        make_recording_bank([1.0, 2.0, 3.0], dtype=dtype)
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"field_shape": (6, 0)}, r"field cannot be empty, but it is \(6, 0\)"),
         ({"num_entries": 0}, "at least one entry, not 0"),
-        ({"axes": (2,)}, r"axes=\(2,\) do not all exist in a field of rank 2"),
         ({"axes": -3}, r"axes=\(-3,\) do not all exist in a field of rank 2"),
         ({"axes": ()}, "at least one"),
-        ({"field_shape": ()}, r"axes=\(-2,\) do not all exist in a field of rank 0"),
         ({"exponent": math.nan}, "exponent must lie in"),
     ],
     ids=str,
@@ -299,9 +228,7 @@ SOUND = np.random.default_rng(0).standard_normal(1_000)
 
 WAVEFORMS = {
     "JAX": jnp.asarray(SOUND),
-    "list": SOUND.tolist(),
     "offset": SOUND + 1e3,
-    "faint": SOUND * 1e-30,
     "loud": SOUND * 1e30,
     "uint8": (SOUND * 30 + 128).clip(0, 255).astype(np.uint8),
     "bool": SOUND > 0,
@@ -322,25 +249,14 @@ def test_a_recording_is_brought_to_zero_mean_and_unit_variance(waveform):
     assert (bank.num_entries, bank.field_shape) == (len(frames), ())
 
 
-@pytest.mark.parametrize("num_channels", [1, 8])
-def test_every_channel_of_a_recording_is_brought_there_by_itself(num_channels):
+def test_every_channel_of_a_recording_is_brought_there_by_itself():
+    num_channels = 8
     scale = 10.0 ** np.arange(num_channels)
     frames = SOUND.reshape(-1, num_channels) * scale + 3 * scale
     bank = make_recording_bank(frames)
     expected = (frames - frames.mean(axis=0)) / frames.std(axis=0)
     assert_allclose(bank.values, expected, atol=1e-5)
     assert (bank.num_entries, bank.field_shape) == (len(frames), (num_channels,))
-
-
-@pytest.mark.parametrize("shape", [(2, 5, 4, 2), (2,)], ids=str)
-def test_a_stereo_recording_gives_its_frames_to_inputs_of_two_channels(shape):
-    bank = make_recording_bank(SOUND.reshape(500, 2))
-    frames = np.asarray(bank.values)
-    num_frames = math.prod(shape[:-1])
-    for window in windows(bank, shape):
-        taken = window.reshape(num_frames, 2)
-        start = int(np.argmin(np.abs(frames - taken[0]).sum(axis=1)))
-        assert_array_equal(taken, frames[start : start + num_frames])
 
 
 @pytest.mark.parametrize("field_shape", [(3, 4, 5), (6,), (1000,)], ids=str)
@@ -364,12 +280,10 @@ def test_a_recording_for_one_shape_lies_as_windows_of_one_for_all_do(field_shape
         (SOUND, (4, 0, 2), r"\(4, 0, 2\) holds 0 samples"),
         (SOUND.reshape(500, 2), (5, 2), r"\(5, 2\) .* this one has 2 channels"),
         (SOUND.reshape(2, 500), None, r"shape \(2, 500\); put its fr"),
-        (SOUND.reshape(50, 10, 2), None, r"shape \(50, 10, 2\)"),
         (SOUND[:1].reshape(()), None, r"shape \(\)"),
         (SOUND[:0].reshape(3, 0), None, r"at least one sample, .* shape \(3, 0\)"),
         (np.stack([SOUND, 0 * SOUND], axis=1), None, "constant in channel 1"),
         (SOUND[:1], None, "silent or constant:"),
-        (np.zeros(10), None, "silent or constant:"),
         (np.full(10, 0.1), None, "silent or constant:"),
         (np.full(10, -32768, np.int16), None, "silent or constant:"),
         (np.append(SOUND, math.nan), None, "NaN or infinity"),
@@ -378,16 +292,6 @@ def test_a_recording_for_one_shape_lies_as_windows_of_one_for_all_do(field_shape
 def test_a_recording_that_will_not_do_is_refused(waveform, field_shape, message):
     with pytest.raises(ValueError, match=message):
         make_recording_bank(waveform, field_shape=field_shape)
-
-
-def test_float64_stays_float64():
-    with jax.enable_x64(True):
-        drawn = make_power_law_bank(KEY, (8, 4), num_entries=64, dtype=jnp.float64)
-        recorded = make_recording_bank(SOUND, dtype=jnp.float64)
-        for bank in (drawn, recorded):
-            assert bank.values.dtype == jnp.float64
-            window = sample_window(KEY, bank, (2, 8, 4))
-            assert window.dtype == jnp.float64 and np.isin(window, bank.values).all()
 
 
 def test_a_bank_is_shown_in_short_whatever_jax_puts_in_it():
@@ -402,10 +306,9 @@ def test_a_bank_is_shown_in_short_whatever_jax_puts_in_it():
 @pytest.mark.parametrize(
     ("field", "shape"),
     [
-        *[((5, 3), (2, 4, 5, 3)), ((5, 3), (2, 4, 7, 2)), ((4, 5, 3), (2, 4, 5, 3))],
-        *[((), (2, 4, 5, 3)), ((3,), (6, 3))],
+        *[((5, 3), (2, 4, 5, 3)), ((5, 3), (2, 4, 7, 2)), ((), (2, 4, 5, 3))],
     ],
-    ids=["rows", "other rows", "plane", "recording", "features"],
+    ids=["rows", "other rows", "recording"],
 )
 def test_a_tpu_takes_the_same_windows(field, shape):
     bank = count_bank(500, field)

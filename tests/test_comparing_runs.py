@@ -87,7 +87,7 @@ def test_runs_become_a_page_beside_their_files(tmp_path, monkeypatch, capsys):
     assert page.headings[0] == "Answer" and page.headings[-1] == "The runs"
     assert runs.sentence(compared) in page.text
     assert not {"b", "img", "link", "iframe"} & {tag for tag, _ in page.tags}
-    assert "seed 3 of plane 0.05 diverged" in page.text
+    assert "Seed 3 of plane 0.05 diverged" in page.text
     assert "learning_rate" in page.text and "batch_size" not in page.text
 
     networks = [run.result["runs"] for run in compared.runs]

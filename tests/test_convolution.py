@@ -64,7 +64,7 @@ def assert_close(ours, theirs) -> None:
 
 # Three images of 20 x 20 are summed one by one, four of 7 x 5 at once.
 @pytest.mark.parametrize("shape", [(3, 20, 20, 3), (4, 7, 5, 4)], ids=str)
-@pytest.mark.parametrize("padding", ["SAME", "VALID", ((1, 2), (0, 3))], ids=str)
+@pytest.mark.parametrize("padding", ["SAME", ((1, 2), (0, 3))], ids=str)
 @pytest.mark.parametrize("window", [(1, 1), (5, 3), (2, 3)], ids=str)
 def test_outputs_and_both_gradients_equal_those_of_jax(window, padding, shape):
     inputs = normal(shape)
@@ -116,45 +116,38 @@ def test_every_spelling_of_a_padding(padding):
 
 
 @everywhere
-@pytest.mark.parametrize("shape", [(7, 5, 4), (8, 6, 3)], ids=str)
-@pytest.mark.parametrize("argument", [0, 1], ids=["inputs", "kernel"])
-def test_gradients_of_gradients_equal_those_of_jax(argument, shape, ours):
-    inputs, kernel = normal((3, *shape)), normal((3, 3, shape[-1], 6), seed=1)
-
+def test_gradients_of_gradients_equal_those_of_jax(ours):
     def steepness(convolve, inputs, kernel):
         gradients = jax.grad(loss, (1, 2))(convolve, inputs, kernel)
         return sum((gradient**2).sum() for gradient in gradients)
 
     result, expected = (
-        jax.jit(jax.grad(steepness, argument + 1), static_argnums=0)(
-            convolve, inputs / 8, kernel / 8
+        jax.jit(jax.grad(steepness, (1, 2)), static_argnums=0)(
+            convolve, INPUTS / 8, KERNEL / 8
         )
         for convolve in (ours, lax.conv_general_dilated)
     )
-    assert np.abs(expected).max() > 0.1
+    assert min(np.abs(each).max() for each in expected) > 0.1
     assert_close(result, expected)
 
 
 @everywhere
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
-@pytest.mark.parametrize("channels", [3, 4])
-def test_nothing_is_promoted(channels, dtype, ours):
+def test_nothing_is_promoted(dtype, ours):
     with (
         jax.enable_x64(dtype == jnp.float64),
         jax.numpy_dtype_promotion("strict"),
         jax.numpy_rank_promotion("raise"),
     ):
-        inputs = normal((2, 3, 6, 6, channels), dtype=dtype)
-        kernel = normal((2, 3, 3, channels, 4), dtype=dtype)
+        inputs = normal((2, *INPUTS.shape), dtype=dtype)
+        kernel = normal((2, *KERNEL.shape), dtype=dtype)
 
         def total(inputs, kernel):
             return plain(ours, inputs, kernel).sum()
 
         for gradient in (jax.grad(total, (0, 1)), jax.value_and_grad(total, 1)):
-            jax.tree.map(
-                lambda leaf: np.testing.assert_equal(leaf.dtype, jnp.dtype(dtype)),
-                jax.vmap(gradient)(inputs, kernel),
-            )
+            found = jax.eval_shape(jax.vmap(gradient), inputs, kernel)
+            assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype(dtype)}
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
@@ -178,14 +171,11 @@ def test_low_precision_keeps_its_dtype(dtype):
 
 
 @everywhere
-@pytest.mark.parametrize("axes", [(0, 0), (None, 0), (0, None)], ids=str)
 @pytest.mark.parametrize(
-    ("window", "padding"),
+    ("window", "padding", "axes"),
     [
-        ((3, 3), "SAME"),
-        ((1, 1), "VALID"),
-        ((5, 3), ((1, 2), (0, 3))),
-        ((2, 3), "VALID"),
+        *[((3, 3), "SAME", (0, 0)), ((5, 3), ((1, 2), (0, 3)), (0, 0))],
+        *[((2, 3), "VALID", (0, None)), ((3, 3), "SAME", (None, 0))],
     ],
     ids=str,
 )
@@ -213,27 +203,6 @@ def test_seeds_of_seeds_are_merged_too():
     assert program.count("stablehlo.convolution") == 3
     assert program.count("feature_group_count = 6") == 3 - 1
     assert program.count("batch_group_count = 6") == 1
-
-
-@everywhere
-def test_training_of_seeds_in_a_scan_equals_that_of_jax(ours):
-    def step(convolve, kernel, inputs):
-        value, gradient = jax.value_and_grad(loss, 2)(convolve, inputs, kernel)
-        return kernel - 0.01 * gradient, value
-
-    batches = normal((3, *INPUTS.shape), seed=3)
-    kernels = normal((2, *KERNEL.shape), seed=4)
-    (trained, losses), (expected, expected_losses) = (
-        jax.jit(jax.vmap(lambda kernel, step=step: lax.scan(step, kernel, batches)))(
-            kernels
-        )
-        for step in (
-            functools.partial(step, convolve)
-            for convolve in (ours, lax.conv_general_dilated)
-        )
-    )
-    np.testing.assert_allclose(losses, expected_losses, rtol=0, atol=1e-3)
-    assert_close(trained, expected)
 
 
 def lowered(convolve, transform) -> str:

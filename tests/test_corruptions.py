@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from scipy import ndimage, signal, stats
+from scipy import ndimage
 
 from experiments.cli import UsageError
 from experiments.data.dataset import Dataset
@@ -44,18 +44,6 @@ def make_images(num_images: int, seed: int = 0) -> np.ndarray:
 
 def corrupt(name: str, images: np.ndarray, severity: int, seed: int = 0) -> np.ndarray:
     return corruptions.corrupt(name, images, severity, seed=seed)
-
-
-def test_table_holds_the_benchmark_less_frost_and_three_extra_ones():
-    published = {
-        *("gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur"),
-        *("glass_blur", "motion_blur", "zoom_blur", "snow", "frost", "fog"),
-        *("brightness", "contrast", "elastic_transform", "pixelate"),
-        "jpeg_compression",
-    }
-    assert set(corruptions.BENCHMARK) == published - {"frost"}
-    assert set(corruptions.EXTRA) == {"speckle_noise", "gaussian_blur", "saturate"}
-    assert set(NAMES) == {*corruptions.BENCHMARK, *corruptions.EXTRA}
 
 
 def test_no_images_give_no_images():
@@ -93,7 +81,8 @@ def test_names_and_severities_draw_differently():
     noises = [
         corrupt(name, grey, severity).astype(float) - 128
         for name, severity in [
-            *(("gaussian_noise", 1), ("gaussian_noise", 2), ("speckle_noise", 1))
+            *(("gaussian_noise", 1), ("gaussian_noise", np.int64(2))),
+            ("speckle_noise", 1),
         ]
     ]
     correlations = np.corrcoef([noise.ravel() for noise in noises]) - np.eye(3)
@@ -125,36 +114,22 @@ def impulse_noise(image, child, severity):
     return np.where(is_hit, np.where(is_white, np.uint8(255), np.uint8(0)), image)
 
 
-def correlate(image: np.ndarray, kernel: np.ndarray, mode: str) -> np.ndarray:
-    """Slides a kernel with odd sides over [32, 32, C], padded as np.pad does."""
-    reach = len(kernel) // 2
-    padded = np.pad(image / 255, ((reach, reach), (reach, reach), (0, 0)), mode)
-    return sum(
-        weight * padded[row : row + 32, column : column + 32]
-        for (row, column), weight in np.ndenumerate(kernel)
-    )
-
-
-def gaussian_kernel(sigma: float, reach: int) -> np.ndarray:
-    rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    kernel = np.exp(-(rows**2 + columns**2) / (2 * sigma**2))
-    return kernel / kernel.sum()
-
-
 def gaussian_blur(image, child, severity):
     sigma, reach = ((0.4, 2), (0.6, 2), (0.7, 3), (0.8, 3), (1, 4))[severity - 1]
-    return correlate(image, gaussian_kernel(sigma, reach), "edge")
+    return ndimage.gaussian_filter(
+        image / 255, sigma, mode="nearest", radius=reach, axes=(0, 1)
+    )
 
 
 def defocus_blur(image, child, severity):
     radius, sigma = ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1))[
         severity - 1
     ]
-    disk = np.zeros((17, 17))
-    for row, column in np.ndindex(disk.shape):
-        disk[row, column] = math.hypot(row - 8, column - 8) <= radius
-    kernel = signal.convolve2d(disk / disk.sum(), gaussian_kernel(sigma, 1), "same")
-    return correlate(image, kernel, "reflect")
+    disk = np.hypot(*np.mgrid[-8:9, -8:9]) <= radius
+    kernel = ndimage.gaussian_filter(
+        disk / disk.sum(), sigma, mode="constant", radius=1
+    )
+    return ndimage.correlate(image / 255, kernel[..., None], mode="mirror")
 
 
 def glass_blur(image, child, severity):
@@ -289,29 +264,13 @@ def saturate(image, child, severity):
 
 def contrast(image, child, severity):
     factor = (0.75, 0.5, 0.4, 0.3, 0.15)[severity - 1]
-    means = [
-        math.fsum(image[..., channel].ravel() / 255) / 1024 for channel in range(3)
-    ]
-    return factor * image / 255 + (1 - factor) * np.array(means)
+    return factor * image / 255 + (1 - factor) * (image / 255).mean((0, 1))
 
 
 def pixelate(image, child, severity):
     size = (30, 28, 27, 24, 20)[severity - 1]
-    scale = 32 / size
-    centres = np.arange(32) + 0.5
-
-    def shrink(image, axis):
-        # The box takes a pixel whole if its centre lies inside.
-        inside = [
-            (centres > scale * place) & (centres <= scale * (place + 1))
-            for place in range(size)
-        ]
-        means = [image.compress(one, axis).mean(axis) for one in inside]
-        return np.floor(np.stack(means, axis) + 0.5)
-
-    small = shrink(shrink(image.astype(float), axis=1), axis=0)
-    nearest = (centres / scale).astype(int)
-    return small[nearest][:, nearest].astype(np.uint8)
+    small = Image.fromarray(image).resize((size, size), Image.Resampling.BOX)
+    return np.asarray(small.resize((32, 32), Image.Resampling.BOX))
 
 
 def jpeg_compression(image, child, severity):
@@ -322,11 +281,10 @@ def jpeg_compression(image, child, severity):
 
 
 def elastic_transform(image, child, severity):
-    amount, sigma, jitter = 32 * np.array(
-        [
-            *([0, 0, 0.08], [0.05, 0.2, 0.07], [0.08, 0.06, 0.06]),
-            *([0.1, 0.04, 0.05], [0.1, 0.03, 0.03]),
-        ][severity - 1]
+    amounts, sigmas = (0, 0.05, 0.08, 0.1, 0.1), (0, 0.2, 0.06, 0.04, 0.03)
+    jitters = (0.08, 0.07, 0.06, 0.05, 0.03)
+    amount, sigma, jitter = (
+        32 * each[severity - 1] for each in (amounts, sigmas, jitters)
     )
     points = np.array([[26, 26], [26, 6], [6, 6]], float)
     moved = points + child.uniform(-jitter, jitter, (3, 2))
@@ -337,14 +295,16 @@ def elastic_transform(image, child, severity):
         amount * ndimage.gaussian_filter(field, sigma, mode="reflect", truncate=3)
         for field in child.uniform(-1, 1, (2, 32, 32))
     )
-    rows, columns = np.mgrid[:32, :32]
-    planes = []
-    for channel in range(3):
-        plane = ndimage.affine_transform(
-            image[..., channel] / 255, linear, offset, order=1, mode="mirror"
+    places = np.mgrid[:32, :32] + [down, right]
+    planes = [
+        ndimage.map_coordinates(
+            ndimage.affine_transform(plane, linear, offset, order=1, mode="mirror"),
+            places,
+            order=1,
+            mode="reflect",
         )
-        places = [rows + down, columns + right]
-        planes.append(ndimage.map_coordinates(plane, places, order=1, mode="reflect"))
+        for plane in np.moveaxis(image / 255, -1, 0)
+    ]
     return np.stack(planes, axis=-1)
 
 
@@ -382,37 +342,6 @@ def test_a_corruption_is_its_definition(define, severity):
 
 # Laws of noise: 1.2 million values, and 4 standard errors
 
-GREY = np.full((400, 32, 32, 3), 100, np.uint8)
-
-
-@pytest.mark.parametrize(
-    ("name", "severity", "scale"),
-    [
-        *(("gaussian_noise", 1, 0.04), ("gaussian_noise", 5, 0.1)),
-        *(("speckle_noise", 1, 0.06 * 100 / 255), ("speckle_noise", 5, 20 / 255)),
-    ],
-)
-def test_noise_has_its_variance_about_the_clean_pixel(name, severity, scale):
-    # Cutting off costs half a level on average, and adds a uniform error.
-    noise = (corrupt(name, GREY, severity) + 0.5 - 100) / 255
-    variance = scale**2 + 255**-2 / 12
-    assert abs(noise.mean()) < 4 * (variance / GREY.size) ** 0.5
-    assert noise.var() == pytest.approx(variance, rel=4 * (2 / GREY.size) ** 0.5)
-
-
-@pytest.mark.parametrize("severity", [1, 5])
-def test_impulse_noise_sets_a_share_of_values_to_either_end(severity):
-    share = {1: 0.01, 5: 0.07}[severity]
-    corrupted = corrupt("impulse_noise", GREY, severity)
-    assert set(np.unique(corrupted)) == {0, 100, 255}
-    standard_error = (share / 2 / GREY.size) ** 0.5
-    for end in 0, 255:
-        assert abs((corrupted == end).mean() - share / 2) < 4 * standard_error
-    # Channels fall on their own: three at a time in share**3 of the pixels only.
-    together = (corrupted != 100).all(axis=-1).sum()
-    assert together <= stats.poisson(GREY.size / 3 * share**3).ppf(1 - 1e-4)
-
-
 # Errors
 
 
@@ -426,28 +355,18 @@ def test_impulse_noise_sets_a_share_of_values_to_either_end(severity):
     ],
 )
 def test_unknown_names_and_severities_are_refused(name, severity, error):
-    for use in (
-        lambda: corrupt(name, make_images(1), severity),
-        lambda: cifar10c.load(make_dataset(), name, severity),
-    ):
-        with pytest.raises(ValueError, match=error) as caught:
-            use()
-        assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match=error):
+        corrupt(name, make_images(1), severity)
+    with pytest.raises(ValueError, match=error):
+        cifar10c.load(make_dataset(), name, severity)
 
 
 def test_other_images_are_refused():
     with pytest.raises(TypeError, match=r"^images.dtype=float32: .* take uint8 .*\.$"):
         corrupt("fog", make_images(1).astype(np.float32), 1)
-    for shape in (1, 28, 28, 3), (1, 3, 32, 32), (32, 32, 3), (1, 32, 32, 1):
+    for shape in (1, 28, 28, 3), (32, 32, 3):
         with pytest.raises(ValueError, match=r"^images.shape=.*: give \(N, 32, 32, 3"):
             corrupt("fog", np.zeros(shape, np.uint8), 1)
-
-
-def test_severity_may_be_numpys():
-    images = make_images(1)
-    np.testing.assert_array_equal(
-        corrupt("fog", images, np.int64(2)), corrupt("fog", images, 2)
-    )
 
 
 # What is kept on disk
@@ -460,33 +379,10 @@ def make_dataset(title: str = "somebody's copy") -> Dataset:
     return Dataset("cifar10", title, "", images[:0], labels[:0], images, labels, names)
 
 
-@pytest.fixture
-def no_work(monkeypatch):
-    """A function that makes all further corrupting an error."""
-
-    def work(*arguments, **settings):
-        raise AssertionError("computed again")
-
-    def forbid():
-        monkeypatch.setattr(corruptions, "corrupt", work)
-
-    return forbid
-
-
-def test_without_a_cache_images_are_made():
-    dataset = make_dataset()
-    loaded = cifar10c.load(dataset, "fog", 3, seed=7)
-    assert loaded.source == "generated"
-    np.testing.assert_array_equal(loaded.labels, dataset.test_labels)
-    np.testing.assert_array_equal(
-        loaded.images, corrupt("fog", dataset.test_images, 3, seed=7)
-    )
-
-
-def test_second_load_reads_what_the_first_one_wrote(tmp_path, no_work):
+def test_second_load_reads_what_the_first_one_wrote(tmp_path, monkeypatch):
     dataset, cache_dir = make_dataset(), tmp_path / "new" / "cache"
     first = cifar10c.load(dataset, "fog", 3, cache_dir=cache_dir)
-    no_work()
+    monkeypatch.setattr(corruptions, "corrupt", None)  # what would make them anew
     second = cifar10c.load(dataset, "fog", 3, cache_dir=cache_dir)
     np.testing.assert_array_equal(second.images, first.images)
     np.testing.assert_array_equal(second.labels, first.labels)
@@ -518,14 +414,14 @@ def flip_a_bit(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [flip_a_bit, lambda content: b""])
-def test_damaged_file_is_made_anew(damage, tmp_path, no_work):
+def test_damaged_file_is_made_anew(damage, tmp_path, monkeypatch):
     dataset = make_dataset()
     first = cifar10c.load(dataset, "fog", 3, cache_dir=tmp_path)
     [path] = tmp_path.iterdir()
     path.write_bytes(damage(path.read_bytes()))
     again = cifar10c.load(dataset, "fog", 3, cache_dir=tmp_path)
     np.testing.assert_array_equal(again.images, first.images)
-    no_work()
+    monkeypatch.setattr(corruptions, "corrupt", None)
     repaired = cifar10c.load(dataset, "fog", 3, cache_dir=tmp_path)
     np.testing.assert_array_equal(repaired.images, first.images)
 
@@ -582,8 +478,8 @@ def published(tmp_path):
     return data_dir
 
 
-def test_official_images_take_what_is_published(published, tmp_path, no_work):
-    no_work()
+def test_official_images_take_what_is_published(published, tmp_path, monkeypatch):
+    monkeypatch.setattr(corruptions, "corrupt", None)
     loaded = cifar10c.load(
         make_dataset("CIFAR-10"),
         "glass_blur",
@@ -610,8 +506,7 @@ def test_published_images_that_cannot_be_read_are_an_error(published):
     [records] = folder.glob("*.array_record*")
     records.write_bytes(b"")
     error = r"^--data-dir=.*: cifar10_corrupted/frosted_glass_blur_2/1.0.0 in it cannot"
-    with pytest.raises(UsageError, match=error) as caught:
+    with pytest.raises(UsageError, match=error):
         cifar10c.load(
             make_dataset("CIFAR-10"), "glass_blur", 2, data_dir=str(published)
         )
-    assert "\n" not in str(caught.value)

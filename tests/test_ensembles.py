@@ -92,13 +92,6 @@ def test_one_seed_at_once_is_not_mapped():
         assert ("cond[" in str(program)) == (size == 1)
 
 
-def test_it_is_compiled_once_for_any_key():
-    mapped = jax.jit(map_seeds(jax.random.normal, seeds_at_once=1))
-    for seed in range(2):
-        mapped(jax.random.split(jax.random.key(seed), 7))
-    assert mapped._cache_size() == 1
-
-
 @on_four_devices
 def test_devices_share_the_seeds():
     mesh = make_mesh()
@@ -174,13 +167,6 @@ def test_fewer_are_tried_in_proportion_to_the_memory(monkeypatch):
     assert asked == [16, 8]
 
 
-def test_results_in_the_place_of_an_argument_take_no_memory():
-    numbers = jnp.ones(1000)
-    for donated, needed in (((), 4000), (0, 0)):
-        program = jax.jit(jnp.sin, donate_argnums=donated).lower(numbers).compile()
-        assert required_memory(program) == needed
-
-
 def test_a_process_with_less_memory_decides_for_all(monkeypatch):
     monkeypatch.setattr(
         ensembles,
@@ -220,7 +206,6 @@ def test_a_setting_that_will_not_do_is_refused(settings, message):
         map_seeds(train, **settings)
 
 
-@pytest.mark.parametrize("mesh", [None, make_mesh()], ids=["no mesh", "mesh"])
 @pytest.mark.parametrize(
     ("arguments", "lengths"),
     [
@@ -231,21 +216,7 @@ def test_a_setting_that_will_not_do_is_refused(settings, message):
         ((list(KEYS), list(KEYS)), r"\[0\]; .* jnp.stack"),
     ],
 )
-def test_arguments_without_a_common_number_of_seeds_are_refused(
-    arguments, lengths, mesh
-):
+def test_arguments_without_a_common_number_of_seeds_are_refused(arguments, lengths):
     with pytest.raises(ValueError, match=f"the lengths are {lengths}") as error:
-        map_seeds(jnp.add, in_axes=(0, 0), mesh=mesh)(*arguments)
+        map_seeds(jnp.add, in_axes=(0, 0))(*arguments)
     assert "\n" not in str(error.value)
-
-
-def test_arrays_and_counts_may_be_of_numpy():
-    arguments = KEYS, SCALE, 3
-    for count in (np.int64, np.uint8):
-        settings = {"in_axes": (count(0), None, None), "seeds_at_once": count(3)}
-        results = map_seeds(train, **settings)(*arguments)
-        expected = map_seeds(train, in_axes=(0, None, None))(*arguments)
-        chex.assert_trees_all_close(results, expected, rtol=1e-6)
-    gathered = gather({"array": np.arange(3), "number": 7})
-    np.testing.assert_array_equal(gathered["array"], [0, 1, 2])
-    assert gathered["number"] == 7

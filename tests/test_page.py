@@ -312,8 +312,8 @@ def test_the_constant_is_in_the_middle_of_fourier_maps():
 
 def test_reliability_is_that_of_all_seeds_together(study, drawn):
     build(study)
-    confidence, accuracy, title = drawn[curves.reliability][2].args
-    assert title.startswith("water: ")
+    confidence, accuracy, title, words = drawn[curves.reliability][2].args
+    assert (title, words[:4]) == ("water", "ECE ")
     own = [r["reliability"] for r in study.records if r["arm"] == "water"]
     counts = np.array([bins["count"] for bins in own])
     right = sum(

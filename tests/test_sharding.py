@@ -36,9 +36,11 @@ def shard(axis_type, spec) -> jax.Array:
     [(AxisType.Auto, P("data", None, "model")), (AxisType.Explicit, P("data"))],
     ids=str,
 )
-def test_features_that_are_split_meet_the_noise_of_whole_ones(case, axis_type, spec):
+def test_features_that_are_split_meet_the_noise_of_whole_ones(
+    any_case, axis_type, spec
+):
     inputs = shard(axis_type, spec)
-    layer = case.make()
+    layer = any_case.make()
     outputs = jax.jit(lambda inputs: layer(inputs, rngs=KEY))(inputs)
     assert outputs.sharding.is_equivalent_to(inputs.sharding, inputs.ndim)
     expected = layer(jnp.asarray(np.asarray(inputs)), rngs=KEY)
@@ -46,9 +48,9 @@ def test_features_that_are_split_meet_the_noise_of_whole_ones(case, axis_type, s
 
 
 @on_four_devices
-def test_devices_that_share_a_batch_meet_different_noise(case):
+def test_devices_that_share_a_batch_meet_different_noise(any_case):
     inputs = jnp.ones_like(shard(AxisType.Auto, P(("data", "model"))))
-    layer = case.make(broadcast_dims=())
+    layer = any_case.make(broadcast_dims=())
     outputs = jax.jit(lambda inputs: layer(inputs, rngs=KEY))(inputs)
     parts = [np.asarray(part.data) for part in outputs.addressable_shards]
     assert [part.shape for part in parts] == [(2, 5, 6, 3)] * 4

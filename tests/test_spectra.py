@@ -86,7 +86,7 @@ def slope_error(lengths, relative_error) -> float:
 # The field
 
 
-@pytest.mark.parametrize("exponent", [-1.0, 1.0, 2.0])
+@pytest.mark.parametrize("exponent", [-1.0, 2.0])
 @every_field
 def test_variance_is_one_at_every_position(shape, axes, exponent):
     noise = draw(shape, axes, exponent)
@@ -110,7 +110,7 @@ def test_every_frequency_has_the_power_of_the_law(shape, axes, exponent):
     assert_allclose(measured, expected, rtol=5 * relative_error, atol=1e-9)
 
 
-@pytest.mark.parametrize("exponent", [-2.0, 1.0, 2.0])
+@pytest.mark.parametrize("exponent", [-2.0, 2.0])
 @every_field
 def test_other_directions_are_white(shape, axes, exponent):
     noise = draw(shape, axes, exponent)
@@ -126,7 +126,7 @@ def test_other_directions_are_white(shape, axes, exponent):
         assert abs(products.mean()) < 4 * error
 
 
-@every_exponent
+@pytest.mark.parametrize("exponent", [-2.0, 1.0, 2.0])
 @every_field
 def test_marginal_is_normal(shape, axes, exponent):
     # One position of each field: independent numbers.
@@ -137,30 +137,6 @@ def test_marginal_is_normal(shape, axes, exponent):
     assert stats.kstest(sample.ravel(), "norm").pvalue > 1e-3
 
 
-SIZES = [(8, 8), (11, 15), (64, 64), (129, 64)]
-LAYOUTS = {"rows": (-2,), "plane": (-3, -2)}
-
-
-@every_exponent
-@pytest.mark.parametrize("axes", LAYOUTS.values(), ids=LAYOUTS)
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_slope_and_variance_of_every_size(size, axes, exponent):
-    field = (*size, 1)
-    lengths = lengths_along(field, axes)
-    power = power_at_frequencies(lengths, exponent=exponent)
-    # As many numbers as bring 3 standard errors of the variance below 1 %, see
-    # `spread`, and the slope's far below 0.02; no more than four million at a time.
-    num_numbers = max(2 * (power**2).mean() * 300**2, 5e5)
-    num_draws = math.ceil(num_numbers / 4e6)
-    shape = (math.ceil(num_numbers / num_draws / math.prod(field)), *field)
-    keys = jax.random.split(jax.random.key(1), num_draws)
-    noises = [power_law(key, shape, exponent=exponent, axes=axes) for key in keys]
-    # In float64, whose sums are exact enough.
-    variance = np.mean([np.mean(np.square(noise, dtype=float)) for noise in noises])
-    assert abs(variance - 1) < 0.01
-    assert abs(fit_exponent(noises[0], axes=axes) - exponent) < 0.02
-
-
 def test_exponent_zero_is_white_noise_itself():
     key = jax.random.key(3)
     noise = power_law(key, (256, 16, 16, 16), exponent=0.0, axes=(-3, -2))
@@ -169,14 +145,13 @@ def test_exponent_zero_is_white_noise_itself():
 
 # Of which the second makes all by Fourier transforms.
 @pytest.mark.parametrize("longest", [spectra.LONGEST_PRODUCT, 0])
-@pytest.mark.parametrize("exponent", [-1.0, 0.0, 1.5])
+@pytest.mark.parametrize("exponent", [-1.0, 1.5])
 @pytest.mark.parametrize(
     ("shape", "axes"),
     [
         *[((8,), -1), ((9,), (0,)), ((1,), 0), ((2,), 0)],
         ((5, 4), (1, -2)),  # in any order
-        *[((3, 1, 6), 1), ((3, 1, 6), (1, 2)), ((3, 6, 1), (1, 2))],
-        *[((2, 5, 6, 3), (1, 2, 3)), ((2, 5, 4, 3, 3), (0, 1, 3, 4))],
+        *[((3, 1, 6), (1, 2)), ((3, 6, 1), (1, 2)), ((2, 5, 4, 3, 3), (0, 1, 3, 4))],
     ],
 )
 def test_any_rank_and_length_is_white_noise_filtered(
@@ -184,11 +159,8 @@ def test_any_rank_and_length_is_white_noise_filtered(
 ):
     monkeypatch.setattr(spectra, "LONGEST_PRODUCT", longest)
     key = jax.random.key(1)
-    noise = power_law(key, shape, exponent=exponent, axes=axes)
+    noise = jax.jit(lambda: power_law(key, shape, exponent=exponent, axes=axes))()
     assert noise.shape == shape
-
-    assert noise.shape == shape
-
     axes = tuple(sorted(a % len(shape) for a in np.atleast_1d(axes)))
     lengths = lengths_along(shape, axes)
     white = np.asarray(jax.random.normal(key, shape), np.float64)
@@ -202,15 +174,13 @@ def test_any_rank_and_length_is_white_noise_filtered(
     assert_allclose(noise, expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("shape", [(0,), (0, 4), (2, 0, 3)])
-@pytest.mark.parametrize("exponent", [0.0, 1.0])
-def test_an_empty_shape_gives_an_empty_field(shape, exponent):
-    noise = power_law(jax.random.key(0), shape, exponent=exponent)
-    assert noise.shape == shape
-    assert noise.dtype == jnp.float32
+@pytest.mark.parametrize("shape", [(0,), (2, 0, 3)])
+def test_an_empty_shape_gives_an_empty_field(shape):
+    noise = power_law(jax.random.key(0), shape, exponent=1.0)
+    assert (noise.shape, noise.dtype) == (shape, jnp.float32)
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, np.float32, "float32"])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float32])
 @pytest.mark.parametrize("exponent", [0.0, 1.0])
 def test_dtype_is_the_one_asked_for_and_arithmetic_float32(exponent, dtype):
     make = functools.partial(
@@ -236,12 +206,6 @@ def test_normalisation_is_of_the_law_and_not_of_the_sample():
     assert variances.std() == pytest.approx(expected, rel=0.032)
 
 
-def test_different_keys_give_independent_noise():
-    first, second = (draw((2**15, 64), (-1,), 1.0, seed) for seed in (0, 1))
-    error = math.sqrt(spread((64,), (-1,), 1.0) / first.size)
-    assert abs((first * second).mean()) < 4 * error
-
-
 LAW = {"exponent": 1.0, "axes": (-1,), "min_frequency": 0.0}
 
 
@@ -250,20 +214,17 @@ LAW = {"exponent": 1.0, "axes": (-1,), "min_frequency": 0.0}
     [
         ({"exponent": math.nan}, r"exponent must lie in \[-3, 3\], not nan"),
         ({"exponent": -3.01}, r"exponent must lie in \[-3, 3\], not -3.01"),
-        ({"min_frequency": -0.1}, r"min_frequency must lie in \[0, 0.5\]"),
         ({"min_frequency": 0.51}, r"min_frequency must lie in \[0, 0.5\]"),
         ({"min_frequency": math.nan}, r"min_frequency must lie in \[0, 0.5\]"),
         ({"axes": ()}, "at least one"),
         ({"axes": (1, -1)}, "different axes"),
         ({"axes": 2}, r"axes=\(2,\) do not all exist in an array of rank 2"),
-        ({"axes": (0, -3)}, r"axes=\(0, -3\) do not all exist in an array of rank 2"),
     ],
     ids=str,
 )
-@pytest.mark.parametrize("shape", [(4, 8), (0, 8)], ids=str)
-def test_a_law_or_axes_out_of_range_are_refused(changed, message, shape):
+def test_a_law_or_axes_out_of_range_are_refused(changed, message):
     with pytest.raises(ValueError, match=message):
-        power_law(jax.random.key(0), shape, **LAW | changed)
+        power_law(jax.random.key(0), (0, 8), **LAW | changed)
 
 
 @pytest.mark.parametrize("dtype", [jnp.int32, bool, jnp.complex64])
@@ -275,7 +236,7 @@ def test_a_dtype_without_noise_is_refused(dtype):
 # The law
 
 
-@pytest.mark.parametrize("exponent", [-3.0, -1.0, 0.0, 0.5, 1.0, 2.0, 3.0])
+@pytest.mark.parametrize("exponent", [-3.0, 0.0, 0.5, 3.0])
 @pytest.mark.parametrize("lengths", [(2,), (7,), (16,), (4, 6), (5, 3, 4)], ids=str)
 def test_the_law_is_a_power_of_the_radius_with_mean_one(lengths, exponent):
     power = power_at_frequencies(lengths, exponent=exponent)
@@ -286,7 +247,7 @@ def test_the_law_is_a_power_of_the_radius_with_mean_one(lengths, exponent):
     assert (power.flat[0] == 0) == (exponent != 0)
 
 
-@pytest.mark.parametrize("exponent", [-2.0, 0.0, 1.0])
+@pytest.mark.parametrize("exponent", [0.0, 1.0])
 @pytest.mark.parametrize("lengths", [(), (1,), (1, 1)], ids=str)
 def test_a_single_frequency_has_all_the_power(lengths, exponent):
     power = power_at_frequencies(lengths, exponent=exponent)
@@ -317,27 +278,6 @@ def test_min_frequency_reaches_the_noise():
 # Its measurement
 
 
-def slow_periodogram(field, axes) -> tuple[list[float], list[float]]:
-    """The definition: sums of waves one frequency at a time, binned by radius."""
-    axes = tuple(axis % field.ndim for axis in axes)
-    lengths = lengths_along(field.shape, axes)
-    rows = np.moveaxis(field, axes, range(-len(axes), 0)).reshape(-1, *lengths)
-    bins: dict[float, list[float]] = {}
-    for index in np.ndindex(*lengths):
-        phase = sum(
-            np.arange(n).reshape([-1 if a == b else 1 for b in range(len(lengths))])
-            * (k / n)
-            for a, (k, n) in enumerate(zip(index, lengths, strict=True))
-        )
-        waves = rows * np.exp(-2j * np.pi * phase)
-        sums = waves.reshape(len(rows), -1).sum(axis=1)
-        steps = [min(k, n - k) / n for k, n in zip(index, lengths, strict=True)]
-        powers = bins.setdefault(round(math.hypot(*steps), 9), [])
-        powers.append(float((np.abs(sums) ** 2).mean()) / math.prod(lengths))
-    del bins[0.0]
-    return sorted(bins), [float(np.mean(bins[radius])) for radius in sorted(bins)]
-
-
 @pytest.mark.parametrize(
     ("shape", "axes"),
     [
@@ -348,18 +288,13 @@ def slow_periodogram(field, axes) -> tuple[list[float], list[float]]:
 def test_periodogram_is_the_power_of_waves_binned_by_radius(shape, axes):
     field = np.random.default_rng(0).standard_normal(shape) + 3
     frequencies, power = periodogram(field, axes=axes)
-    expected_frequencies, expected = slow_periodogram(field, axes)
-    assert_allclose(frequencies, expected_frequencies, atol=1e-9)
-    assert_allclose(power, expected, rtol=1e-9)
-    assert (np.diff(frequencies) > 0).all()
-
-
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
-def test_periodogram_takes_any_real_dtype(dtype):
-    field = jnp.array([[1.0, 0.0, -1.0, 0.0]], dtype)  # a wave of 1/4
-    frequencies, power = periodogram(field)
-    assert_allclose(frequencies, [0.25, 0.5])
-    assert_allclose(power, [1, 0], atol=1e-12)
+    every = measured_power(field, axes)
+    grid = np.ix_(*map(np.fft.fftfreq, every.shape))
+    radii = np.sqrt(sum(steps**2 for steps in grid)).round(9)
+    expected = np.unique(radii)[1:]  # without zero frequency
+    assert_allclose(frequencies, expected, atol=1e-9)
+    means = [every[radii == radius].mean() for radius in expected]
+    assert_allclose(power, means, rtol=1e-9)
 
 
 @pytest.mark.parametrize("exponent", [-2.0, -0.5, 0.0, 1.0, 2.5])
@@ -371,23 +306,6 @@ def test_fit_of_an_exact_power_law_is_exact(lengths, exponent):
     field = np.fft.ifftn(white / np.abs(white) * np.sqrt(power)).real
     axes = tuple(range(len(lengths)))
     assert fit_exponent(field, axes=axes) == pytest.approx(exponent, abs=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("shape", "axes"), [((9, 16), (-1,)), ((2, 7, 6, 3), (-3, -2))], ids=str
-)
-def test_fit_is_least_squares_over_the_bins(shape, axes):
-    field = np.random.default_rng(0).standard_normal(shape)
-    frequencies, power = slow_periodogram(field, axes)
-    radii = expected_power(lengths_along(shape, axes), -1.0).ravel()  # ∝ the radius
-    radii *= frequencies[-1] / radii.max()
-    logs = [
-        (math.log(f), math.log(p))
-        for f, p in zip(frequencies, power, strict=True)
-        for _ in range(np.isclose(radii, f).sum())  # once for each bin at the radius
-    ]
-    slope = stats.linregress(*np.transpose(logs)).slope
-    assert fit_exponent(field, axes=axes) == pytest.approx(-slope, abs=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(5, 1), (5, 2), (5, 3)], ids=str)

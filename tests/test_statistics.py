@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
 from scipy import stats
 
 from sounddrop_jax.sweeps import statistics
@@ -55,7 +55,7 @@ def standard_error(share, num_draws):
 def coverage(distribution, num_seeds, method) -> tuple[float, float]:
     """The share of simulated intervals that hold the mean, and its standard error."""
     # The studentized interval is closest to the limit at 8.
-    num_chunks = 24 if method == "studentized" and num_seeds != 8 else 64
+    num_chunks = 24 if method == "studentized" and num_seeds != 8 else 48
     hits = 0
     for chunk in range(num_chunks):  # each with resamples of its own
         rng = np.random.default_rng([chunk, num_seeds])
@@ -124,16 +124,6 @@ def test_studentized_interval_agrees_with_one_resampled_value_by_value():
     assert result.method == "studentized"
 
 
-@every_method
-def test_the_interval_widens_with_the_confidence(method):
-    differences = np.random.default_rng(0).normal(size=16)
-    widths = []
-    for confidence in (0.5, 0.8, 0.95, 0.99):
-        low, high, _ = interval(differences, method=method, confidence=confidence)
-        widths.append(high - low)
-    assert (np.diff(widths) > 0).all()
-
-
 @pytest.mark.parametrize(("confidence", "fewest"), [(0.9, 19), (0.95, 39), (0.99, 199)])
 def test_as_few_resamples_as_the_confidence_needs_are_enough(confidence, fewest):
     differences = np.random.default_rng(0).normal(size=16)
@@ -164,13 +154,6 @@ def test_conditions_are_compared_one_by_one(method):
         ]
 
 
-def test_no_conditions_give_empty_results():
-    nothing = np.zeros((8, 0))
-    for method in METHODS:
-        assert mean_interval(nothing, nothing, method=method).low.shape == (0,)
-    assert sign_flip_test(nothing, nothing).shape == (0,)
-
-
 # The interval for the mean: what cannot be resampled
 
 
@@ -186,15 +169,6 @@ def test_equal_differences_give_a_point_and_say_so(method, num_seeds, dtype):
     assert low == high == pytest.approx(0.003, abs=1e-6)
     assert made_by == "none"
     assert sign_flip_test(scores, baseline) == 2 ** (1 - num_seeds)
-
-
-@every_method
-def test_equal_arms_are_no_evidence(method):
-    result = compare_pairs([0.7] * 8, [0.7] * 8, method=method)
-    assert result.low == result.high == result.mean_difference == 0
-    assert result.std_difference == 0
-    assert (result.p_value, result.improvement) == (1, 0.5)
-    assert np.isfinite([value for value in result if isinstance(value, float)]).all()
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -247,16 +221,7 @@ def test_differences_equal_but_for_rounding_tie(dtype):
     assert sign_flip_test(scores, baseline.astype(dtype)) == 12 / 32
 
 
-def test_signs_drawn_at_random_come_close_to_all_of_them():
-    differences = np.random.default_rng(0).normal(0.4, size=(16, 20))
-    exact = flip(differences, num_flips=2**16)
-    drawn = flip(differences, num_flips=2**13)
-    error = np.sqrt(exact * (1 - exact) / 2**13)
-    assert (np.abs(drawn - exact) < 5 * error + 2**-13).all()
-    assert (drawn != exact).any()
-
-
-@pytest.mark.parametrize("num_seeds", [2, 8, 14, 16, 17, 64])
+@pytest.mark.parametrize("num_seeds", [2, 16, 17, 64])
 def test_the_smallest_p_value_is_that_of_seeds_that_all_agree(num_seeds):
     smallest = smallest_p_value(num_seeds)
     p_value = flip(np.arange(1.0, 1 + num_seeds))
@@ -266,17 +231,15 @@ def test_the_smallest_p_value_is_that_of_seeds_that_all_agree(num_seeds):
         assert p_value == smallest
 
 
-@pytest.mark.parametrize("num_seeds", [8, 16, 40])
-def test_an_effect_can_be_found_where_the_smallest_p_value_is_small_enough(num_seeds):
-    for num_comparisons in (1, 10):
-        level = num_comparisons * smallest_p_value(num_seeds)
-        effects = [
-            smallest_detectable_effect(
-                num_seeds, 1.0, num_comparisons=num_comparisons, alpha=factor * level
-            )
-            for factor in (0.99, 1.01)
-        ]
-        assert effects[0] == math.inf > effects[1]
+@pytest.mark.parametrize(("num_seeds", "num_comparisons"), [(8, 1), (16, 10)])
+def test_an_effect_is_found_where_the_smallest_p_value_is_small_enough(
+    num_seeds, num_comparisons
+):
+    level = num_comparisons * smallest_p_value(num_seeds)
+    find = functools.partial(
+        smallest_detectable_effect, num_seeds, 1.0, num_comparisons=num_comparisons
+    )
+    assert find(alpha=0.99 * level) == math.inf > find(alpha=1.01 * level)
 
 
 def draw_symmetric(distribution, rng, shape):
@@ -303,11 +266,8 @@ def test_false_positives_are_what_all_flips_promise(distribution, num_seeds, lev
 
 
 @symmetric
-@pytest.mark.parametrize("num_seeds", [16, 64])
-def test_false_positives_of_drawn_flips_stay_below_the_level(distribution, num_seeds):
-    differences = draw_symmetric(
-        distribution, np.random.default_rng(num_seeds), (num_seeds, 40, 500)
-    )
+def test_false_positives_of_drawn_flips_stay_below_the_level(distribution):
+    differences = draw_symmetric(distribution, np.random.default_rng(64), (64, 40, 500))
     p_values = [
         flip(differences[:, seed], num_flips=999, seed=seed) for seed in range(40)
     ]
@@ -380,35 +340,10 @@ def test_holm_is_that_of_statsmodels():
         assert_allclose(holm(p_values), expected, rtol=1e-12)
 
 
-def test_holm_corrects_each_family_by_itself():
-    families = np.random.default_rng(0).uniform(0, 0.2, size=(6, 2, 3))
-    adjusted = holm(families)
-    for place in np.ndindex(2, 3):
-        assert_array_equal(adjusted[:, *place], holm(families[:, *place]))
-
-
-@pytest.mark.parametrize("num_effects", [0, 2])
-def test_arms_that_share_a_control_give_few_false_positives(num_effects):
-    rng = np.random.default_rng(num_effects)
-    control = rng.normal(size=(10, 1, 4000))
-    arms = rng.normal(size=(10, 5, 4000))
-    arms[:, :num_effects] += 3
-    p_values = sign_flip_test(arms, np.broadcast_to(control, arms.shape))
-    error = standard_error(0.05, 4000)
-    any_false = (holm(p_values)[num_effects:] <= 0.05).any(axis=0).mean()
-    assert any_false < 0.05 + 3 * error
-    # Which without the correction there would be.
-    assert (p_values[num_effects:] <= 0.05).any(axis=0).mean() > 0.05 + 5 * error
-    assert (holm(p_values)[:num_effects] <= 0.05).mean(axis=-1).min(initial=1) > 0.8
-
-
 # The smallest detectable effect
 
 
-@pytest.mark.parametrize(
-    ("num_seeds", "effect"),
-    [(199, 0.2), (90, 0.3), (34, 0.5), (15, 0.8)],
-)
+@pytest.mark.parametrize(("num_seeds", "effect"), [(199, 0.2), (34, 0.5), (15, 0.8)])
 def test_published_sample_sizes(num_seeds, effect):
     # So many pairs find the effect with power 0.8 at 0.05, and one less does not:
     # G*Power 3.1, t test for the difference between two dependent means.
@@ -428,9 +363,9 @@ def power(num_seeds, num_comparisons):
 @pytest.mark.parametrize(
     ("num_seeds", "num_comparisons", "low", "high"),
     [
-        *[(7, 1, 0.76, 0.80), (12, 10, 0.76, 0.80), (64, 5, 0.76, 0.80)],
+        *[(7, 1, 0.76, 0.80), (64, 5, 0.76, 0.80)],
         # Where nearly all signs must agree.
-        *[(6, 1, 0.65, 0.75), (8, 6, 0.65, 0.75), (9, 10, 0.65, 0.75)],
+        *[(6, 1, 0.65, 0.75), (9, 10, 0.65, 0.75)],
     ],
 )
 def test_power_at_the_smallest_effect_is_what_the_documentation_says(
@@ -439,24 +374,6 @@ def test_power_at_the_smallest_effect_is_what_the_documentation_says(
     assert f"{low} to {high:.2f}" in smallest_detectable_effect.__doc__
     error = standard_error(0.8, 5000)
     assert low - 2.5 * error < power(num_seeds, num_comparisons) < high + 2.5 * error
-
-
-def test_power_of_the_t_test_at_the_smallest_effect():
-    # Half of a level of 0.1 by either tail, and a power that both make up.
-    effect = smallest_detectable_effect(64, 1.0, alpha=0.5, power=0.55)
-    differences = np.random.default_rng(0).normal(effect, size=(64, 100_000))
-    share = (stats.ttest_1samp(differences, 0).pvalue <= 0.5).mean()
-    assert abs(share - 0.55) < 4 * standard_error(0.55, 100_000)
-
-
-def test_the_effect_shrinks_with_seeds_and_grows_with_what_is_asked():
-    effect = smallest_detectable_effect(16, 1.0)
-    assert smallest_detectable_effect(5000, 1.0) < effect
-    assert smallest_detectable_effect(16, 1.0, power=0.99) > effect
-    assert smallest_detectable_effect(16, 3.0) == pytest.approx(3 * effect)
-    assert smallest_detectable_effect(16, 0.0) == 0
-    family = smallest_detectable_effect(16, 1.0, num_comparisons=5)
-    assert family == smallest_detectable_effect(16, 1.0, alpha=0.01) > effect
 
 
 # Both arms
@@ -551,19 +468,6 @@ def test_results_follow_an_exchange_and_a_shift_of_the_arms(method, arms, shift)
     assert_allclose(there, 1 - np.array(back)[[0, 2, 1]], atol=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
-@given(arms=pairs, data=st.data())
-def test_the_order_of_the_seeds_does_not_matter(arms, data):
-    order = data.draw(st.permutations(range(arms.shape[1])))
-    scores, baseline = arms
-    again = scores[order], baseline[order]
-    assert sign_flip_test(*again) == sign_flip_test(scores, baseline)
-    assert improvement_probability(*again) == improvement_probability(scores, baseline)
-    result = mean_interval(scores, baseline, method="t")
-    moved = mean_interval(*again, method="t")
-    assert_allclose(moved[:2], result[:2], rtol=1e-9, atol=1e-9)
-
-
 # What is refused
 
 
@@ -576,6 +480,7 @@ PAIRED = [compare_pairs, mean_interval, sign_flip_test, improvement_probability]
     [
         ([1, math.nan, 3, math.inf], [1, 2, 3, 4], "scores hold .* at 1, 3; run"),
         ([1, 2, 3], [1, 2, -math.inf], "baseline hold .* at 2; run"),
+        (np.full(12, math.nan), np.ones(12), "at 0, 1, 2, 3, 4, 5, 6, 7, 4 more; run"),
         (np.ma.array([1, 2, 3], mask=[0, 1, 0]), [1, 2, 3], "scores .* masked, at 1;"),
         ([1, 2, 3], [1, 2], r"scores have \(3,\) and baseline \(2,\); keep"),
         ([1], [2], r"2 seeds or more .* shape \(1,\); run more"),
@@ -585,30 +490,6 @@ def test_pairs_that_cannot_be_compared_are_refused(function, scores, baseline, m
     with pytest.raises(ValueError, match=message) as caught:
         function(scores, baseline)
     assert "\n" not in str(caught.value)
-
-
-MASKED = np.ma.array([1.0, 2.0], mask=[False, True])
-
-
-@pytest.mark.parametrize(
-    ("scores", "places"),
-    [
-        (np.where(np.eye(8, 3, -3) == 1, math.nan, 1.0), r"\(3, 0\), \(4, 1\), "),
-        (np.full(12, math.nan), "0, 1, 2, 3, 4, 5, 6, 7, 4 more; run"),
-        ([MASKED, MASKED], r"\(0, 1\), \(1, 1\); run"),
-    ],
-)
-def test_the_places_of_what_is_wrong_are_named(scores, places):
-    with pytest.raises(ValueError, match=f"masked, at {places}"):
-        sign_flip_test(scores, np.zeros(np.shape(scores)))
-
-
-def test_a_mask_that_hides_nothing_changes_nothing():
-    scores = np.random.default_rng(0).normal(1, 1, 9)
-    for function in PAIRED:
-        masked = np.ma.array(scores, mask=False)
-        assert against_zero(function, masked) == against_zero(function, scores)
-    assert_array_equal(holm(np.ma.array([0.01, 0.04])), [0.02, 0.04])
 
 
 # An unsigned one has no negative numbers, and a small one no large ones.
@@ -630,17 +511,11 @@ def test_counts_and_seeds_of_numpy_are_numbers(count):
         (lambda: sign_flip_test(1.0, 2.0), r"shape \(\)"),
         (lambda: compare_pairs(np.ones((4, 2)), np.ones((4, 2))), r"shape \(4, 2\)"),
         (lambda: mean_interval([1, 2], [0, 0], method="BCa"), "not 'BCa'.$"),
-        (
-            lambda: mean_interval([1, 2], [0, 0], method="studentised"),
-            "not 'studentised'; did you mean 'studentized'",
-        ),
         (lambda: mean_interval([1, 2], [0, 0], confidence=95), "not 95"),
         (lambda: sign_flip_test([1, 2], [0, 0], num_flips=1), "2 or more, not 1"),
         (lambda: holm([]), r"at least one, but has shape \(0,\)"),
         (lambda: holm([0.5, math.nan, 1.5, -0.1]), "those at 1, 2, 3 do not"),
-        (lambda: holm(np.ma.array([0.1, 0.2], mask=[0, 1])), "those at 1 do not"),
         (lambda: smallest_detectable_effect(1, 1.0), "num_seeds .* not 1"),
-        (lambda: smallest_detectable_effect(8, -1.0), "not -1.0"),
         (lambda: smallest_detectable_effect(8, math.nan), "not nan"),
         (lambda: smallest_detectable_effect(8, 1.0, num_comparisons=0), "not 0"),
         (lambda: smallest_detectable_effect(8, 1.0, power=1.0), "power=1.0"),

@@ -1,7 +1,9 @@
 """Seeds side by side equal seeds alone; arms share draws; a step is NumPy's AdamW."""
 
+import functools
 import time
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,17 +65,11 @@ def make_arm(name: str, strength, augmented: bool = True, **model: str) -> Funct
 
 
 class Arm:
-    """The functions of an arm, compiled for one seed; counts its traces."""
+    """The functions of an arm, compiled for one seed."""
 
     def __init__(self, name: str):
         self.functions = make_arm(name, ARMS[name])
-        self.num_traces = 0
-
-        def train_steps(*args):
-            self.num_traces += 1
-            return self.functions.train_steps(*args)
-
-        self._train_steps = jax.jit(train_steps)
+        self._train_steps = jax.jit(self.functions.train_steps)
         self._evaluate = jax.jit(self.functions.evaluate)
 
     def steps(
@@ -120,26 +116,17 @@ def of_seed(states, index: int):
     return jax.tree.map(lambda leaf: leaf[index], states)
 
 
-def assert_trees_equal(tree, expected) -> None:
-    jax.tree.map(np.testing.assert_array_equal, tree, expected)
-
-
-def assert_trees_close(tree, expected, rtol=1e-4, atol=1e-6) -> None:
-    jax.tree.map(
-        lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol),
-        tree,
-        expected,
-    )
+close = functools.partial(chex.assert_trees_all_close, rtol=1e-4, atol=1e-6)
 
 
 def assert_same_step(state, expected) -> None:
     """Asserts that two programs took the same first step, to float32's tolerance."""
     expected = without_key(expected)
     np.testing.assert_array_equal(state.key, expected.key)
-    assert_trees_close(state.batch_stats, expected.batch_stats)
+    close(state.batch_stats, expected.batch_stats)
     (adam, *_), (expected_adam, *_) = state.opt_state, expected.opt_state
     # Ten percent of the gradients, sums of many roundings that cancel: relative to
-    # the largest of each parameter.
+    # the largest of each parameter. What follows from them is shown of AdamW below.
     for moment, expected_moment in zip(
         jax.tree.leaves(adam.mu), jax.tree.leaves(expected_adam.mu), strict=True
     ):
@@ -147,19 +134,7 @@ def assert_same_step(state, expected) -> None:
         np.testing.assert_allclose(moment, expected_moment, rtol=0, atol=1e-4 * scale)
     # Adam's first step is the sign of the gradient times the learning rate, so where a
     # gradient is rounding and nothing else the two may part by two steps.
-    for param, expected_param, moment in zip(
-        jax.tree.leaves(state.params),
-        jax.tree.leaves(expected.params),
-        jax.tree.leaves(expected_adam.mu),
-        strict=True,
-    ):
-        large = np.abs(moment) > 1e-3 * np.abs(moment).max()
-        assert large.mean() > 0.9
-        np.testing.assert_allclose(
-            param[large], expected_param[large], rtol=0, atol=1e-2 * LEARNING_RATE
-        )
-        difference = np.abs(np.asarray(param) - np.asarray(expected_param)).max()
-        assert difference < 2.1 * LEARNING_RATE
+    chex.assert_trees_all_close(state.params, expected.params, atol=2.1 * LEARNING_RATE)
 
 
 # Seeds side by side
@@ -186,7 +161,9 @@ def trained(arms) -> dict:
 def test_three_seeds_start_and_take_the_first_step_as_each_alone(first_steps, trained):
     for index, seed in enumerate(SEEDS):
         start, expected, loss = first_steps["dropout", seed]
-        assert_trees_equal(of_seed(trained["initial"], index), without_key(start))
+        chex.assert_trees_all_equal(
+            of_seed(trained["initial"], index), without_key(start)
+        )
         assert_same_step(of_seed(trained["after one step"], index), expected)
         np.testing.assert_allclose(trained["reports"][0].losses[index], loss, rtol=1e-5)
 
@@ -200,7 +177,7 @@ def test_seeds_that_take_turns_are_what_they_are_side_by_side(
     )
     assert trainer.seeds_at_once == seeds_at_once
     initial = jax.tree.map(np.array, without_key(trainer._state))
-    assert_trees_equal(initial, trained["initial"])
+    chex.assert_trees_all_equal(initial, trained["initial"])
     report = next(trainer.train(num_epochs=1, steps_per_epoch=1))
     np.testing.assert_allclose(report.losses, trained["reports"][0].losses, rtol=1e-5)
     assert trainer.evaluate().shape[0] == len(SEEDS)
@@ -246,24 +223,6 @@ def test_trainer_runs_each_seed_as_it_runs_alone(arms, trained):
     assert np.ptp(logits[-1], axis=0).mean() > 0.1
 
 
-def test_trainer_reports_every_epoch_to_its_end(trained):
-    reports = trained["reports"]
-    places = [(report.epoch, report.step) for report in reports]
-    assert places == sorted(set(places))
-    assert [place for place in places if place[1] == 3] == [(0, 3), (1, 3)]
-    for report in reports:
-        assert 1 <= report.step <= 3
-        assert report.losses.dtype == np.float64 and report.losses.shape == (3,)
-    for logits in trained["logits"]:
-        assert logits.shape == (len(SEEDS), NUM_TEST, 10)
-        assert logits.dtype == np.float32
-    # A reader of the first report still finds what it said.
-    assert not np.array_equal(reports[0].losses, reports[-1].losses)
-    seconds = [report.seconds for report in reports]
-    assert seconds == sorted(seconds) and seconds[0] > 0
-    assert trained["trainer"].compile_seconds > 0
-
-
 def test_seconds_leave_out_what_the_reader_does(arms, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
@@ -293,13 +252,13 @@ def test_seconds_leave_out_what_the_reader_does(arms, monkeypatch):
 # What seeds, arms, epochs and steps share, and what they do not
 
 
-@pytest.mark.parametrize("name", REGULARIZERS)
+@pytest.mark.parametrize("name", ["none", "water", "aphex"])
 def test_arms_share_initial_weights_and_order(first_steps, name):
     arm = make_arm(name, REGULARIZERS[name].default)
     key = jax.random.key(58)
     expected, _, _ = first_steps["dropout", 58]
-    assert_trees_equal(without_key(arm.init(key)), without_key(expected))
-    assert_trees_equal(
+    chex.assert_trees_all_equal(without_key(arm.init(key)), without_key(expected))
+    chex.assert_trees_all_equal(
         arm.shuffle(key, 3), make_arm("none", 0.0).shuffle(jax.random.key(58), 3)
     )
 
@@ -315,17 +274,6 @@ def test_a_strength_of_0_is_the_program_without_a_regularizer():
         )
         programs.append(str(program))
     assert programs[0] == programs[1] == programs[2]
-
-
-def test_where_an_epoch_is_cut_changes_no_bit(arms):
-    arm = arms["water"]
-    start = arm.functions.init(jax.random.key(58))
-    whole, loss = arm.steps(start, 1, 0, 4)
-    parts, total = start, 0.0
-    for first, last in ((0, 1), (1, 1), (1, 3), (3, 4)):
-        parts, total = arm.steps(parts, 1, first, last, total=total)
-    assert_trees_equal(without_key(parts), without_key(whole))
-    assert total == loss
 
 
 def test_networks_of_one_program_differ_in_strength(arms):
@@ -374,44 +322,6 @@ def test_trainer_classifies_other_images_as_it_does_the_test_set(trained):
     )
 
 
-def test_seeds_differ_in_weights_and_order(arms, first_steps):
-    first, second = (first_steps["water", seed][0] for seed in SEEDS[:2])
-    for ours, theirs in zip(
-        jax.tree.leaves(first.params), jax.tree.leaves(second.params), strict=True
-    ):
-        # All but BatchNorm's, which start at 1 and 0.
-        assert np.ptp(ours) == 0 or (ours == theirs).mean() < 0.01
-    shuffle = arms["water"].functions.shuffle
-    assert (shuffle(first.key, 0) == shuffle(second.key, 0)).mean() < 0.1
-
-
-def test_seeds_epochs_and_steps_differ_in_augmentation_and_noise(arms, first_steps):
-    arm = arms["water"]
-    state, _, _ = first_steps["water", 58]
-    # The same weights, and the same batch at every step: what differs is augmentation,
-    # or noise as well.
-    order = jnp.resize(jnp.arange(BATCH_SIZE), len(DATASET.train_labels))
-
-    def loss(intensity, seed, epoch, step):
-        keyed = state._replace(key=jax.random.key(seed))
-        constants = arm.at_intensity(intensity)
-        place = epoch, step, step + 1
-        return float(arm.steps(keyed, *place, constants=constants, order=order)[1])
-
-    places = [(58, 0, 0), (59, 0, 0), (58, 1, 0), (58, 0, 1), (58, 1, 1)]
-    losses = np.array([[loss(x, *place) for place in places] for x in (0.0, 0.5)])
-    augmentations, noises = losses[0], losses[1] - losses[0]
-    for differing in (augmentations, noises):
-        gaps = np.abs(np.subtract.outer(differing, differing)) + np.eye(len(places))
-        assert gaps.min() > 1e-5  # far above rounding, some 1e-7
-
-
-def test_named_streams_differ():
-    names = ("init", "order", "augment", "noise")
-    keys = [jax.random.key_data(stream(jax.random.key(58), name)) for name in names]
-    assert len(set(map(tuple, np.asarray(keys).tolist()))) == 4
-
-
 def test_an_epoch_is_a_new_permutation(arms):
     shuffle = arms["dropout"].functions.shuffle
     orders = [np.asarray(shuffle(jax.random.key(58), epoch)) for epoch in range(3)]
@@ -430,13 +340,12 @@ def test_every_stretch_of_every_epoch_shares_one_compilation(arms, first_steps):
     state, _, _ = first_steps["dropout", 58]
     for epoch, start, stop in ((0, 0, 1), (1, 2, 4), (2, 0, 3)):
         arm.steps(state, epoch, start, stop)
-    assert arm.num_traces == 1
     assert arm._train_steps._cache_size() == 1
 
 
-@pytest.mark.parametrize("name", ARMS)
-def test_a_step_sees_its_batch_augmented_and_its_own_noise(arms, name):
-    arm, epoch, step = arms[name], 2, 3
+def test_a_step_sees_its_batch_augmented_and_its_own_noise(arms):
+    name, epoch, step = "water", 2, 3
+    arm = arms[name]
     # Statistics other than the initial ones, as after some training.
     state, _ = arm.steps(arm.functions.init(jax.random.key(58)), 0, 0, 2)
     after, loss = arm.steps(state, epoch, step, step + 1)
@@ -462,7 +371,7 @@ def test_a_step_sees_its_batch_augmented_and_its_own_noise(arms, name):
 
     expected, batch_stats = forward(state.params, state.batch_stats, layers)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
-    assert_trees_close(after.batch_stats, batch_stats)
+    close(after.batch_stats, batch_stats)
 
 
 def gradients_of(state, after):
@@ -472,27 +381,6 @@ def gradients_of(state, after):
         state.opt_state[0].mu,
         after.opt_state[0].mu,
     )
-
-
-def test_a_step_takes_the_gradients_of_its_loss(arms, first_steps):
-    arm = arms["dropout"]
-    state, after, _ = first_steps["dropout", 58]
-    leaves, structure = jax.tree.flatten(state.params)
-    gradients = jax.tree.leaves(gradients_of(state, after))
-    for index, gradient in enumerate(gradients):
-        direction = np.sign(gradient)
-        slope = np.abs(gradient).sum()
-        # A step that changes the loss by 0.0005, of which float32 resolves 3e-7.
-        length = 0.0005 / slope
-        losses = []
-        for sign in (-1, 1):
-            moved = list(leaves)
-            moved[index] = jnp.float32(leaves[index] + sign * length * direction)
-            params = jax.tree.unflatten(structure, moved)
-            losses.append(arm.steps(state._replace(params=params), 0, 0, 1)[1])
-        difference = float(losses[1] - losses[0])
-        # What is left is the loss's curvature and its kinks.
-        np.testing.assert_allclose(difference / (2 * length), slope, rtol=0.02)
 
 
 def test_a_step_is_adamw_on_every_parameter(arms, first_steps):
@@ -520,25 +408,8 @@ def test_a_step_is_adamw_on_every_parameter(arms, first_steps):
     assert num_params == 34_058
 
 
-def test_training_leaves_images_labels_and_banks_alone(arms):
-    arm = arms["water"]
-    constants = arm.functions.constants
-    before = jax.tree.map(np.array, constants)
-    state = arm.functions.init(jax.random.key(58))
-    arm.steps(state, 0, 0, 2)
-    assert_trees_equal(constants, before)
-    assert constants.train_images.dtype == constants.test_images.dtype == jnp.uint8
-    np.testing.assert_array_equal(constants.train_images, DATASET.train_images)
-    np.testing.assert_array_equal(constants.train_labels, DATASET.train_labels)
-    np.testing.assert_array_equal(constants.test_images, DATASET.test_images)
-    # The state of a seed holds parameters and statistics, and no bank.
-    for tree, kind in ((state.params, nnx.Param), (state.batch_stats, nnx.BatchStat)):
-        variables = jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, nnx.Variable))
-        assert variables and all(isinstance(leaf, kind) for leaf in variables)
-
-
-@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
-def test_three_seeds_with_a_bank_are_each_alone_on_every_platform(
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_seeds_with_a_bank_are_each_alone_on_every_platform(
     arms, first_steps, platform
 ):
     # One bank for all, not a copy for each.
@@ -548,12 +419,13 @@ def test_three_seeds_with_a_bank_are_each_alone_on_every_platform(
         states = functions.train_steps(state, jnp.zeros(()), constants, order, 0, 0, 1)
         return *states, functions.evaluate(states[0], constants)
 
-    alone = [first_steps["water", seed][0] for seed in SEEDS]
+    seeds = SEEDS[:2]
+    alone = [first_steps["water", seed][0] for seed in seeds]
     states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *alone)
     orders = jnp.stack([functions.shuffle(state.key, 0) for state in alone])
     run = jax.jit(jax.vmap(on(platform, train_and_test)))
     states, losses, logits = run(states, orders)
-    for index, seed in enumerate(SEEDS):
+    for index, seed in enumerate(seeds):
         _, expected, loss = first_steps["water", seed]
         np.testing.assert_allclose(losses[index], loss, rtol=1e-5)
         assert_same_step(of_seed(without_key(states), index), expected)
@@ -577,12 +449,8 @@ def test_loss_falls_on_a_set_that_can_be_learned(arms, first_steps):
 # Evaluation
 
 
-@pytest.mark.parametrize("evaluation_batch", [7, 500])
-def test_evaluation_in_batches_is_one_forward_pass(
-    arms, first_steps, monkeypatch, evaluation_batch
-):
-    # 30 images: batches with a remainder, and larger than the set.
-    sizes = dict.fromkeys(steps.EVALUATION_BATCH, evaluation_batch)
+def test_evaluation_in_batches_is_one_forward_pass(arms, first_steps, monkeypatch):
+    sizes = dict.fromkeys(steps.EVALUATION_BATCH, 7)  # of 30 images
     monkeypatch.setattr(steps, "EVALUATION_BATCH", sizes)
     functions = arms["water"].functions
     _, state, _ = first_steps["water", 58]

@@ -101,15 +101,6 @@ def test_a_worker_that_fails_in_its_turn_says_why():
             team.take_turn(1)
 
 
-def test_workers_end_when_an_error_ends_the_turns():
-    with (
-        pytest.raises(KeyboardInterrupt),
-        start_team(f"{HERE}:prepare_counter", {}) as team,
-    ):
-        raise KeyboardInterrupt
-    assert not is_running(team.about["pid"])
-
-
 def test_a_worker_ends_with_whoever_started_it():
     code = f"""
 import os
@@ -123,23 +114,6 @@ with start_team("{HERE}:prepare_counter", {{}}) as team:
     while is_running(int(done.stdout)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not is_running(int(done.stdout))
-
-
-def test_steps_are_all_timed_and_waited_for():
-    calls = []
-
-    def step():
-        calls.append("step")
-        return len(calls)
-
-    assert workers.time_steps(step, 3, wait=calls.append) > 0
-    assert calls == ["step"] * 3 + [3]
-
-
-def test_peak_memory_includes_what_is_gone():
-    before = workers.peak_memory()
-    np.ones(2**26).sum()
-    assert workers.peak_memory() >= max(before, 8 * 2**26)
 
 
 def test_a_dataset_comes_back(tmp_path):

@@ -18,33 +18,18 @@ from unittest import mock
 
 import jax
 
-from experiments.runs import checkpoints, runner
+from experiments.runs import runner
 from experiments.runs.configs import Config
 from experiments.training import devices
 from experiments.training.trainer import Trainer
-
-
-class NoCheckpoints:
-    """Stands where `checkpoints.Checkpoints` does, and does nothing."""
-
-    def __init__(self, out: Path):
-        pass
-
-    def save(self, number: int, checkpoint: checkpoints.Checkpoint) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 def time_run(config: Config, *, are_kept: bool) -> tuple[float, float]:
     """Returns the seconds that a run took, and those of work of all cores."""
     with contextlib.ExitStack() as stack:
         if not are_kept:
-            stack.enter_context(mock.patch.object(runner, "Checkpoints", NoCheckpoints))
-            stack.enter_context(
-                mock.patch.object(Trainer, "save_state", lambda self: {})
-            )
+            stack.enter_context(mock.patch.object(runner, "Checkpoints"))
+            stack.enter_context(mock.patch.object(Trainer, "save_state"))
         stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
         start, work = time.perf_counter(), time.process_time()
         result = runner.run(config)

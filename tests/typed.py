@@ -83,54 +83,34 @@ noisy = inject.random_noise(key, noisy, intensity=jnp.array(0.1), bank=bank)
 assert_type(noisy, jax.Array)
 inject.check_settings(intensity=0.1, mode="additive", bank=bank)
 
-# Layers for NNX
+# Layers for NNX, and their twins for Linen
+
+rngs = nnx.Rngs(0)
+conv = nnx.Conv(4, 4, (3, 3), rngs=rngs)
+water = WaterNoiseLayer(0.05, bank=bank, rngs=rngs)
+aphex = AphexNoiseLayer(bank=recording, intensity=0.05, rngs=rngs)
+white = GaussianNoiseLayer(0.1, broadcast_dims=(-1,), rngs=rngs)
+ranged = NoiseInjection(IntensityRange(0.0, 0.2), bank=matched, rngs=rngs)
+plane = NoiseInjection(lambda step: 1e-3 * step, exponent=2.0, axes=(-3, -2), rngs=rngs)
+outputs = ranged(white(aphex(water(conv(maps), rngs=key))))
+assert_type(plane(outputs, deterministic=False, step=1), jax.Array)
+water.intensity = 0.1
+water.bank = BankVariable(bank.values)
+white.intensity = IntensityVariable(jnp.array(0.1))
+evaluated = nnx.view(water, deterministic=True)
+twins: list[nn.Module] = [
+    linen.WaterNoiseLayer(0.05, bank=bank),
+    linen.AphexNoiseLayer(bank=recording, deterministic=False),
+    linen.GaussianNoiseLayer(IntensityRange(0.1, 0.2), channel_correlation=0.5),
+]
+twin = linen.NoiseInjection(0.1, exponent=2.0, axes=(-3, -2), mode="relative")
 
 
-class Network(nnx.Module):
-    """Every layer in turn."""
-
-    def __init__(self, *, rngs: nnx.Rngs) -> None:
-        self.conv = nnx.Conv(4, 4, (3, 3), rngs=rngs)
-        self.water = WaterNoiseLayer(0.05, bank=bank, rngs=rngs)
-        self.aphex = AphexNoiseLayer(bank=recording, intensity=0.05, rngs=rngs)
-        self.white = GaussianNoiseLayer(0.1, broadcast_dims=(-1,), rngs=rngs)
-        self.matched = NoiseInjection(IntensityRange(0.0, 0.2), bank=matched, rngs=rngs)
-        self.plane = NoiseInjection(
-            lambda step: 1e-3 * step, exponent=2.0, axes=(-3, -2), rngs=rngs
-        )
-
-    def __call__(self, inputs: jax.Array, *, step: int) -> jax.Array:
-        outputs = self.water(jax.nn.relu(self.conv(inputs)))
-        outputs = self.matched(self.white(self.aphex(outputs)))
-        return self.plane(outputs, deterministic=False, step=step)
+def add(layer: linen.NoiseInjection) -> jax.Array:
+    return layer(maps, deterministic=False, rng=key)
 
 
-network = Network(rngs=nnx.Rngs(0))
-assert_type(network(maps, step=1), jax.Array)
-assert_type(network.water(maps, rngs=key), jax.Array)
-network.water.intensity = 0.1
-network.water.bank = BankVariable(bank.values)
-network.white.intensity = IntensityVariable(jnp.array(0.1))
-evaluated = nnx.view(network, deterministic=True)
-
-# Layers for Linen
-
-
-class LinenNetwork(nn.Module):
-    """Every layer in turn."""
-
-    @nn.compact
-    def __call__(self, inputs: jax.Array, *, train: bool) -> jax.Array:
-        inputs = linen.WaterNoiseLayer(0.05, bank=bank)(inputs, deterministic=not train)
-        inputs = linen.AphexNoiseLayer(bank=recording, deterministic=not train)(inputs)
-        inputs = linen.GaussianNoiseLayer(
-            IntensityRange(0.1, 0.2, log=True), channel_correlation=0.5
-        )(inputs, deterministic=not train)
-        layer = linen.NoiseInjection(0.1, exponent=2.0, axes=(-3, -2), mode="relative")
-        return layer(inputs, deterministic=not train)
-
-
-LinenNetwork().apply({}, maps, train=True, rngs={"dropout": key})
+nn.apply(add, twin)({})
 
 # Many seeds, and how arms compare
 
@@ -156,7 +136,7 @@ assert_type(at_once, int)
 assert_type(ensembles.required_memory(program), int)
 convolved = convolution.conv_general_dilated(
     maps,
-    network.conv.kernel[...],
+    conv.kernel[...],
     (1, 1),
     "SAME",
     dimension_numbers=("NHWC", "HWIO", "NHWC"),

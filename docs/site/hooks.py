@@ -106,6 +106,13 @@ def on_page_markdown(
     return "".join(blocks)
 
 
+def on_post_page(output: str, **kwargs: Any) -> str:
+    """Leaves out what would ask others: GitHub for stars, a server for formulas."""
+    output = output.replace(' data-md-component="source"', "")
+    formulas = "<script data-mkdocs-jupyter-mathjax.*?</script>"
+    return re.sub(formulas, "", output, flags=re.S)
+
+
 def on_post_build(config: MkDocsConfig, **kwargs: Any) -> None:
     """Follows every link of what was built."""
     base = urlsplit(config.site_url or "/").path

@@ -34,7 +34,7 @@ def departures(analysis: Analysis, registered: Plan | None) -> list[str]:
         found += _changes(plan, registered)
     for row in analysis.rows:
         arm = name_arm(study.plan, row["arm"], row["strength"])
-        name = f"{arm} in regime {row['regime']}"
+        name = f"{arm} in regime {study.plan.regimes[row['regime']].title}"
         if row["missing"]:
             found.append(f"{name}: {name_seeds(row['missing'])} missing.")
         if row["diverged"]:

@@ -11,7 +11,12 @@ _NOISES = {
     "water": "pink noise along rows, windows of a bank",
     "plane": "noise in the plane",
 }
-_SPECTRA = {0: "white", 1: "pink", 2: "brown", -1: "blue"}
+_SPECTRA = {
+    0: "the same power at all frequencies (white)",
+    1: "power 1/f (pink)",
+    2: "power 1/f² (brown)",
+    -1: "power that grows as f (blue)",
+}
 
 
 def name_arm(plan: Plan, arm: str, strength: float | None) -> str:
@@ -28,8 +33,7 @@ def describe_arm(arm: Arm) -> str:
     words = [_NOISES.get(arm.reg, arm.reg)]
     if "exponent" in settings:
         exponent = settings.pop("exponent")
-        colour = f" ({_SPECTRA[exponent]})" if exponent in _SPECTRA else ""
-        words.append(f"power 1/f^{exponent:g}{colour}")
+        words.append(_SPECTRA.get(exponent, f"power 1/f^{exponent:g}"))
     if arm.reg == "aphex":
         audio, surrogate = settings.pop("audio", None), settings.pop("surrogate", "")
         words = [f"windows of {audio or 'a built-in glitch track'}"]

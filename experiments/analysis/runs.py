@@ -313,11 +313,12 @@ def _say(runs: Runs, each: Comparison) -> str:
     is_below = each.decision == "loses"
     if is_below:
         mean, low, high = -mean, -high, -low
-    numbers = f"{_write(mean)} points of accuracy ({_write(low)} to {_write(high)}"
+    interval = f"95 % interval {_write(low)} to {_write(high)}"
+    numbers = f"{_write(mean)} points of accuracy ({interval}"
     if each.decision == "untested":
         return (
-            f"{each.run} less {each.baseline} is {numbers}) over {count} shared seeds, "
-            "too few for a test"
+            f"{each.run} differs from {each.baseline} by {numbers}) over {count} "
+            "shared seeds, too few for a test"
         )
     assert each.p_adjusted is not None
     holm = " by Holm" if len(runs.comparisons) > 1 else ""

@@ -111,7 +111,7 @@ def sentences(analysis: Analysis, *, with_limits: bool = True) -> list[str]:
 def opening(study: Study) -> str:
     """Says on what a study was made: the start of a sentence."""
     regimes = list(study.plan.regimes.values())
-    trained = f"{_training(regimes[0])} and " if len(regimes) == 1 else ""
+    trained = f"{describe_training(regimes[0])} and " if len(regimes) == 1 else ""
     return (
         f"On {name_dataset(study)}, {trained}over {len(study.plan.seeds)} paired seeds,"
     )
@@ -129,15 +129,15 @@ def meaning(analysis: Analysis) -> list[str]:
         for model in models
     ]
     said = [
-        f"All of it is of {join(networks, ' and')}, trained as above; of other "
-        "networks, images and budgets it says nothing."
+        f"All of this is about {join(networks, ' and')}, trained as above; it says "
+        "nothing about other networks, images or budgets."
     ]
     if detectable:
         write = _writer(max(detectable))
         said.append(
-            f"Undecided is not equal: of a difference of {write(max(detectable))} "
-            f"{OUTCOMES[plan.outcome].phrase} the chance to be found was "
-            f"65 to {100 * POWER:.0f} %, of a smaller one less."
+            "Undecided does not mean equal: these seeds would have found a difference "
+            f"of {write(max(detectable))} {OUTCOMES[plan.outcome].phrase} with a "
+            f"probability of 65 to {100 * POWER:.0f} %, a smaller one less often."
         )
     if len(family) > 1:
         bound = ""
@@ -148,7 +148,7 @@ def meaning(analysis: Analysis) -> list[str]:
             )
         said.append(
             f"Decisions allow for all {len(family)} comparisons by Holm's method; "
-            f"intervals do not, so that one may leave out 0 where nothing is decided."
+            f"intervals do not, so one may leave out 0 where nothing is decided."
             f"{bound}"
         )
     return said
@@ -164,7 +164,7 @@ def _spell_out(study: Study, tested: Sequence[Comparison]) -> str:
     for regime in study.plan.regimes.values():
         where = ""
         if len(study.plan.regimes) > 1:
-            where = f"in regime {regime.name} ({_training(regime)}) "
+            where = f"in regime {regime.title} ({describe_training(regime)}) "
         arms: dict[tuple[str, float | None], list[Comparison]] = {}
         for each in tested:
             if each.regime == regime.name:
@@ -204,7 +204,7 @@ def _count(study: Study, tested: Sequence[Comparison]) -> str:
     for decided, name, over in ((wins, "win", "over"), (losses, "loss", "to")):
         if decided:
             largest = max(decided, key=_size)
-            where = f" in regime {largest.regime}"
+            where = f" in regime {study.plan.regimes[largest.regime].title}"
             found.append(
                 f"the largest {name} is that of "
                 f"{name_arm(study.plan, largest.arm, largest.strength)} {over} "
@@ -257,11 +257,12 @@ def _say_untested(study: Study, family: Sequence[Comparison]) -> str:
             f"Of {len(family)} comparisons {len(untested)} are untested, as networks "
             "are missing or diverged."
         )
-    several = len(study.plan.regimes) > 1
+    regimes = study.plan.regimes
+    several = len(regimes) > 1
     reasons = [
         f"{name_arm(study.plan, each.arm, each.strength)} against "
         f"{name_arm(study.plan, each.baseline, each.baseline_strength)}"
-        f"{f' in regime {each.regime}' if several else ''} ({each.note})"
+        f"{f' in regime {regimes[each.regime].title}' if several else ''} ({each.note})"
         for each in untested
     ]
     return f"Not tested: {'; '.join(reasons)}." if reasons else ""
@@ -294,7 +295,7 @@ def _upper(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _training(regime: Regime) -> str:
+def describe_training(regime: Regime) -> str:
     """Describes a regime: "after 10 epochs of 5,000 images without augmentation"."""
     words = [f"after {regime.epochs} epoch{'s' if regime.epochs > 1 else ''}"]
     if regime.train_images is not None:

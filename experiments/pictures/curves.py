@@ -9,8 +9,10 @@ from experiments.pictures.drawing import (
     COLOURS,
     INK,
     WIDTH,
+    add_legend,
     make_figure,
     shorten,
+    wrap,
 )
 
 
@@ -47,7 +49,7 @@ def curves(
     """
     if small:
         figure = make_figure(2.6, 2.15)
-        axes = figure.add_axes((0.2, 0.19, 0.77, 0.7))
+        axes = figure.add_axes((0.2, 0.19, 0.77, 0.66))
     else:
         figure = make_figure(WIDTH, 3.3, layout="constrained")
         axes = figure.subplots()
@@ -74,7 +76,7 @@ def curves(
             linestyle="--" if arm.is_baseline else "-",
             marker="o" if len(steps) < 20 and not small else "",
             markersize=3,
-            label=shorten(arm.label, 24),
+            label=shorten(arm.label, 50),
         )
     axes.set(xlabel=xlabel, ylabel=ylabel)
     if limits is not None:
@@ -83,16 +85,18 @@ def curves(
     axes.grid()
     axes.set_axisbelow(True)
     if small:
-        axes.set_title(shorten(arms[-1].label), loc="left")
+        axes.set_title(wrap(arms[-1].label, 30), loc="left")
     else:
-        figure.legend(loc="outside upper left", ncols=3, fontsize=8)
+        add_legend(figure)
     return figure
 
 
-def reliability(confidence: np.ndarray, accuracy: np.ndarray, title: str) -> Any:
+def reliability(
+    confidence: np.ndarray, accuracy: np.ndarray, title: str, words: str
+) -> Any:
     """Draws the accuracy of the predictions of each confidence, and the ideal."""
-    figure = make_figure(2.3, 2.45)
-    axes = figure.add_axes((0.2, 0.18, 0.76, 0.72))
+    figure = make_figure(2.3, 2.55)
+    axes = figure.add_axes((0.2, 0.17, 0.76, 0.69))
     axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle="--")
     axes.plot(
         confidence, accuracy, color=COLOURS[0], marker="o", markersize=3.5, linewidth=1
@@ -107,7 +111,8 @@ def reliability(confidence: np.ndarray, accuracy: np.ndarray, title: str) -> Any
     )
     axes.xaxis.labelpad = axes.yaxis.labelpad = 1
     axes.grid()
-    axes.set_title(shorten(title, 28), fontsize=8)
+    axes.text(0.98, 0.05, words, ha="right", fontsize=8)
+    axes.set_title(wrap(title, 28), fontsize=8)
     return figure
 
 
@@ -126,7 +131,7 @@ def spectra(
     """
     import matplotlib.ticker
 
-    figure = make_figure(3.2, 2.9, layout="constrained")
+    figure = make_figure(2.6, 2.9, layout="constrained")
     axes = figure.subplots()
     for label, frequencies, power, layer, is_columns in lines:
         axes.plot(
@@ -149,11 +154,22 @@ def spectra(
         axis.set_major_locator(
             matplotlib.ticker.LogLocator(subs=(1, 2, 5) if decades < 2 else (1,))
         )
-        axis.set_major_formatter(lambda value, position: f"{value:g}")
+        axis.set_major_formatter(
+            lambda value, position: np.format_float_positional(value, 6, trim="-")
+        )
         axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
     axes.grid()
-    axes.set_title(shorten(title), loc="left")
-    figure.legend(loc="outside lower left", ncols=2, fontsize=7)
+    axes.set_title(wrap(title, 28), loc="left")
+    figure.legend(
+        loc="outside lower left",
+        ncols=2,
+        fontsize=7,
+        title="layer and direction: exponent",
+        title_fontsize=7,
+        alignment="left",
+        columnspacing=1,
+        handlelength=1.6,
+    )
     return figure
 
 
@@ -166,7 +182,7 @@ def trials(
 ) -> Any:
     """Draws the scores at every strength tried, and which was chosen."""
     figure = make_figure(2.6, 2.15)
-    axes = figure.add_axes((0.22, 0.19, 0.75, 0.7))
+    axes = figure.add_axes((0.22, 0.19, 0.75, 0.66))
     for index, values in enumerate(scores):
         axes.plot(
             [index] * len(values),
@@ -186,5 +202,5 @@ def trials(
     axes.set_xticks(range(len(strengths)), [f"{s:g}" for s in strengths])
     axes.set(xlabel="strength", ylabel="accuracy, %")
     axes.grid(axis="y")
-    axes.set_title(shorten(title), loc="left")
+    axes.set_title(wrap(title, 30), loc="left")
     return figure

@@ -10,6 +10,7 @@ from experiments.pictures.drawing import (
     INK,
     LINE,
     WIDTH,
+    add_legend,
     hide_frame,
     make_figure,
     number,
@@ -136,7 +137,7 @@ def sweep(
             markersize=4,
             linewidth=1.2,
             linestyle=("-", "--", ":")[row // len(COLOURS) % 3],
-            label=shorten(label, 24),
+            label=shorten(label, 50),
         )
         upper.vlines(x, low, high, color=colour, linewidth=1.6)
     upper.set_ylabel(ylabel)
@@ -148,10 +149,5 @@ def sweep(
     lower.set_xticks(range(len(places)), [shorten(place, 14) for place in places])
     lower.set_yticks(range(len(arms)), [shorten(label, 24) for label, _ in arms])
     hide_frame(lower)
-    figure.legend(
-        *upper.get_legend_handles_labels(),
-        loc="outside upper left",
-        ncols=3,
-        fontsize=8,
-    )
+    add_legend(figure, *upper.get_legend_handles_labels())
     return figure

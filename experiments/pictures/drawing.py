@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from xml.etree import ElementTree
 
 # Of arms, after Tol's muted scheme, which the colour-blind can tell apart, on light and
 # on dark; without the blue and the orange that decisions have.
-COLOURS = ("#117733", "#AA4499", "#8A8A1F", "#CC6677", "#6A5ACD")
+COLOURS = ("#2E8B57", "#AA4499", "#8A8A1F", "#CC6677", "#6A5ACD")
 
 # Inches: no more than a phone can show without making letters too small.
 WIDTH = 4.4
@@ -162,6 +163,19 @@ def _simplify(root: ElementTree.Element, name: str) -> None:
         if element.tag != "text":
             element.text = (element.text or "").strip() or None
     _flatten(root)
+    _join_grids(root)
+
+
+def _join_grids(root: ElementTree.Element) -> None:
+    """Makes one path of all lines of a grid."""
+    grids: dict[str, ElementTree.Element] = {}
+    for element in list(root):
+        style = element.get("style", "")
+        if element.tag == "path" and "var(--line)" in style:
+            grid = grids.setdefault(style, element)
+            if grid is not element:
+                grid.set("d", grid.get("d", "") + element.get("d", ""))
+                root.remove(element)
 
 
 def _shorten_style(style: str) -> str:
@@ -204,6 +218,24 @@ def shorten(text: str, length: int = 30) -> str:
     """Cuts a text to a length, and marks what no font shows and XML refuses."""
     text = clean(text)
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def wrap(text: str, length: int) -> str:
+    """Breaks a title into two lines of a length at most, and cuts what is left."""
+    lines = textwrap.wrap(clean(text), length) or [""]
+    return "\n".join([lines[0], shorten(" ".join(lines[1:]), length)]).rstrip()
+
+
+def add_legend(figure: Any, *args: Any) -> None:
+    """Adds names above a picture, in as many columns as there is room for."""
+    labels = args[1] if args else figure.axes[0].get_legend_handles_labels()[1]
+    longest = max(map(len, labels), default=0)
+    figure.legend(
+        *args,
+        loc="outside upper left",
+        ncols=3 if longest <= 14 else 2 if longest <= 25 else 1,
+        fontsize=8,
+    )
 
 
 def clean(text: str) -> str:

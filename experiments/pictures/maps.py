@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from experiments.pictures.drawing import hide_frame, make_figure, shorten
+from experiments.pictures.drawing import hide_frame, make_figure, wrap
 
 
 def fourier(errors: np.ndarray, title: str, low: float, high: float, cmap: str) -> Any:
     """Draws a map over frequencies, the constant in the middle."""
-    figure = make_figure(2.15, 2.3)
-    axes = figure.add_axes((0.2, 0.19, 0.76, 0.71))
+    figure = make_figure(2.15, 2.35)
+    axes = figure.add_axes((0.2, 0.155, 0.76, 0.695))
     height, width = errors.shape
     rows, columns = -(height // 2) - 0.5, -(width // 2) - 0.5
     axes.imshow(
@@ -30,7 +30,7 @@ def fourier(errors: np.ndarray, title: str, low: float, high: float, cmap: str) 
     axes.set_yticks([-(height // 4), 0, height // 4])
     axes.tick_params(labelsize=7)
     hide_frame(axes)
-    axes.set_title(shorten(title, 26), fontsize=8)
+    axes.set_title(wrap(title, 26), fontsize=8)
     return figure
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from experiments.analysis import verdict
 from experiments.analysis.comparisons import POWER, Comparison, regions
 from experiments.analysis.names import name_arm
@@ -52,6 +54,10 @@ def primary(context: Context) -> dict[str, Any]:
         "notes": list(dict.fromkeys(each.note for each in family if each.note)),
         "power": POWER,
         "n": span(len(each.seeds) for each in family),
+        "trained": {
+            name: verdict.describe_training(regime)
+            for name, regime in context.plan.regimes.items()
+        },
     }
 
 
@@ -94,14 +100,14 @@ def strips(
     rows: list[dict[str, Any]] = [
         {
             "label": name,
-            "mean": sum(own.values()) / len(own),
+            "mean": float(np.mean(list(own.values()))),
             # Evenly among the seeds, where there are too many to be told apart.
             "points": {
                 seed: axis.place(own[seed])
                 for seed in list(own)[:: max(1, -(-len(own) // _MOST_POINTS))]
             },
             "scores": own,
-            "bar": axis.place(sum(own.values()) / len(own)),
+            "bar": axis.place(float(np.mean(list(own.values())))),
         }
         for name, own in arms
     ]
@@ -139,7 +145,8 @@ def sweep(context: Context) -> dict[str, Any]:
     # By panel, arm and place.
     found: dict[str, dict[str, dict[str, Interval]]] = {}
     for each in family:
-        place = f"{each.strength:g}" if has_strengths else each.regime
+        regime = plan.regimes[each.regime].title
+        place = f"{each.strength:g}" if has_strengths else regime
         panel = each.regime if has_strengths else ""
         arm = plan.arms[each.arm].title
         interval = Interval(arm, each.decision, *each.bounds)

@@ -99,11 +99,13 @@ class Context:
 
     def in_regime(self, label: str, regime: str) -> str:
         """Adds the regime to a name, if there are several."""
-        return f"{label}, {regime}" if self.several_regimes else label
+        title = self.plan.regimes[regime].title
+        return f"{label}, {title}" if self.several_regimes else label
 
     def heading(self, regime: str) -> str:
         """Begins the caption of a regime's figure, if there are several."""
-        return f"In regime {regime}: " if self.several_regimes else ""
+        title = self.plan.regimes[regime].title
+        return f"In regime {title}: " if self.several_regimes else ""
 
     def versus(self, each: Comparison) -> str:
         """Names the arms of a comparison."""

@@ -108,7 +108,7 @@ class Heat(NamedTuple):
     def cells(self) -> list[tuple[str, list[tuple[str, float, bool]]]]:
         """Returns of each row its name, and of its cells text, level and sign.
 
-        A level goes from 0 to 1, and the sign is True below 0.
+        A level goes from 0 to 1, 0 of a blank cell, and the sign is True below 0.
         """
         rows = zip(self.rows, self.values.tolist(), strict=True)
         return [(row, list(map(self._cell, own))) for row, own in rows]
@@ -116,8 +116,8 @@ class Heat(NamedTuple):
     def _cell(self, value: float) -> tuple[str, float, bool]:
         if not math.isfinite(value):
             return "", 0.0, False
+        if self.hides_zeros and not round(value, self.digits):
+            return "", 0.0, False
         level = (abs(value) - self.low) / ((self.high - self.low) or 1.0)
         text = number(value, self.digits, signed=self.is_difference)
-        if self.hides_zeros and not round(value, self.digits):
-            text = ""
         return text, round(min(max(level, 0.0), 1.0), 2), value < 0

@@ -35,12 +35,19 @@ def arms(context: Context) -> dict[str, Any]:
     strengths = [_strength(context, row) for row in rows]
     arms = context.plan.arms
     samples = {arm: context.sample(arm) for arm in arms}
-    drawn = [samples.pop(row["arm"], "") for row in rows]  # where an arm first stands
+    # An arm is explained where it first stands.
+    is_first = [
+        row["arm"] not in [r["arm"] for r in rows[:i]] for i, row in enumerate(rows)
+    ]
+    drawn = [
+        samples[row["arm"]] if first else ""
+        for row, first in zip(rows, is_first, strict=True)
+    ]
     return {
         "head": ["arm", *regime, "strength", "n", *map(score, shown.values())],
         "outcomes": shown,
         "descriptions": {name: describe_arm(arm) for name, arm in arms.items()},
-        "rows": list(zip(rows, strengths, marks, drawn, strict=True)),
+        "rows": list(zip(rows, strengths, marks, is_first, drawn, strict=True)),
         "notes": list(dict.fromkeys(filter(None, marks))),
         "num_corruptions": len(BENCHMARK),
     }

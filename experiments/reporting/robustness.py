@@ -35,9 +35,7 @@ def _corrupted(
             for name in names
         ]
     )
-    rows = [
-        name.replace("_", " ") + ("" if name in benchmark else " *") for name in names
-    ]
+    rows = [_title(name) + ("" if name in benchmark else " *") for name in names]
     if benchmark:
         mean = np.mean([means[names.index(name)] for name in benchmark], axis=0)
         means, rows = np.vstack([mean, means]), ["mean", *rows]
@@ -83,6 +81,11 @@ def _corrupted(
             "Error on corrupted images", regime, by_severity, "severity", "error, %"
         )
     return drawn
+
+
+def _title(corruption: str) -> str:
+    words = corruption.replace("_", " ")
+    return words.replace("gaussian", "Gaussian").replace("jpeg", "JPEG")
 
 
 def frequencies(context: Context) -> dict[str, Any]:
@@ -166,7 +169,8 @@ def calibration(context: Context) -> dict[str, Any]:
                 curves.reliability,
                 confidence[filled] / total[filled],
                 accuracy[filled] / total[filled],
-                f"{group.title}: {number(error, 3)}",
+                group.title,
+                "" if error is None else f"ECE {number(error, 3)}",
             )
         )
     n = span(len(group.with_a("reliability")) for group in groups)

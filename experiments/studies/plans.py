@@ -65,6 +65,11 @@ class Regime:
     evaluate_every: int
     model: str
 
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return self.name.replace("_", " ")
+
 
 @dataclasses.dataclass(frozen=True)
 class Tuning:

@@ -116,6 +116,7 @@
         if (header.querySelector("svg") || !header.textContent.trim()) return;
         const label = make("button", header.textContent, { type: "button" });
         label.addEventListener("click", () => sort(table, column, header));
+        header.dataset.label = header.textContent;
         header.replaceChildren(label);
       });
     }
