@@ -1,4 +1,4 @@
-"""What a command asks of the disk: counted, failed, killed at, or lost in a power cut.
+"""What a command asks of the disk: failed, or the last before a kill or a power cut.
 
 The commands are whole, but train fakes, so that they can be run hundreds of times. What
 TensorStore writes of itself is seen in the folder, and cannot be failed or synced here.
@@ -8,14 +8,11 @@ import builtins
 import contextlib
 import errno
 import functools
-import importlib
 import io
 import itertools
-import json
 import os
 import random
 import shutil
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,14 +22,12 @@ import numpy as np
 import pytest
 
 from experiments import cifar, files, report, study
-from experiments.analysis.comparisons import Analysis
 from experiments.data import datasets
 from experiments.pictures import runs as run_pictures
 from experiments.reporting import page
 from experiments.runs import outputs
 from experiments.runs import runner as runs_runner
 from experiments.studies import runner as studies_runner
-from experiments.studies import store
 from experiments.training.trainer import Progress
 from tests import stores
 from tests.programs import end
@@ -51,6 +46,9 @@ reg = "none"
 reg = "water"
 """
 read_file = functools.partial(open, mode="rb")  # whatever is patched later
+
+
+Tree = dict[str, bytes | None]  # of files, and None for folders
 
 
 class Disk:
@@ -160,10 +158,16 @@ class PowerCuts:
     Args:
         disk: whose folder is empty.
         seed: of what is chosen at random.
+
+    Attributes:
+        kills: the folder before each call, as SIGKILL leaves it: files, None for
+            folders.
+        trees: what a power cut may leave then.
     """
 
     def __init__(self, disk: Disk, seed: int = 0):
-        self.trees: list[dict[str, bytes | None]] = []
+        self.kills: list[Tree] = []
+        self.trees: list[Tree] = []
         self._disk, self._rng = disk, random.Random(seed)
         self._ids: dict[int, int] = {}
         self._count = itertools.count()
@@ -175,7 +179,9 @@ class PowerCuts:
         return self._ids.setdefault(os.lstat(path).st_ino, next(self._count))
 
     def _before(self, number: int) -> None:
-        self.trees += self.worst()
+        kill, *trees = self.worst()
+        self.kills += [kill] if kill not in self.kills[-1:] else []
+        self.trees += [tree for tree in trees if tree not in self.trees[-5:]]
         kind, path = self._disk.calls[number]
         if kind in ("replace", "remove") and os.path.lexists(path):
             self._id(path)
@@ -183,20 +189,20 @@ class PowerCuts:
 
     def _after(self, number: int) -> None:
         kind, path = self._disk.calls[number]
-        if kind != "sync":
-            return
-        if os.path.isdir(path):
-            names = os.listdir(path)
-            self._synced[self._id(path)] = {
-                name: (self._id(own), os.path.isdir(own))
-                for name in names
-                if os.path.lexists(own := os.path.join(path, name))
-            }
-        else:
+        if kind == "sync" and os.path.isdir(path):
+            self._synced[self._id(path)] = self._entries(path)
+        elif kind == "sync":
             self._synced[self._id(path)] = read_bytes(path)
 
-    def worst(self) -> list[dict[str, bytes | None]]:
-        """Makes folders that a power cut may leave now: files, and None for folders."""
+    def _entries(self, folder: str) -> dict[str, tuple[int, bool]]:
+        found = {}
+        for each in os.scandir(folder):
+            with contextlib.suppress(FileNotFoundError):
+                found[each.name] = (self._id(each.path), each.is_dir())
+        return found
+
+    def worst(self) -> list[Tree]:
+        """Makes what a kill leaves now, and then what a power cut may."""
         here: dict[int, str] = {}
         for parent, _, names in os.walk(self._disk.root):
             for name in (".", *names):
@@ -205,22 +211,19 @@ class PowerCuts:
                     here[self._id(path)] = path
         found = []
         for content, is_new in (
+            ("whole", lambda: True),
             ("empty", lambda: False),
             *((content, lambda: True) for content in ("empty", "half", "zeros")),
-            *((None, lambda: self._rng.random() < 0.5) for _ in range(2)),
+            (None, lambda: self._rng.random() < 0.5),
         ):
-            tree: dict[str, bytes | None] = {}
+            tree: Tree = {}
             self._build(tree, self._id(self._disk.root), "", here, content, is_new)
-            if tree not in found:
-                found.append(tree)
+            found.append(tree)
         return found
 
     def _build(self, tree, folder, where, here, content, is_new) -> None:
-        old, new = self._synced.get(folder, {}), {}
-        if folder in here:
-            for each in os.scandir(here[folder]):
-                with contextlib.suppress(FileNotFoundError):
-                    new[each.name] = (self._id(each.path), each.is_dir())
+        old = self._synced.get(folder, {})
+        new = self._entries(here[folder]) if folder in here else {}
         for name in sorted(old.keys() | new.keys()):
             entry = (new if is_new() else old).get(name)
             if entry is None:
@@ -233,21 +236,17 @@ class PowerCuts:
                 tree[path] = self._content(own, here, content)
 
     def _content(self, own: int, here: dict[int, str], kind: str | None) -> bytes:
-        sure = self._synced.get(own, b"")
-        now = sure
+        sure = now = self._synced.get(own, b"")
         with contextlib.suppress(FileNotFoundError):
             now = read_bytes(here[own]) if own in here else sure
-        if now == sure:
-            return sure
         start = len(sure) if now.startswith(sure) else 0
+        middle = (start + len(now)) // 2
         match kind or self._rng.choice(["empty", "half", "zeros", "whole"]):
             case "empty":
                 return sure
             case "half":
-                return now[: (start + len(now)) // 2]
-            case "zeros":
-                # A block that came too late, and one that did not.
-                middle = (start + len(now)) // 2
+                return now[:middle] if now != sure else now
+            case "zeros":  # a block that came too late, and one that did not
                 return now[:start] + bytes(middle - start) + now[middle:]
             case _:
                 return now
@@ -258,7 +257,7 @@ def read_bytes(path: str | Path) -> bytes:
         return file.read()
 
 
-def read_tree(folder: Path) -> dict[str, bytes | None]:
+def read_tree(folder: Path) -> Tree:
     """Reads all files below a folder; None stands for a folder."""
     return {
         str(path.relative_to(folder)): read_bytes(path) if path.is_file() else None
@@ -266,7 +265,7 @@ def read_tree(folder: Path) -> dict[str, bytes | None]:
     }
 
 
-def write_tree(folder: Path, tree: dict[str, bytes | None]) -> Path:
+def write_tree(folder: Path, tree: Tree) -> Path:
     folder.mkdir()
     for name, content in tree.items():
         path = folder / name
@@ -396,96 +395,7 @@ def check_whole(tree: dict, whole: dict, *, torn: bool) -> None:
             assert content == whole[name], name
 
 
-Run = Callable[[str, Path, Callable[[Disk], object]], tuple[int, list[str]]]
-"""A command, its folder, what is done to the disk -> exit code, lines on stderr."""
-
-
-def fail_and_go_on(command: str, folder: Path, step: int, run: Run) -> str:
-    """Lets calls of a command fail, one in some in turn, and goes on each time."""
-    calls, whole = count(command, folder, run)
-    points = [n for n, (kind, _) in enumerate(calls) if kind != "remove"][::step]
-    num_ended = 0
-    for number, code in itertools.product(points, (errno.ENOSPC, errno.EIO)):
-        base = new(folder / "failed")
-        fail = functools.partial(Disk.fail_at, number=number, code=code)
-        exit_code, lines = run(command, base, fail)
-        where = (*calls[number], errno.errorcode[code], exit_code, lines)
-        if exit_code == 0:  # what failed is not needed
-            assert len(lines) <= 1, where
-            assert all(line.startswith("warning: --out=") for line in lines), where
-        else:
-            num_ended += 1
-            assert (exit_code, len(lines)) == (2, 1), where
-            assert lines[0].startswith("error: --out="), where
-            assert f"({os.strerror(code)})" in lines[0], where
-        check_whole(read_tree(base), whole, torn=False)
-        assert run(command, base, lambda disk: None)[0] == 0, where
-        assert read_tree(base) == whole, where
-    assert num_ended > len(points) >= 5
-    return f"{command}: {2 * len(points)} faults, of which {num_ended} ended it"
-
-
-def kill_and_go_on(command: str, folder: Path, step: int, run: Run) -> str:
-    """Kills a command at calls, one in some in turn, and goes on each time."""
-    calls, whole = count(command, folder, run)
-    points = range(0, len(calls), step)
-    num_killed = 0
-    for number in points:
-        base = new(folder / "killed")
-
-        def kill(disk, number=number):
-            disk.before = lambda at: at == number and os.kill(os.getpid(), 9)
-
-        status, _ = run(command, base, kill)
-        num_killed += status == -9
-        # Threads make one call more or less.
-        assert status in (0, -9), (command, number, status)
-        check_whole(read_tree(base), whole, torn=True)
-        assert run(command, base, lambda disk: None)[0] == 0, (command, number)
-        assert read_tree(base) == whole, (command, number)
-    assert num_killed >= 0.9 * len(points) >= 5
-    return f"{command}: {num_killed} kills"
-
-
-def count(command: str, folder: Path, run: Run) -> tuple[list, dict]:
-    """Runs a command that nothing disturbs: what it calls, and what it makes."""
-    log = folder / "calls.json"
-    base = new(folder / "whole")
-
-    def note(disk: Disk) -> None:
-        disk.after = lambda number: log.write_text(json.dumps(disk.calls))
-
-    assert (done := run(command, base, note)) == (0, []), done
-    return json.loads(log.read_text()), read_tree(base)
-
-
 def new(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     return folder
-
-
-def run_in_child(command: str, base: Path, prepare: Callable) -> tuple[int, list[str]]:
-    """Runs a command in a fork of a process in which JAX was not started."""
-    errors = base.parent / "stderr"
-    if (child := os.fork()) == 0:
-        os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
-        with Disk(base) as disk:
-            prepare(disk)
-            code = call(command, base)
-        os._exit(code)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return code, errors.read_text().splitlines()
-
-
-if __name__ == "__main__":
-    do = {"fail": fail_and_go_on, "kill": kill_and_go_on}[sys.argv[1]]
-    with fakes(), contextlib.redirect_stdout(io.StringIO()):
-        prepare(place := Path(sys.argv[3]))
-        # Imported once, and not by every child.
-        datasets.load("digits")
-        Analysis(store.read([store_folder(place / "base")]))
-        for name in ("orbax.checkpoint", "sklearn.metrics"):
-            importlib.import_module(name)
-        said = do(sys.argv[2], place, int(sys.argv[4]), run_in_child)
-    print(said)
