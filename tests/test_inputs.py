@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import warnings
+import zlib
 from pathlib import Path
 
 import jax
@@ -212,8 +213,8 @@ def test_a_damaged_program_is_made_anew_and_nothing_said(caches, monkeypatch):
             (path,) = (caches / "programs").glob("jit__lambda-*-cache")
             whole = path.read_bytes()
             path.write_bytes(whole[:50] + bytes(9) + whole[59:])
-            assert run() == 41 and not path.exists()
-            assert run() == 41 and path.read_bytes() == whole
+            assert run() == run() == 41
+            zlib.decompress(path.read_bytes())  # which raises if it is not made anew
         finally:
             jax.config.update("jax_compilation_cache_dir", before)
             compilation_cache.reset_cache()
