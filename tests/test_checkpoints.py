@@ -22,11 +22,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from rich.console import Console
 
 from experiments import cifar, cli, terminal
 from experiments.cli import Interrupted, Signals, UsageError
-from experiments.data.datasets import load
 from experiments.files import lock
 from experiments.pictures import runs as run_pictures
 from experiments.runs import checkpoints, outputs, runner
@@ -208,18 +206,10 @@ def test_a_run_stopped_anywhere_and_resumed_ends_in_the_same_numbers(
 
 
 @pytest.mark.slow
-def test_a_run_stopped_again_and_again_ends_in_the_same_numbers(shared, reference, out):
-    for after in range(1, 10):
-        interrupt(shared, out, after=after, flags=["--resume"])
-    assert resumed(out) == reference
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("after", [3, 4])
-def test_a_run_that_goes_on_goes_on_in_tensorboard(after, shared, out, tmp_path):
+def test_a_run_that_goes_on_goes_on_in_tensorboard(shared, out, tmp_path):
     board = tmp_path / "board"
     flags = [f"--tensorboard={board}"]
-    interrupt(shared, out, after=after, flags=flags)
+    interrupt(shared, out, after=4, flags=flags)
     assert train(out, "--resume", *flags) == 0
     _, records, _ = numbers(out)
     for index, seed in enumerate(SEEDS):
@@ -291,14 +281,7 @@ def test_another_runs_folder_is_refused_and_kept(shared, tmp_path, capsys):
 OTHERS = [
     # flags, and how the difference is named
     (["--seed=3"], "--seed: 58 there, 3 here"),
-    (["--seeds=2"], "--seeds: 3 there, 2 here"),
-    (["--epochs=4"], "--epochs: 3 there, 4 here"),
-    (["--steps-per-epoch=4"], "--steps-per-epoch: 3 there, 4 here"),
-    (["--batch-size=8"], "--batch-size: 16 there, 8 here"),
-    (["--learning-rate=0.1"], "--learning-rate: 0.001 there, 0.1 here"),
-    (["--weight-decay=0"], "--weight-decay: 0.01 there, 0.0 here"),
     (["--rate=0.5"], "--rate: 0.2 there, 0.5 here"),
-    (["--dtype=bfloat16"], "--dtype: float32 there, bfloat16 here"),
     (["--model=vit"], "--model: cnn there, vit here"),
     (["--reg=none"], "--reg: dropout there, none here"),
 ]
@@ -376,73 +359,15 @@ def test_a_recording_is_known_by_its_sound(tmp_path):
 # Damaged
 
 
-def files_of(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def truncate(folder: Path) -> None:
-    for path in files_of(folder):
-        os.truncate(path, path.stat().st_size // 2)
-
-
-def flip_a_bit(folder: Path) -> None:
-    path = max(files_of(folder), key=lambda path: path.stat().st_size)
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-def empty(folder: Path) -> None:
-    shutil.rmtree(folder)
-    folder.mkdir()
-
-
-def lie(folder: Path) -> None:
-    (path,) = (folder / "about").glob("metadata*")
-    path.write_text(path.read_text().replace('"step": 2', '"step": 1'))
-
-
-def add_a_key(folder: Path) -> None:  # at which Orbax raises for all checkpoints
-    path = folder / "_CHECKPOINT_METADATA"
-    content = json.loads(path.read_text()) | {"custom_metadata": {"a": 1}, "b": 2}
-    path.write_text(json.dumps(content))
-
-
-DAMAGES = (truncate, flip_a_bit, empty, lie, add_a_key)
-
-
-@pytest.fixture(scope="module")
-def unfinished(all_shared, reference, tmp_path_factory) -> Path:
-    """A run stopped after its second epoch's second step."""
-    out = tmp_path_factory.mktemp("unfinished") / "run"
-    interrupt(all_shared, out, after=5)
-    assert steps_saved(out) == [3, 5]
-    return out
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(
-    damage, unfinished, shared, reference, out, capfd
-):
-    shutil.copytree(unfinished, out)
-    damage(out / checkpoints.FOLDER / "5")
-    assert train(out, "--resume") == 0
-    printed = capfd.readouterr()
-    (line,) = printed.err.splitlines()
-    assert line.startswith("warning: ") and "checkpoints/5 is damaged" in line
-    assert f"moved to {out / 'damaged' / '5'}; going on from the one before" in line
-    assert "Going on in epoch 1, step 3." in printed.out
-    assert numbers(out) == reference
-
-
 @pytest.mark.slow
 def test_with_nothing_sound_a_run_starts_afresh_and_says_so(
-    unfinished, shared, reference, out, capfd
+    shared, reference, out, capfd
 ):
-    shutil.copytree(unfinished, out)
-    for number in (3, 5):
-        truncate(out / checkpoints.FOLDER / str(number))
+    interrupt(shared, out, after=5)
+    for path in (out / checkpoints.FOLDER).rglob("*"):
+        if path.is_file():
+            os.truncate(path, path.stat().st_size // 2)
+    capfd.readouterr()
     (out / checkpoints.FOLDER / "8.orbax-checkpoint-tmp-9").mkdir()
     (out / checkpoints.FOLDER / "notes").write_text("in the way")
     (out / "metrics.jsonl").write_text("half a li")
@@ -452,23 +377,6 @@ def test_with_nothing_sound_a_run_starts_afresh_and_says_so(
     assert "the one before" in newest and "going on from the start" in oldest
     assert "starting afresh" in printed.out
     assert numbers(out) == reference
-
-
-def test_a_finished_run_is_not_taken_for_one_with_another_recording(tmp_path):
-    finished, other = (
-        outputs.describe(Config(reg="aphex", audio=f"music/{name}.wav"), load("digits"))
-        for name in ("one", "other")
-    )
-    curves = {"train_loss": [1.0], "test_accuracy": [9.0], "confusion": [[1]]}
-    scores = {"seed": 58, "diverged": False, "accuracy": 9.0, "peak_accuracy": 9.0}
-    finished |= {"runs": [scores | curves], "summary": {}}
-    outputs.save_result(tmp_path, finished)
-    for name in run_pictures.FILES:
-        (tmp_path / name).touch()
-    console = Console(quiet=True)
-    assert runner._close_finished(Config(), tmp_path, finished, console) == finished
-    with pytest.raises(UsageError, match="--audio: one.wav there, other.wav here"):
-        runner._close_finished(Config(), tmp_path, other, console)
 
 
 # The checkpoints themselves
@@ -515,6 +423,70 @@ def test_checkpoints_come_back_from_a_folder_of_any_name(name, tmp_path, monkeyp
         assert found is not None and found.about["number"] == number
     assert steps_saved(out) == [1, 2]
     assert list(tmp_path.iterdir()) == [out]
+
+
+def flip_a_bit(folder: Path) -> None:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    path = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def empty(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def lie(folder: Path) -> None:
+    (path,) = (folder / "about").glob("metadata*")
+    path.write_text(path.read_text().replace('"number": 2', '"number": 1'))
+
+
+def add_a_key(folder: Path) -> None:  # at which Orbax raises for all checkpoints
+    path = folder / "_CHECKPOINT_METADATA"
+    content = json.loads(path.read_text()) | {"custom_metadata": {"a": 1}, "b": 2}
+    path.write_text(json.dumps(content))
+
+
+def put_a_pipe(folder: Path) -> None:  # for which Orbax would wait
+    (folder / "arrays" / "manifest.ocdbt").unlink()
+    os.mkfifo(folder / "arrays" / "manifest.ocdbt")
+
+
+def grow(folder: Path) -> None:
+    os.truncate(folder / "_CHECKPOINT_METADATA", 2**40)
+
+
+@pytest.mark.parametrize(
+    "damage", [flip_a_bit, empty, lie, add_a_key, put_a_pipe, grow]
+)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(damage, tmp_path, capsys):
+    with closing(Checkpoints(tmp_path)) as saved:
+        for number in (1, 2):
+            saved.save(number, make_checkpoint(number))
+        saved.wait()
+    damage(tmp_path / checkpoints.FOLDER / "2")
+    with closing(Checkpoints(tmp_path)) as saved:
+        found = saved.load()
+    assert found is not None and found.about["number"] == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: ") and "checkpoints/2 is damaged" in line
+    assert f"moved to {tmp_path / 'damaged' / '2'}; going on from the one bef" in line
+    assert steps_saved(tmp_path) == [1]
+
+
+@pytest.mark.parametrize(
+    ("text", "number", "words"),
+    [
+        ("RESOURCE_EXHAUSTED: no space\nand much more", 0, "RESOURCE_EXHAUSTED: no sp"),
+        ("many words [OS error 28: ENOSPC] and more", 28, "No space left on device"),
+    ],
+)
+def test_an_error_of_tensorstore_is_one_of_one_line(text, number, words):
+    error = checkpoints._as_os_error(ValueError(text))
+    assert error.errno == number and str(error.strerror).startswith(words)
+    assert "more" not in str(error)
 
 
 def test_what_a_computer_hides_is_no_checkpoint(tmp_path):
@@ -632,43 +604,24 @@ def test_a_signal_that_is_heard_does_not_end_the_process(monkeypatch):
     assert signal.set_wakeup_fd(-1) == -1  # nothing is left behind
 
 
-# From the second epoch on, training never ends, as where two threads of JAX wait for
-# one another; and meanwhile Python hears nothing.
+# As where two threads of JAX wait for one another: Python hears nothing meanwhile.
 NEVER_ENDS = """
-import runpy, threading
-import jax
+import ctypes
 from experiments import cli
-from experiments.runs import runner
-
-def wait(epoch):
-    if epoch == 1:
-        print("waiting", flush=True)
-        threading.Event().wait()
-
-def make_functions(*args, **kwargs):
-    functions = make(*args, **kwargs)
-
-    def train_steps(state, total, constants, order, epoch, start, stop):
-        jax.debug.callback(wait, epoch)
-        return functions.train_steps(state, total, constants, order, epoch, start, stop)
-
-    return functions._replace(train_steps=train_steps)
 
 cli.PATIENCE = 0.5
-make, runner.make_functions = runner.make_functions, make_functions
-runpy.run_module("experiments.cifar", run_name="__main__")
+mutex = ctypes.create_string_buffer(64)
+with cli.Signals():
+    print("waiting", flush=True)
+    for _ in range(2):
+        ctypes.CDLL(None).pthread_mutex_lock(mutex)
 """
 
 
-@pytest.mark.slow
-def test_a_signal_ends_a_run_whose_program_never_ends(shared, reference, out):
-    command = [sys.executable, "-c", NEVER_ENDS, *FLAGS, f"--out={out}"]
+def test_a_signal_ends_a_process_whose_program_never_ends():
+    command = [sys.executable, "-c", NEVER_ENDS]
     with subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
             assert "waiting\n" in process.stdout
@@ -679,26 +632,24 @@ def test_a_signal_ends_a_run_whose_program_never_ends(shared, reference, out):
     assert process.returncode == 143
     (line,) = errors.splitlines()
     assert line.startswith("interrupted: a call did not return within 0.5 seconds; ")
-    assert resumed(out) == reference
 
 
 # What cannot be drawn or saved
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("error", [OSError(28, "No space left"), ImportError("None")])
 def test_a_picture_that_cannot_be_drawn_costs_no_result(
-    error, shared, reference, tmp_path, monkeypatch, capsys
+    shared, reference, tmp_path, monkeypatch, capsys
 ):
     def fail(*args, **kwargs):
-        raise error
+        raise OSError(28, "No space left")
 
     with monkeypatch.context() as patch:
         patch.setattr(Figure, "savefig", fail)
         assert train(tmp_path) == 0
     printed = capsys.readouterr()
     (line,) = printed.err.splitlines()
-    assert line.startswith(f"warning: --out={tmp_path}: ") and str(error) in line
+    assert line.startswith(f"warning: --out={tmp_path}: ") and "No space left" in line
     *_, where, first, _ = printed.out.splitlines()
     assert "pictures" not in where and first.endswith("result.json")
     left = {path.name for path in tmp_path.glob("[!.]*")}
@@ -709,24 +660,6 @@ def test_a_picture_that_cannot_be_drawn_costs_no_result(
         assert train(tmp_path, "--resume") == 0
     assert "Nothing to do" in capsys.readouterr().out
     assert numbers(tmp_path) == reference
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["save", "wait_until_finished"])
-def test_a_checkpoint_that_cannot_be_written_ends_the_same(
-    name, shared, tmp_path, monkeypatch, capsys
-):
-    import orbax.checkpoint as ocp
-
-    def fail_as_tensorstore_does(*args, **kwargs):
-        raise ValueError("RESOURCE_EXHAUSTED: no space\nand much more")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ocp.CheckpointManager, name, fail_as_tensorstore_does)
-        shared.at_step = send(signal.SIGTERM, 2)
-        assert train(tmp_path) == 2
-    line = one_error(capsys)
-    assert "RESOURCE_EXHAUSTED: no space" in line and "much more" not in line
 
 
 # One bad seed
@@ -766,33 +699,6 @@ def test_a_seed_that_diverges_is_named_and_left_out(
         assert re.search(r"Loss: \d+\.\d+, Accuracy: \d+\.\d+%", line)
 
 
-@pytest.mark.slow
-def test_all_seeds_that_diverge_leave_no_mean(shared, tmp_path, capsys):
-    shared.change = spoil(0, 1, 2)
-    assert train(tmp_path / "run") == 0
-    summary = numbers(tmp_path / "run")[0]["summary"]
-    assert (summary["n"], summary["accuracy_mean"]) == (0, None)
-    assert "No network is left to score." in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_a_seed_that_diverged_before_an_interruption_is_known_after_it(
-    shared, tmp_path
-):
-    results = []
-    for name in ("whole", "cut"):
-        out = tmp_path / name
-        shared.change = spoil(2)
-        if name == "cut":
-            shared.at_step = send(signal.SIGTERM, 5)
-            assert train(out) == 143
-            shared.reset()
-        assert train(out, "--resume") == 0
-        results.append(numbers(out))
-    assert results[0] == results[1]
-    assert results[0][0]["summary"]["diverged"] == [60]
-
-
 def test_finite_losses_are_not_enough():
     records = [{"train_loss": [1.0, 1.0, np.inf]}, {"train_loss": [1.0, 1.0, 1.0]}]
     logits = np.zeros((3, 4, 10))
@@ -816,7 +722,7 @@ def run_forked(out: Path, writer) -> None:
 @pytest.mark.slow
 def test_chaos(tmp_path, monkeypatch):
     """SIGKILL at random moments of the command, its saves included."""
-    num_kills = int(os.environ.get("CHAOS_KILLS", "3"))
+    num_kills = int(os.environ.get("CHAOS_KILLS", "2"))
     rng = random.Random(os.environ.get("CHAOS_SEED", "0"))
     # Two devices, one of which trains a copy of the last seed.
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
@@ -825,8 +731,8 @@ def test_chaos(tmp_path, monkeypatch):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.test_checkpoints"])
 
-    def run(out: Path, until: float | None = None) -> tuple[int | None, float]:
-        """Kills it some seconds after its first line; returns code and seconds."""
+    def run(out: Path, until: float | None = None) -> float:
+        """Kills it some seconds after its first line; returns how many it took."""
         reader, writer = context.Pipe(duplex=False)
         process = context.Process(target=run_forked, args=(out, writer))
         process.start()
@@ -836,24 +742,15 @@ def test_chaos(tmp_path, monkeypatch):
         process.join(until)
         process.kill()
         process.join()
-        return process.exitcode, time.monotonic() - begin
+        if until is None:
+            assert (process.exitcode, Path(f"{out}.err").read_text()) == (0, "")
+        return time.monotonic() - begin
 
-    def finish(out: Path) -> float:
-        code, seconds = run(out)
-        assert (code, Path(f"{out}.err").read_text()) == (0, "")
-        return seconds
-
-    finish(tmp_path / "whole")  # and compiles
-    seconds = finish(tmp_path / "timed")
+    run(tmp_path / "whole")  # and compiles
     whole = numbers(tmp_path / "whole")
+    seconds = run(tmp_path / "timed")
     assert numbers(tmp_path / "timed") == whole
-    kills, out = 0, tmp_path / "run 0"
-    while kills < num_kills:
-        code, _ = run(out, rng.uniform(0, 1) * seconds)
-        kills += code == -signal.SIGKILL
-        if (out / "result.json").exists():
-            finish(out)  # says that it is finished, and clears up
-            assert numbers(out) == whole
-            out = tmp_path / f"run {kills}"
-    finish(out)
-    assert numbers(out) == whole
+    for _ in range(num_kills):
+        run(tmp_path / "run", rng.uniform(0, 1) * seconds)
+    run(tmp_path / "run")
+    assert numbers(tmp_path / "run") == whole

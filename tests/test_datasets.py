@@ -215,36 +215,23 @@ def test_prepared_folder_is_one_of_tfds_own(prepared):
     assert example["id"].startswith(b"test_0000")
 
 
-def test_default_data_dir_no_tensorflow_light_import(prepared_once):
-    script = """
-import sys
-from experiments.data import cifar10
-from experiments.data import dataset
-from experiments.data import datasets
-for module in "tensorflow_datasets", "sklearn", "PIL", "jax":
-    assert module not in sys.modules, module
-print(datasets.load("auto").class_names[9])
-assert "tensorflow_datasets" in sys.modules
-assert not [name for name in sys.modules if name.split(".")[0] == "tensorflow"]
-"""
-    result = python("-W", "error", "-c", script, TFDS_DATA_DIR=str(prepared_once))
-    assert (result.returncode, result.stdout, result.stderr) == (0, "truck\n", "")
-
-
-def test_preparing_needs_no_tensorflow(tmp_path):
+def test_neither_preparing_nor_reading_needs_tensorflow(tmp_path):
     archive = make_archive()
     with serving(archive) as (url, _):
         script = f"""
 import sys
 from experiments.data import cifar10
 from experiments.data import datasets
+for module in "tensorflow_datasets", "sklearn", "PIL", "jax":
+    assert module not in sys.modules, module
 cifar10.ARCHIVE_URL = {url!r}
 cifar10.ARCHIVE_BYTES = {len(archive)}
 cifar10.ARCHIVE_SHA256 = {hashlib.sha256(archive).hexdigest()!r}
-assert len(datasets.load("cifar10", {str(tmp_path)!r}).test_labels) == 9
+for name in "cifar10", "auto":
+    assert len(datasets.load(name).test_labels) == 9
 assert not [name for name in sys.modules if name.split(".")[0] == "tensorflow"]
 """
-        result = python("-W", "error", "-c", script)
+        result = python("-W", "error", "-c", script, TFDS_DATA_DIR=str(tmp_path))
     assert (result.returncode, result.stdout) == (0, ""), result.stderr
     downloading, preparing = result.stderr.splitlines()  # and no other chatter
     assert url in downloading
@@ -257,14 +244,12 @@ def test_home_is_expanded(monkeypatch, prepared):
     assert datasets.load("cifar10", f"~/{prepared.name}").name == "cifar10"
 
 
-@pytest.mark.parametrize("change", ["other bytes", "cut off", "too long"])
-def test_another_file_than_the_official_one_is_refused(monkeypatch, tmp_path, change):
+@pytest.mark.parametrize("length, end", [(-9, b""), (-9, b"\0" * 9), (None, b"more")])
+def test_another_file_than_the_official_one_is_refused(
+    monkeypatch, tmp_path, length, end
+):
     archive = make_archive()
-    served = {
-        "other bytes": archive[:-1] + bytes([archive[-1] ^ 1]),
-        "cut off": archive[: len(archive) // 2],
-        "too long": archive + b"more",
-    }[change]
+    served = archive[:length] + end
     with official(monkeypatch, archive, served):
         message = refusal("cifar10", tmp_path / "data")
     assert "sha256" in message and f"{len(archive):,}" in message
@@ -272,27 +257,19 @@ def test_another_file_than_the_official_one_is_refused(monkeypatch, tmp_path, ch
 
 
 @pytest.mark.parametrize(
-    ("name", "archive", "problem"),
+    ("file", "content", "problem"),
     [
-        (
-            "cifar10",
-            {"data_batch_3": b"\0" * 6145},
-            "_3.bin holds 6,145 bytes",
-        ),
-        ("auto", {"test_batch": b""}, "test_batch.bin holds 0 bytes"),
-        (
-            "cifar10",
-            {"data_batch_2": b"\x0a" * 3073},
-            "_2.bin holds label 10",
-        ),
-        ("auto", {"data_batch_5": None}, "data_batch_5.bin is missing"),
-        ("auto", None, "not a gzip"),
+        ("data_batch_3", b"\0" * 6145, "_3.bin holds 6,145 bytes"),
+        ("test_batch", b"", "test_batch.bin holds 0 bytes"),
+        ("data_batch_2", b"\x0a" * 3073, "_2.bin holds label 10"),
+        ("data_batch_5", None, "data_batch_5.bin is missing"),
+        (None, b"<html>", "not a gzip"),
     ],
 )
-def test_archive_with_bad_content(monkeypatch, tmp_path, name, archive, problem):
-    content = b"<html>" if archive is None else make_archive(**archive)
-    with official(monkeypatch, content):
-        assert problem in refusal(name, tmp_path / "data")
+def test_archive_with_bad_content(monkeypatch, tmp_path, file, content, problem):
+    archive = make_archive(**{file: content}) if file else content
+    with official(monkeypatch, archive):
+        assert problem in refusal("auto", tmp_path / "data")
     assert not (tmp_path / "data").exists()
 
 
@@ -368,12 +345,10 @@ def test_http_error_is_named(monkeypatch, tmp_path):
     ("start", "drips"),
     [
         (b"", False),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 170052171\r\n\r\nhalf", False),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 170052171\r\n\r\n", True),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", True),  # no chunk
         (b"HTTP/1.1 200 OK\r\nX-Header: ", True),  # that never ends
     ],
-    ids=["silent", "half", "content", "chunks", "header"],
+    ids=["silent", "content", "header"],
 )
 def test_a_host_without_an_end_is_left_in_time(monkeypatch, tmp_path, start, drips):
     monkeypatch.setattr(downloads, "ANSWER_SECONDS", 0.3)
@@ -500,45 +475,23 @@ def test_unknown_name_lists_the_choices(name):
         assert choice in str(error.value)
 
 
-def test_digits(monkeypatch):
-    def no_look_at_the_network(url, *args, **settings):
-        raise AssertionError(url)
+def test_digits_are_split_completely_and_as_ever(monkeypatch):
+    from sklearn.datasets import load_digits
 
-    monkeypatch.setattr(cifar10, "receive", no_look_at_the_network)
+    monkeypatch.setattr(cifar10, "receive", None)  # no look at the network
     dataset = datasets.load("digits")
     assert (dataset.name, dataset.title) == ("digits", "handwritten digits")
     assert dataset.class_names == tuple("0123456789")
-    assert dataset.train_images.shape == (1437, 32, 32, 3)
-    assert dataset.test_images.shape == (360, 32, 32, 3)
-    for images, labels in (
-        (dataset.train_images, dataset.train_labels),
-        (dataset.test_images, dataset.test_labels),
-    ):
-        assert (images.dtype, labels.dtype) == (np.uint8, np.int32)
-        assert labels.shape == images.shape[:1]
-        assert (images.min(), images.max()) == (0, 255)
-        # Grey, and blocks of 4x4 equal pixels.
-        np.testing.assert_array_equal(images, images[..., :1].repeat(3, axis=-1))
-        blocks = images[:, ::4, ::4].repeat(4, axis=1).repeat(4, axis=2)
-        np.testing.assert_array_equal(images, blocks)
-
-
-def test_digits_split_is_stratified_complete_and_fixed():
-    from sklearn.datasets import load_digits
-
-    dataset = datasets.load("digits")
     whole = np.bincount(load_digits().target)
     test = np.bincount(dataset.test_labels)
     np.testing.assert_array_equal(np.bincount(dataset.train_labels) + test, whole)
     assert np.abs(test - whole / 5).max() < 1
-    # Disjoint and complete: together the splits are the set, record by record.
-    small = np.concatenate([dataset.train_images, dataset.test_images])[:, ::4, ::4, 0]
-    expected = np.rint(load_digits().images * 255 / 16)
-    np.testing.assert_array_equal(
-        sorted(image.tobytes() for image in small),
-        sorted(image.astype(np.uint8).tobytes() for image in expected),
-    )
-    assert_same(datasets.load("digits"), dataset)
+    # Together the splits are the set, record by record, grey, in blocks of 4x4 pixels.
+    images = np.concatenate([dataset.train_images, dataset.test_images])
+    assert images.dtype == np.uint8 and dataset.test_labels.dtype == np.int32
+    small = np.rint(load_digits().images * 255 / 16).astype(np.uint8)
+    expected = small.repeat(4, axis=1).repeat(4, axis=2)[..., None].repeat(3, axis=-1)
+    assert sorted(map(bytes, images)) == sorted(map(bytes, expected))
     # If you did not intend to change the digits or their split, this is a bug: runs
     # recorded earlier can no longer be compared.
     assert dataset.fingerprint.startswith("d1604781ddbac083")
@@ -587,17 +540,6 @@ def test_titles_by_channel_sums_and_fingerprint(monkeypatch):
     assert title() == "CIFAR-10"
     test_images[0, 0, 0, 0] ^= 1
     assert title() == "CIFAR-10, unrecognised pixels"
-
-
-def test_official_channel_sums_give_the_published_means():
-    for sums, num_images, means in zip(
-        cifar10._OFFICIAL_CHANNEL_SUMS,
-        (50_000, 10_000),
-        ((0.49139968, 0.48215841, 0.44653091), (0.49421428, 0.48513139, 0.45040909)),
-        strict=True,
-    ):
-        computed = np.array(sums) / (num_images * 32 * 32 * 255)
-        np.testing.assert_allclose(computed, means, rtol=0, atol=5.1e-9)
 
 
 # A user's own file

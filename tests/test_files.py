@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from experiments import files
-from experiments.cli import UsageError
 
 
 @pytest.fixture
@@ -84,14 +83,6 @@ def test_a_link_that_is_to_be_replaced_is_itself_replaced(tmp_path):
         temporary.write_text("new")
     assert target.read_text() == "mine"
     assert (tmp_path / "a.json").read_text() == "new"
-
-
-def test_a_lock_is_let_go_of_and_taken_again(tmp_path):
-    for _ in range(2):
-        with files.lock(tmp_path):
-            with pytest.raises(UsageError, match=f"process {os.getpid()} is writing"):
-                with files.lock(tmp_path):
-                    raise AssertionError
 
 
 def test_leftovers_of_replacing_are_removed_and_nothing_else(tmp_path):
