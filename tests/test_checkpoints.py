@@ -206,14 +206,17 @@ def test_a_run_stopped_anywhere_and_resumed_ends_in_the_same_numbers(
 
 
 @pytest.mark.slow
-def test_a_run_that_goes_on_goes_on_in_tensorboard(shared, out, tmp_path):
-    board = tmp_path / "board"
-    flags = [f"--tensorboard={board}"]
-    interrupt(shared, out, after=4, flags=flags)
-    assert train(out, "--resume", *flags) == 0
-    _, records, _ = numbers(out)
-    for index, seed in enumerate(SEEDS):
-        assert read_curves(board / "run" / f"seed-{seed}") == curves(records, index)
+def test_a_run_that_goes_on_and_a_finished_one_leave_their_curves(
+    shared, out, tmp_path, capsys
+):
+    first, later = tmp_path / "first", tmp_path / "later"
+    interrupt(shared, out, after=4, flags=[f"--tensorboard={first}"])
+    for board in (first, later):
+        assert train(out, "--resume", f"--tensorboard={board}") == 0
+        _, records, _ = numbers(out)
+        for index, seed in enumerate(SEEDS):
+            assert read_curves(board / "run" / f"seed-{seed}") == curves(records, index)
+    assert f"tensorboard --logdir={first}" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -26,7 +26,6 @@ from experiments.studies.store import Study
 from tests.stores import DATASET, DOCUMENT, make_store
 
 HOSTILE = "<b>$x$&\"'"
-RUNS_SECTIONS = ("answer", "differences", "seeds")
 PLANS = plans.FOLDER.glob("*.toml")
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 STRENGTHS = [0.02, 0.05, 0.1]
@@ -147,14 +146,6 @@ def test_figures_have_captions_and_pictures_and_tables_have_words(text):
             assert attributes["role"] == "img" and attributes["aria-label"]
     labels = [tag["aria-label"] for _, tag in tags if tag.get("role") == "region"]
     assert len(set(labels)) == len(labels) and all(map(str.strip, labels))
-
-
-def test_there_is_a_template_for_each_section_and_no_other():
-    own = {f"{gather.__name__}.html" for gather in page._SECTIONS.values()}
-    shared = {"page.html", "macros.html", "style.css", "script.js"}
-    others = {path.name for path in page._TEMPLATES.iterdir()} - own - shared
-    # Those of a page of runs, which shares most sections.
-    assert others == {"runs.html", *(f"runs_{n}.html" for n in RUNS_SECTIONS)}
 
 
 def test_the_verdict_comes_first_and_sections_in_order(text, study):
@@ -424,39 +415,12 @@ def test_epochs_without_an_evaluation_are_not_drawn(tmp_path):
     assert "Test accuracy against epoch" not in built
 
 
-def test_of_many_strengths_only_the_middle_has_pictures_of_its_own(tmp_path, drawn):
-    document = SWEEP | {
-        "seeds": 2,
-        "comparisons": [["water", "dropout"]],
-        "regimes": {"short": {"epochs": 2}},
-        "arms": {
-            "dropout": {"reg": "dropout"},
-            "water": {"reg": "water", "intensity": [i / 100 for i in range(1, 26)]},
-        },
-    }
-    study = make(tmp_path, plan_document=document, with_robustness=False)
-    reader = Reader(build(study))
-    titles = [d.args[2] for d in drawn[curves.reliability]]
-    assert [title.partition(":")[0] for title in titles] == ["dropout", "water at 0.13"]
-    assert "Of several strengths only the middle one is shown." in reader.text
-
-
 def test_the_plan_is_shown_as_toml(text):
     documents = [TUNED, {"a": {"b": {"c": 'x"\n'}}, "d": [1.5, True]}]
     documents += [tomllib.loads(path.read_text("utf-8")) for path in PLANS]
     for document in documents:
         assert tomllib.loads(formats.toml(document)) == document
     assert '[arms.water] reg = "water" intensity = 0.05' in Reader(text).text
-
-
-@pytest.mark.usefixtures("drawn")
-def test_each_environment_is_shown_with_its_number_of_networks(study):
-    records = [dict(record) for record in study.records]
-    records[0]["environment"] = records[0]["environment"] | {"device": "H100 x1"}
-    reader = Reader(build(dataclasses.replace(study, records=records)))
-    assert "H100 x1" in reader.text
-    assert "24 of 24 planned" in reader.text
-    assert re.search(r"\b23\b.*\bcpu x1\b", reader.text)
 
 
 def test_numbers_have_a_minus_and_no_sign_before_zero():

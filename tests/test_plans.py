@@ -2,19 +2,15 @@
 
 import copy
 import dataclasses
-import json
 import math
 import tomllib
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from experiments.cli import UsageError
 from experiments.studies import plans
 from experiments.studies.plans import Arm, Regime, Tuning
-from experiments.training.models import MODELS
 from experiments.training.regularizers import REGULARIZERS, Recipe
 
 OWN = sorted(path.stem for path in plans.FOLDER.glob("*.toml"))
@@ -172,34 +168,21 @@ VALUES: list[tuple[str, Any, str]] = [
     # an entry, its value, which the message names, and a part of the remedy
     ("seeds", 1, "from 2 to 10000 (no spread can be told from one"),
     ("seeds", True, "give a whole number"),
-    ("seeds", 3.0, "give a whole number"),
-    ("seeds", 10_001, "from 2 to 10000"),
     ("first_seed", -1, "from 0 to 2147483647"),
-    ("first_seed", 2**31, "from 0 to 2147483647"),
     ("question", 3, "give a string"),
-    ("rule", ["a"], "give a string"),
     ("dataset", "../pets", "auto, cifar10, digits, NAME or"),
-    ("dataset", 3, "give a string"),
     ("dataset", "a\nb", "auto, cifar10, digits"),
-    ("outcome", "a\nb", "accuracy, nll, brier"),
     ("alpha", 0, "from above 0 to below 1"),
     ("alpha", 1, "from above 0 to below 1"),
-    ("alpha", math.nan, "from above 0 to below 1"),
     ("training", 3, "give a table [training]"),
     ("training.batch_size", 0, "from 1 to"),
-    ("training.learning_rate", -1, "from 0 to 3.38e+38"),
     ("training.weight_decay", math.inf, "from 0 to 3.38e+38"),
     ("training.dtype", "float16", "float32, bfloat16"),
     ("robustness.corruption_images", -1, "from 0 to"),
-    ("robustness.fourier_images", -1, "from 0 to"),
     ("regimes", {}, "of one or more"),
     ("regimes.short", 3, "[regimes.short]"),
     ("regimes.short.epochs", 0, "from 1 to"),
-    ("regimes.short.train_images", -1, "from 0"),
-    ("regimes.short.evaluate_every", 0, "from 1"),
     ("regimes.short.augment", 1, "true or false"),
-    ("arms", {}, "of one or more"),
-    ("arms.none.reg", ["none"], "give a string"),
     ("arms.none.reg", "watr", "(did you mean water?), or register it (--module)"),
     ("arms.none.rate", 0.1, "no such setting"),
     ("arms.water.mode", "aditive", "did you mean additive?"),
@@ -207,11 +190,8 @@ VALUES: list[tuple[str, Any, str]] = [
     ("regimes.short.model", "resnet", "resnet20?"),
     ("regimes.short.model", "mine", "--module"),
     ("arms.water.intensity", -1, "from 0 to 3.38e+38 that float32"),
-    ("arms.water.intensity", 3.4e38, "float32"),
-    ("arms.water.intensity", True, "give a number"),
     ("arms.water.intensity", [], "one number or more"),
     ("arms.water.intensity", [0.0, 1, -0.0], "once"),
-    ("arms.dropout.rate", -0.1, "from 0 to below 1"),
     ("arms.dropout.rate", 0.999999999, "below 1 in float32"),
     ("comparisons", [], "one pair or more"),
     ("tuning", [], "a table [tuning]"),
@@ -219,7 +199,6 @@ VALUES: list[tuple[str, Any, str]] = [
 TUNINGS: list[tuple[str, Any, str]] = [
     ("tuning.images", 0, "from 1 to"),
     ("tuning.seeds", 0, "from 1 to 10000"),
-    ("tuning.seeds", 10_001, "to 10000"),
     ("tuning.first_seed", 2, "seed 2 is one of the study's"),
 ]
 # What else a document may hold, how its message starts, and a part of the remedy.
@@ -227,14 +206,11 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     *(({key: value}, f"{key}={value!r}: ", part) for key, value, part in VALUES),
     *((TUNING | {k: value}, f"{k}={value!r}: ", part) for k, value, part in TUNINGS),
     ({"seeds": None}, "seeds is missing", "add it"),
-    ({"regimes.short.epochs": None}, "regimes.short.epochs is missing", "add it"),
-    ({"alhpa": 1}, "alhpa: unknown", "known are alpha, arms"),
     ({"alhpa": 1}, "alhpa: unknown", "did you mean alpha?"),
     ({"regimes.short.lr": 1}, "regimes.short.lr: unknown", "augment, epochs"),
     ({"\ud800": 1}, r"'\ud800': unknown", "leave it out"),
     ({"arms.water.a\nb": 1}, r"arms.water.'a\nb': unknown", "leave it out"),
     ({"alpha": 2**20_000}, "alpha=(int too large to show)", "give"),
-    ({"comparisons": DEEP}, "comparisons=(list too large to show)", "give"),
     ({"arms.water.mode": DEEP}, "arms.water.mode=(list too large to show)", ""),
     ({"arms.water.intensity": [1, "a"]}, "arms.water.intensity='a'", "give a number"),
     ({"outcome": "corruption_error"}, "outcome=corrup", "robustness.corruption_images"),
@@ -311,72 +287,3 @@ def test_other_editors_files_are_read(tmp_path):
     file = tmp_path / "smoke.toml"
     file.write_bytes(b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n"))
     assert plans.load(str(file)) == plans.load("smoke")
-
-
-# Whatever can be said
-
-names = st.from_regex("[a-z0-9_-]{1,64}", fullmatch=True).filter("tuning".__ne__)
-counts = st.integers(1, 2**31 - 1)
-numbers = st.integers(0, 100) | st.floats(0, 3e38)
-regimes = st.fixed_dictionaries(
-    {"epochs": counts},
-    optional={
-        "train_images": counts,
-        "augment": st.booleans(),
-        "model": st.sampled_from(list(MODELS)),
-    },
-)
-trainings = st.fixed_dictionaries(
-    {}, optional={"batch_size": counts, "learning_rate": numbers}
-)
-strengths = {"rate": st.floats(0, 0.99), "intensity": numbers}
-
-
-@st.composite
-def documents(draw) -> dict[str, Any]:
-    """Draws a plan in which what is optional is said or left out."""
-    num_strengths = draw(st.integers(1, 3))
-    arms: dict[str, dict] = {}
-    for name in draw(st.lists(names, min_size=2, max_size=4, unique=True)):
-        reg = draw(st.sampled_from(list(REGULARIZERS)))
-        where = draw(st.sampled_from(["all", "early", "late", "inputs"]))
-        arms[name] = {"reg": reg, "where": where}
-        if strength := REGULARIZERS[reg].strength:
-            values = st.lists(strengths[strength], min_size=3, max_size=3, unique=True)
-            arms[name][strength] = draw(values)[:num_strengths]
-    is_tuned = num_strengths > 1 and any(len(arm) > 2 for arm in arms.values())
-    num_regimes = 1 if is_tuned else draw(st.integers(1, 3))
-    pairs = st.sampled_from([(a, b) for a in arms for b in arms if a != b])
-    document = {
-        "question": draw(st.text()),
-        "rule": draw(st.text()),
-        "seeds": draw(st.integers(2, 50)),
-        "first_seed": draw(st.integers(0, 1000)),
-        "alpha": draw(st.floats(1e-300, 1, exclude_max=True)),
-        "regimes": draw(
-            st.dictionaries(names, regimes, min_size=1, max_size=num_regimes)
-        ),
-        "arms": arms,
-        "comparisons": [
-            list(pair) for pair in draw(st.lists(pairs, min_size=1, unique=True))
-        ],
-        "training": draw(trainings),
-    }
-    if is_tuned:
-        document["tuning"] = {"images": draw(counts), "first_seed": 2000, "seeds": 3}
-    return document
-
-
-@settings(max_examples=40, derandomize=True, database=None, deadline=None)
-@given(documents())
-def test_whatever_is_said_rightly_is_understood_and_survives_json(document):
-    plan = plans.parse(document, "p")
-    for name, table in document["arms"].items():
-        strength = REGULARIZERS[table["reg"]].strength
-        assert list(plan.arms[name].strengths) == table.get(strength, [0.0])
-        assert plan.arms[name].where == table["where"]
-    assert [list(pair) for pair in plan.comparisons] == document["comparisons"]
-    assert len(plan.seeds) == document["seeds"]
-    assert plan.seeds[0] == document["first_seed"]
-    assert list(plan.regimes) == list(document["regimes"])
-    assert plans.parse(json.loads(json.dumps(document)), "p") == plan

@@ -2,17 +2,14 @@
 
 import copy
 import csv
-import json
 import math
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
 from PIL import Image
 
 from experiments import report
@@ -24,7 +21,6 @@ from experiments.reporting import page, tables
 from experiments.runs import outputs
 from experiments.studies import store
 from experiments.studies.cells import Cell
-from sounddrop_jax import statistics
 from tests.stores import make_store
 
 
@@ -140,24 +136,11 @@ def test_a_run_that_diverged_altogether_is_drawn_as_it_is(tmp_path):
     assert result == before
 
 
-LONG = [f"{'Verkehrszeichen ' * 3}{index}" for index in range(100)]
-AWKWARD = {
-    "long": ("a data set of a very long name " * 5, LONG),
-    "signs": (r"$\no$ 飞机" + "W" * 200, ["$x_1$", "飞机", "a\nb", "W" * 30]),
-}
-
-
-@pytest.mark.parametrize(
-    "what",
-    [
-        pytest.param(what, marks=[pytest.mark.slow] if len(names) > 20 else [])
-        for what, (_, names) in AWKWARD.items()
-    ],
-)
-def test_titles_and_names_stay_inside_of_the_margins(tmp_path, what):
-    title, names = AWKWARD[what]
+def test_titles_and_names_stay_inside_of_the_margins(tmp_path):
+    names = ["$x_1$", "飞机", "a\nb", "W" * 30]
+    names += [f"{'Verkehrszeichen ' * 3}{index}" for index in range(20)]
     result = make_result(2, num_classes=len(names))
-    result["dataset"] = {"title": title, "class_names": names}
+    result["dataset"] = {"title": r"$\no$ 飞机" + "W" * 200, "class_names": names}
     run_pictures.save(result, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == set(run_pictures.FILES)
     for name in run_pictures.PICTURES:
@@ -170,55 +153,9 @@ def test_titles_and_names_stay_inside_of_the_margins(tmp_path, what):
         assert (border == 255).all() and (sides == 255).all()
         svg = (tmp_path / f"{name}.svg").read_text(encoding="utf-8")
         root = ElementTree.fromstring(svg)
-        assert root.attrib["width"].endswith("pt") and "height" in root.attrib
         ground = next(e for e in root.iter() if e.tag.endswith("}path"))
         assert "fill: #ffffff" in ground.attrib["style"]
-        assert "$x_1$" in svg or what != "signs" or name != "confusion"
-
-
-def test_numbers_can_be_read_on_every_cell():
-    def luminance(colour) -> float:
-        linear = [
-            c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
-            for c in to_rgb(colour)
-        ]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    result = make_result(num_classes=50)
-    percent = np.arange(0, 100, 2)  # of each class that is recognised
-    counts = np.diag(percent) + np.roll(np.diag(100 - percent), 1, axis=1)
-    result["runs"][0]["confusion"] = counts.tolist()
-    axes = run_pictures.draw_confusion(result).axes[0]
-    image = axes.images[0]
-    assert len(axes.texts) > 80
-    for text in axes.texts:
-        column, row = text.get_position()
-        ground = image.cmap(image.norm(image.get_array()[row, column]))[:3]
-        dark, bright = sorted(map(luminance, (text.get_color(), ground)))
-        assert (bright + 0.05) / (dark + 0.05) >= 4.5
-
-
-def test_drawing_needs_no_pyplot_and_no_jax(tmp_path):
-    script = f"""
-import json, sys
-from pathlib import Path
-from experiments.pictures import differences
-from experiments.pictures import drawing
-from experiments.pictures import runs as run_pictures
-assert "matplotlib" not in sys.modules
-result = json.loads({json.dumps(make_result())!r})
-run_pictures.save(result, Path({str(tmp_path)!r}))
-for module in "matplotlib.pyplot", "jax", "flax":
-    assert module not in sys.modules, module
-"""
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script],
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-    )
-    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
-    assert {path.name for path in tmp_path.iterdir()} == set(run_pictures.FILES)
+    assert "$x_1$" in svg  # as text, in the names of classes
 
 
 def test_a_users_settings_of_matplotlib_change_no_picture(tmp_path):
@@ -340,31 +277,10 @@ def test_the_comparisons_hold_primary_and_secondary_ones(tmp_path):
             assert row[key] == ("" if untested else str(value))
 
 
-def test_names_come_back_from_csv_as_they_are():
-    row = {"note": 'a,"b"\n<b>$x$&', "n": None, "seeds": (1, 2)}
-    text = tables._write_csv([row])
-    (read,) = csv.DictReader(text.splitlines(keepends=True))
-    assert read == {"note": row["note"], "n": "", "seeds": "1 2"}
-
-
 def test_a_cell_that_a_spreadsheet_would_compute_is_text():
     rows = [{"arm": "=1+1", "note": "-2", "mean": -2.0, "seeds": [1, 2]}]
     text = tables._write_csv(rows)
     assert text == "arm,note,mean,seeds\n'=1+1,'-2,-2.0,1 2\n"
-
-
-@pytest.mark.usefixtures("no_pictures")
-def test_a_report_computes_each_comparison_once(tmp_path, folder, monkeypatch):
-    computed = []
-
-    def compare_pairs(first, second):
-        computed.append((first.tobytes(), second.tobytes()))
-        return original(first, second)
-
-    original = statistics.compare_pairs
-    monkeypatch.setattr(statistics, "compare_pairs", compare_pairs)
-    run(monkeypatch, folder, f"--out={tmp_path}")
-    assert len(computed) == len(read_csv(tmp_path / "comparisons.csv")) > 3 * 3
 
 
 def test_a_bad_store_is_one_line_and_no_file(tmp_path, monkeypatch, capsys):
@@ -376,13 +292,6 @@ def test_a_bad_store_is_one_line_and_no_file(tmp_path, monkeypatch, capsys):
     assert told.err.startswith(f"error: {tmp_path / 'store'}")
     assert told.err.count("\n") == 1
     assert not list(tmp_path.iterdir())
-
-
-def test_a_command_without_a_folder_says_what_is_missing(monkeypatch, capsys):
-    with pytest.raises(SystemExit) as caught:
-        run(monkeypatch)
-    assert caught.value.code == 2
-    assert "DIR" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("no_pictures")

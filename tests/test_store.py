@@ -151,21 +151,6 @@ def test_what_is_written_is_read_in_the_order_of_the_plan(tmp_path):
     np.testing.assert_equal(reopen(tmp_path).records(cells)[1:], study.records[1:])
 
 
-def test_cells_are_every_strength_and_seed_and_tuning_those_that_are_chosen_from():
-    assert all_cells(make_plan(first_seed=7)) == [
-        Cell(regime, arm, strength, seed)
-        for regime in ("short", "long")
-        for arm, strength in (("dropout", 0.2), ("water", 0.5), ("water", 1.0))
-        for seed in (7, 8)
-    ]
-    assert tuning_cells(make_plan()) == []
-    assert tuning_cells(make_plan(TUNED)) == [
-        Cell(TUNING, "water", strength, seed)
-        for strength in (0.5, 1.0)
-        for seed in (50, 51, 52)
-    ]
-
-
 def test_what_networks_share_is_written_once(tmp_path):
     cells = all_cells(open_store(tmp_path))[:3]  # of two arms
     sources = {"fog": "generated"}
@@ -197,17 +182,6 @@ def test_strengths_that_differ_at_all_are_different_networks(tmp_path, strength)
     assert reopen(tmp_path).missing(cells) == [cells[1]]
     assert reopen(tmp_path).records(cells)[0]["strength"] == strength
     assert len({store.logits_path(tmp_path, cell) for cell in cells}) == 2
-
-
-def test_missing_are_those_without_a_record_in_their_order(tmp_path):
-    cells = all_cells(open_store(tmp_path))
-    opened = reopen(tmp_path)
-    assert opened.missing(cells) == cells
-    append(opened, *cells[1::2])
-    for each in (opened, reopen(tmp_path)):
-        assert each.missing(cells) == cells[::2]
-        assert each.missing(reversed(cells)) == cells[::2][::-1]
-        np.testing.assert_equal(each.records(cells), store.read([tmp_path]).records)
 
 
 # Stopped

@@ -1,8 +1,6 @@
 """The curves of a run in TensorBoard's files, as TensorBoard reads them."""
 
-import json
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from experiments import cifar
 from experiments.cli import UsageError
 from experiments.runs import runner, tensorboard
+from tests.programs import end
 
 RECORDS = [
     {
@@ -39,12 +38,6 @@ def curves(records, index: int) -> dict[str, list[tuple[int, float]]]:
         tag: [(each["epoch"], float(np.float32(each[name][index]))) for each in records]
         for tag, name in tensorboard.SCALARS.items()
     }
-
-
-def call_main(monkeypatch, *flags) -> None:
-    flags = "--dataset=digits", "--steps-per-epoch=2", "--seeds=2", *map(str, flags)
-    monkeypatch.setattr(sys, "argv", ["cifar", *flags])
-    cifar.main()
 
 
 def test_every_seed_has_a_run_and_every_epoch_a_point(tmp_path):
@@ -82,10 +75,10 @@ def test_a_run_that_goes_on_has_no_point_twice(tmp_path):
 def test_without_the_package_nothing_is_trained(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(tensorboard.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(runner, "Trainer", None)
-    with pytest.raises(SystemExit) as exit:
-        call_main(monkeypatch, "--tensorboard=board", f"--out={tmp_path / 'run'}")
+    flags = ["--dataset=digits", "--tensorboard=board", f"--out={tmp_path / 'run'}"]
+    assert end(cifar.main, *flags) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert exit.value.code == 2 and not list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())
     assert line.startswith("error: --tensorboard=board: needs TensorBoard: pip install")
 
 
@@ -96,19 +89,3 @@ def test_a_place_where_no_folder_can_be_is_one_line(tmp_path):
         tensorboard.check_free(board / "a", Path("run"))
     with pytest.raises(UsageError, match=f"^--tensorboard={board}: cannot be written"):
         tensorboard.write(board, Path("run"), [7], [], anew=True)
-
-
-@pytest.mark.slow
-def test_a_run_and_a_finished_one_leave_the_curves(monkeypatch, tmp_path, capsys):
-    out, flags = tmp_path / "run", ["--reg=none", "--epochs=2"]
-    flags += [f"--out={out}", f"--tensorboard={tmp_path / 'board'}"]
-    call_main(monkeypatch, *flags)
-    assert f"tensorboard --logdir={tmp_path / 'board'}" in capsys.readouterr().out
-    lines = (out / "metrics.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in lines]
-    flags[-1] = f"--tensorboard={tmp_path / 'later'}"
-    call_main(monkeypatch, *flags, "--resume")
-    for board in "board", "later":
-        for index, seed in enumerate((58, 59)):
-            found = read(tmp_path / board / "run" / f"seed-{seed}")
-            assert found == curves(records, index)
