@@ -13,7 +13,6 @@ import argparse
 import copy
 import dataclasses
 import functools
-import io
 import json
 import math
 import os
@@ -31,18 +30,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments import files, terminal
+from experiments import files
 from experiments.analysis import verdict
 from experiments.analysis.comparisons import Analysis
 from experiments.cli import UsageError
-from experiments.data import cifar10, digits
-from experiments.pictures import runs as run_pictures
+from experiments.data import cifar10
 from experiments.reporting import page
-from experiments.runs import checkpoints, outputs, runner
+from experiments.runs import checkpoints
 from experiments.runs.checkpoints import Checkpoint, Checkpoints
-from experiments.runs.configs import Config
 from experiments.studies import plans, store
-from experiments.studies.logits import read_logits
 from experiments.words import printable
 from tests.fuzz_audio import damage, fuzz
 from tests.stores import DOCUMENT, make_store
@@ -262,43 +258,6 @@ def _own(record: Any) -> str:
     return json.dumps(own, sort_keys=True, default=lambda array: array.tolist())
 
 
-# Logits
-
-LOGITS = np.random.default_rng(0).normal(size=(40, 10)).astype(np.float32)
-
-
-def make_logits(folder: Path) -> Files:
-    """Makes files of logits, and some that look like such."""
-    originals = {}
-    for name, save, arrays in (
-        ("whole", np.savez_compressed, {"logits": LOGITS}),
-        ("stored", np.savez, {"logits": LOGITS}),
-        ("wide", np.savez_compressed, {"logits": LOGITS[:, :9]}),
-        ("double", np.savez_compressed, {"logits": LOGITS.astype(float)}),
-        ("pickle", np.savez_compressed, {"logits": np.array([print, {}], object)}),
-        ("bomb", np.savez_compressed, {"logits": np.zeros((3000, 3000), np.float32)}),
-    ):
-        file = io.BytesIO()
-        save(file, **arrays)  # type: ignore[operator]
-        originals[name] = file.getvalue()
-    return originals
-
-
-@guarded
-def attack_logits(rng: random.Random, originals: Files, folder: Path) -> str:
-    """Reads damaged logits: the same, or none."""
-    path = folder / "0.npz"
-    content = originals[rng.choice(["whole", "stored", *originals])]
-    path.write_bytes(content)
-    if rng.random() < 0.7:
-        write_damaged(rng, path, content)
-    try:
-        logits = read_logits(path, LOGITS.shape)
-    except (OSError, ValueError) as error:
-        raise UsageError(str(error)) from error
-    return "read" if logits.tobytes() == LOGITS.tobytes() else "other logits"
-
-
 # Prepared folders
 
 
@@ -414,52 +373,11 @@ def attack_checkpoint(rng: random.Random, originals: Files, folder: Path) -> str
     return f"another checkpoint: {found.about}"
 
 
-# Finished runs
-
-CONFIG = Config(dataset="digits", seeds=2, epochs=2)
-
-
-def make_run(folder: Path) -> Files:
-    """Makes what a finished run leaves, less its pictures."""
-    numbers = {"accuracy": 60.0, "peak_accuracy": 60.0, "train_loss": [2.0, 1.5]}
-    numbers |= {
-        "test_accuracy": [50.0, 60.0],
-        "confusion": np.eye(10, dtype=int).tolist(),
-    }
-    runs = [{"seed": seed, "diverged": False, **numbers} for seed in (58, 59)]
-    described = json.loads(json.dumps(outputs.describe(CONFIG, digits.load())))
-    result = described | {"runs": runs, "summary": outputs.summarize(runs)}
-    outputs.save_result(folder, result)
-    outputs.write_metrics(folder, [{"epoch": 1}])
-    outputs.save_predictions(folder, np.zeros((2, 4, 10)), np.zeros(4, int), [58, 59])
-    return collect(folder)
-
-
-@guarded
-def attack_run(rng: random.Random, originals: Files, folder: Path) -> str:
-    """Goes on with a finished run whose files were damaged."""
-    lay(originals, folder)
-    path = folder / rng.choice([outputs.RESULT, outputs.RESULT, *sorted(originals)])
-    write_damaged(rng, path, path.read_bytes())
-    if rng.random() < 0.9:
-        for name in run_pictures.FILES:
-            (folder / name).touch()
-    result = json.loads(originals[outputs.RESULT])
-    with outputs.claim_folder(folder, resume=True):
-        if not os.path.lexists(folder / outputs.RESULT):
-            return "refused"
-        console = terminal.make_console(quiet=True)
-        runner._close_finished(CONFIG, folder, result, console)
-    return "read"
-
-
 KINDS: dict[str, tuple[Callable[[Path], Files], Callable[..., str]]] = {
     "plans": (make_plans, attack_plan),
     "stores": (make_stores, attack_store),
-    "logits": (make_logits, attack_logits),
     "datasets": (make_prepared, attack_dataset),
     "checkpoints": (make_checkpoints, attack_checkpoint),
-    "runs": (make_run, attack_run),
 }
 
 

@@ -14,8 +14,8 @@ from tests import fuzz_audio, fuzz_inputs
 
 INPUTS = int(os.environ.get("FUZZ_INPUTS", "400"))
 # How many a second or two reads, once libraries are imported.
-QUICK = {"plans": 150, "logits": 150, "stores": 40, "datasets": 60}
-SLOW = {"checkpoints": 60, "runs": 30}
+QUICK = {"plans": 150, "stores": 40, "datasets": 60}
+SLOW = {"checkpoints": 60}
 
 
 def test_damaged_recordings_are_loaded_or_refused():

@@ -144,21 +144,22 @@ def test_absurd_flags_are_refused_in_one_line(
 
 
 def test_logits_that_are_missing_or_damaged_are_named(tmp_path):
+    whole = np.zeros((5, 3), np.float32)
+    logits = [whole, whole, whole[:4], whole.astype(float), np.full_like(whole, np.nan)]
+    logits += [np.full_like(whole, np.nan), whole, np.array([print, {}], object)]
+    logits += [np.zeros((3000, 3000), np.float32)]
     records = [
-        {**Cell("short", "water", 0.5, s)._asdict(), "diverged": s == 4}
-        for s in range(6)
+        {**Cell("short", "water", 0.5, seed)._asdict(), "diverged": seed == 4}
+        for seed in range(len(logits))
     ]
     paths = [logits_path(tmp_path, store.cell_of(record)) for record in records]
-    whole = np.zeros((5, 3), np.float32)
-    with_nan = np.full_like(whole, np.nan)
-    for path, logits in zip(
-        paths, [whole, whole, whole[:4], with_nan, with_nan, whole], strict=True
-    ):
-        write_logits(path, logits)
-    paths[5].unlink()
+    for path, array in zip(paths, logits, strict=True):
+        write_logits(path, array)
     paths[1].write_bytes(paths[0].read_bytes()[:-30])
+    paths[6].unlink()
     faults = find_faults(tmp_path, records, {"short": (5, 3)})
-    parts = {1: "damaged", 2: "float32[4, 3]", 3: "not finite", 5: "No such file"}
+    parts = {1: "damaged", 2: "float32[4, 3]", 3: "float64", 5: "not finite"}
+    parts |= {6: "No such file", 7: "damaged", 8: "float32[3000, 3000]"}
     for fault, (index, part) in zip(faults, parts.items(), strict=True):
         assert fault.startswith(f"{paths[index]}: ") and part in fault
 
