@@ -335,12 +335,6 @@ def test_unreachable_host_falls_back_for_auto(tmp_path, capsys):
     assert not data_dir.exists()
 
 
-def test_http_error_is_named(monkeypatch, tmp_path):
-    with serving(b"", status=404) as (url, _):
-        monkeypatch.setattr(cifar10, "ARCHIVE_URL", url)
-        assert "404" in refusal("cifar10", tmp_path)
-
-
 @pytest.mark.parametrize(
     ("start", "drips"),
     [

@@ -158,10 +158,6 @@ def test_the_verdict_comes_first_and_sections_in_order(text, study):
         assert departure in said
 
 
-def test_the_same_store_gives_the_same_page(text, study):
-    assert build(store.read(study.folders)) == text
-
-
 def test_names_are_shown_as_they_are(study):
     names = [HOSTILE, "\x00\ud800", "水", *DATASET["class_names"][3:]]
     hostile = dataclasses.replace(
@@ -218,18 +214,6 @@ def rows_of_seeds(study: Study) -> list[dict]:
     return [row for table in found["tables"] for row in table["rows"]]
 
 
-@pytest.mark.usefixtures("drawn")
-def test_equal_scores_are_drawn(study):
-    none = {r["seed"]: r for r in study.records if r["arm"] == "none"}
-    # Down to the last digit.
-    equal = [
-        none[r["seed"]] | {k: r[k] for k in ("regime", "arm", "strength")}
-        for r in study.records
-    ]
-    reader = Reader(build(dataclasses.replace(study, records=equal)))
-    assert "0.00 [0.00 to 0.00] 1.000 undecided" in reader.text
-
-
 def test_differences_are_from_the_most_frequent_baseline(study):
     found = networks.confusion(Context(Analysis(study), with_pictures=False))
     percent = {}
@@ -275,22 +259,6 @@ def test_a_table_in_colours_is_darker_where_its_values_are_larger():
     assert second == [("+2.0", 0.5, False), ("+4.0", 1.0, False), ("", 0.0, False)]
     (_, first), _ = heat._replace(hides_zeros=True).cells()
     assert first[1][0] == ""
-    (_, first), _ = heat._replace(
-        values=np.full((2, 3), 3.0), low=3.0, high=3.0
-    ).cells()
-    assert first[0] == ("+3.0", 0.0, False)
-
-
-@pytest.mark.usefixtures("drawn")
-def test_a_regularizer_of_ones_own_need_not_be_there_again(tmp_path, monkeypatch):
-    document = DOCUMENT | {"arms": DOCUMENT["arms"] | {"water": {"reg": "mine"}}}
-    with monkeypatch.context() as patch:
-        patch.setitem(plans.REGULARIZERS, "mine", plans.REGULARIZERS["water"])
-        again = make(tmp_path, plan_document=document)
-    cell = r"<code>(\w+)</code></small>[^>]*(?:<img[^>]*>)?</th>\s*<td>([^<]*)</td>"
-    cells = re.findall(cell, build(again))
-    # Arms with their strengths, which for none is nothing.
-    assert {("water", "0.05"), ("none", "")} <= set(cells)
 
 
 def test_the_constant_is_in_the_middle_of_fourier_maps():
@@ -421,12 +389,6 @@ def test_the_plan_is_shown_as_toml(text):
     for document in documents:
         assert tomllib.loads(formats.toml(document)) == document
     assert '[arms.water] reg = "water" intensity = 0.05' in Reader(text).text
-
-
-def test_numbers_have_a_minus_and_no_sign_before_zero():
-    assert drawing.number(1.234, 2, signed=True) == "+1.23"
-    assert drawing.number(-1.5, 1, signed=False) == "−1.5"
-    assert drawing.number(-0.001, 2, signed=True) == "0.00"
 
 
 def test_hypotheses_are_answered_by_the_rules_of_the_plan(tmp_path, drawn):
