@@ -163,7 +163,7 @@ def test_a_users_settings_of_matplotlib_change_no_picture(tmp_path):
 
     def draw() -> list:
         row = differences.Interval("a", "wins", 1.0, 0.5, 1.5)
-        run_pictures.save(make_result(2), tmp_path)
+        run_pictures.save(make_result(), tmp_path)
         return [
             drawing.svg("f", "label", differences.forest, [row], "x", 1),
             *((tmp_path / name).read_bytes() for name in run_pictures.FILES),
@@ -281,33 +281,6 @@ def test_a_cell_that_a_spreadsheet_would_compute_is_text():
     rows = [{"arm": "=1+1", "note": "-2", "mean": -2.0, "seeds": [1, 2]}]
     text = tables._write_csv(rows)
     assert text == "arm,note,mean,seeds\n'=1+1,'-2,-2.0,1 2\n"
-
-
-def test_a_bad_store_is_one_line_and_no_file(tmp_path, monkeypatch, capsys):
-    with pytest.raises(SystemExit) as caught:
-        run(monkeypatch, tmp_path / "store", f"--out={tmp_path / 'out'}")
-    assert caught.value.code == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.startswith(f"error: {tmp_path / 'store'}")
-    assert told.err.count("\n") == 1
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.usefixtures("no_pictures")
-def test_a_page_that_fails_leaves_the_old_files(tmp_path, folder, monkeypatch):
-    study = store.read([folder])
-    for name in FILES:
-        (tmp_path / name).write_text("old")
-
-    def fail(study, **settings):
-        raise RuntimeError
-
-    monkeypatch.setattr(page, "build", fail)
-    with pytest.raises(RuntimeError):
-        tables.write(Analysis(study), tmp_path)
-    assert {(tmp_path / name).read_text() for name in FILES} == {"old"}
-    assert names(tmp_path) == FILES
 
 
 def test_a_report_that_cannot_be_drawn_has_all_but_pictures(

@@ -240,22 +240,6 @@ def test_scores_are_those_of_the_saved_logits(finished, digits):
         assert {name: known[name] for name in scores} == scores
 
 
-def test_corruptions_and_waves_are_scored(finished):
-    halves = {0.0, 50.0, 100.0}  # of 2 images
-    for record in finished.study.records:
-        errors = record["corruptions"]
-        assert list(errors) == list(CORRUPTIONS)
-        assert all(len(each) == 5 and set(each) <= halves for each in errors.values())
-        benchmark = [errors[name] for name in BENCHMARK]
-        assert record["corruption_error"] == pytest.approx(np.mean(benchmark))
-        assert record["corruption_source"] == dict.fromkeys(CORRUPTIONS, "generated")
-        assert (record["fourier"]["images"], record["fourier"]["norm"]) == (1, 4.0)
-        waves = np.array(record["fourier"]["errors"])
-        assert waves.shape == (32, 32) and set(waves.flat) <= {0.0, 100.0}
-        opposite = np.roll(waves[::-1, ::-1], 1, axis=(0, 1))
-        np.testing.assert_array_equal(waves, opposite)
-
-
 def test_a_wrong_answer_counts_for_its_corruption_or_its_wave(plan_file, digits):
     plan = plans.load(str(plan_file))
     probes = probes_of(plan, digits)
@@ -591,16 +575,6 @@ def test_bad_input_ends_with_one_line_and_code_2_and_leaves_no_folder(
     assert line.startswith(f"error: {start.replace('TMP', str(tmp_path))}")
     assert remedy in line
     assert {path.name for path in tmp_path.glob("[!._]*")} == {*files, "pets.npz"}
-
-
-def test_a_store_that_another_process_fills_is_left_to_it(faked, plan_file, capsys):
-    before = files(faked.out)
-    with store.claim(faked.out), pytest.raises(SystemExit) as exit:
-        call_main(f"--plan={plan_file}", f"--out={faked.out}")
-    assert exit.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "is writing to it" in line
-    assert files(faked.out) == before
 
 
 # The page
