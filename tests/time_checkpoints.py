@@ -17,6 +17,7 @@ from pathlib import Path
 from unittest import mock
 
 import jax
+import numpy as np
 
 from experiments.runs import runner
 from experiments.runs.configs import Config
@@ -61,16 +62,14 @@ def main() -> None:
 
         run("first", are_kept=True)  # which compiles, and imports
         for pair in range(options.pairs):
-            order = [True, False] if pair % 2 else [False, True]
-            seconds = {
+            found = {
                 are_kept: run(f"{pair} {are_kept}", are_kept=are_kept)
-                for are_kept in order
+                for are_kept in (pair % 2 == 1, pair % 2 == 0)
             }
-            pairs = zip(seconds[True], seconds[False], strict=True)
-            ratios.append(tuple(ours / theirs for ours, theirs in pairs))
+            ratios.append(tuple(np.divide(found[True], found[False])))
             print(
-                f"pair {pair + 1}: {seconds[True][0]:.2f} s with, "
-                f"{seconds[False][0]:.2f} s without, ratio {ratios[-1][0]:.3f}, "
+                f"pair {pair + 1}: {found[True][0]:.2f} s with, "
+                f"{found[False][0]:.2f} s without, ratio {ratios[-1][0]:.3f}, "
                 f"of work {ratios[-1][1]:.3f}",
                 flush=True,
             )
