@@ -196,7 +196,6 @@ def test_nothing_of_a_strangers_machine_costs_a_result(
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"XDG_CACHE_HOME": "HERE/caches"}, "HERE/caches/sounddrop_jax/programs"),
         ({"HOME": "HERE", "XDG_CACHE_HOME": ""}, "HERE/.cache/sounddrop_jax/programs"),
         ({"XDG_CACHE_HOME": "HERE/file"}, None),  # no folder can be made there
         ({"HOME": "HERE", "JAX_COMPILATION_CACHE_DIR": ""}, None),
