@@ -597,13 +597,13 @@ def test_a_signal_that_is_heard_does_not_end_the_process(monkeypatch):
 
 # As where two threads of JAX wait for one another: Python hears nothing meanwhile.
 NEVER_ENDS = """
-import ctypes
+import ctypes, threading
 from experiments import cli
 
 cli.PATIENCE = 0.5
 mutex = ctypes.create_string_buffer(64)
 with cli.Signals():
-    print("waiting", flush=True)
+    threading.Timer(0.5, print, ["waiting"], {"flush": True}).start()
     for _ in range(2):
         ctypes.CDLL(None).pthread_mutex_lock(mutex)
 """

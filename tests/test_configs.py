@@ -4,6 +4,7 @@ import gc
 import math
 import runpy
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from experiments import cifar, cli, study
 from experiments.benchmarks.ensembles import EnsembleConfig
-from experiments.cli import Interrupted, UsageError, exit_codes, read_flags
+from experiments.cli import Interrupted, UsageError, exit_codes, read_flags, run_command
 from experiments.report import ReportConfig
 from experiments.runs.configs import Config, check
 from experiments.study import StudyConfig
@@ -176,6 +177,13 @@ def test_a_command_that_a_signal_ended_does_not_wait_for_an_exit():
     done = python("-c", NEVER_EXITS)
     assert done.returncode == 143
     assert done.stderr == "interrupted: nothing is left.\n"
+
+
+def test_other_ends_of_a_command_are_pythons_own():
+    run_command(lambda: None)
+    with pytest.raises(SystemExit) as exit:
+        run_command(lambda: sys.exit(2))
+    assert exit.value.code == 2
 
 
 @pytest.mark.parametrize("command", [cifar, study], ids=lambda module: module.__name__)

@@ -62,14 +62,14 @@ def make_archive(**replaced: bytes | None) -> bytes:
 
 
 @contextlib.contextmanager
-def serving(content: bytes):
+def serving(content: bytes, status: int = 200):
     """Serves content over loopback; yields its URL and the list of requested paths."""
     requests = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             requests.append(self.path)
-            self.send_response(200)
+            self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
@@ -333,6 +333,12 @@ def test_unreachable_host_falls_back_for_auto(tmp_path, capsys):
     for part in ("digits", str(data_dir), "refused", "--data-dir", "cifar10/3.0.2"):
         assert part in warning
     assert not data_dir.exists()
+
+
+def test_http_error_is_named(monkeypatch, tmp_path):
+    with serving(b"", status=404) as (url, _):
+        monkeypatch.setattr(cifar10, "ARCHIVE_URL", url)
+        assert "404" in refusal("cifar10", tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,8 @@ FLAGS = [
     (study, ["--plan=hex.toml"], "seeds=(int too large to show)"),
     (study, [f"--part=1/{NINES}"], "give I/N"),
     (report, [f"{BAD_NAME}"], "there is no study in it"),
+    (report, ["--out=x"], "DIR is missing"),
+    (cifar, ["--dataset=digits", "--out=p.toml/run"], "name another folder"),
     (benchmark, ["layer", "--rounds=1000000000000000"], "below 2^31"),
     (benchmark, ["layer", f"--out={NINES}"], "cannot be written"),
     (benchmark, ["ensemble", "--seconds=nan"], "give a finite number"),
@@ -207,7 +209,9 @@ def test_a_damaged_program_is_made_anew_and_nothing_said(caches, monkeypatch):
         jax.clear_caches()
         return float(jax.jit(lambda x: jax.numpy.sin(x) + 41)(0.0))
 
+    said = []
     with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *rest: said.append(message)
         devices.keep_programs()
         compilation_cache.reset_cache()
         try:
@@ -217,6 +221,8 @@ def test_a_damaged_program_is_made_anew_and_nothing_said(caches, monkeypatch):
             path.write_bytes(whole[:50] + bytes(9) + whole[59:])
             assert run() == run() == 41
             zlib.decompress(path.read_bytes())  # which raises if it is not made anew
+            warnings.showwarning(UserWarning("else"), UserWarning, "", 1)
+            assert list(map(str, said)) == ["else"]
         finally:
             jax.config.update("jax_compilation_cache_dir", before)
             compilation_cache.reset_cache()

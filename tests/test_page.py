@@ -372,6 +372,23 @@ def test_epochs_without_an_evaluation_are_not_drawn(tmp_path):
     assert "Test accuracy against epoch" not in built
 
 
+def test_of_many_strengths_only_the_middle_has_pictures_of_its_own(tmp_path, drawn):
+    document = SWEEP | {
+        "seeds": 2,
+        "comparisons": [["water", "dropout"]],
+        "regimes": {"short": {"epochs": 2}},
+        "arms": {
+            "dropout": {"reg": "dropout"},
+            "water": {"reg": "water", "intensity": [i / 100 for i in range(1, 26)]},
+        },
+    }
+    study = make(tmp_path, plan_document=document, with_robustness=False)
+    reader = Reader(build(study))
+    titles = [d.args[2] for d in drawn[curves.reliability]]
+    assert [title.partition(":")[0] for title in titles] == ["dropout", "water at 0.13"]
+    assert "Of several strengths only the middle one is shown." in reader.text
+
+
 def test_the_plan_is_shown_as_toml(text):
     documents = [TUNED, {"a": {"b": {"c": 'x"\n'}}, "d": [1.5, True]}]
     documents += [tomllib.loads(path.read_text("utf-8")) for path in PLANS]
@@ -429,3 +446,12 @@ def test_ticks_are_round_numbers_within_the_axis():
     ticks = marks.Axis(-0.45, 1.3).ticks()
     assert [text for _, text in ticks] == ["0.0", "0.5", "1.0"]
     assert all(0 <= place <= 100 for place, _ in ticks)
+
+
+@pytest.mark.usefixtures("drawn")
+def test_of_very_many_seeds_some_are_drawn(study, monkeypatch):
+    monkeypatch.setattr(page_comparisons, "_MOST_POINTS", 3)
+    row = rows_of_seeds(study)[0]
+    assert list(row["points"]) == [0, 3, 6] and len(row["scores"]) == 8
+    assert row["mean"] == pytest.approx(np.mean(list(row["scores"].values())))
+    assert "of which 3 are drawn" in Reader(build(study)).text

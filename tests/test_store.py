@@ -243,6 +243,16 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
 # Where it cannot be
 
 
+@pytest.mark.parametrize("file, folder", [("a", "a"), ("a", "a/b"), ("a/logits", "a")])
+def test_a_file_in_the_way_is_refused_and_kept(tmp_path, file, folder):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("mine")
+    message = refusal(open_store, tmp_path / folder)
+    assert message.startswith(f"--out={tmp_path / folder}: cannot be written (")
+    assert message.endswith("name another folder.")
+    assert contents(tmp_path) == {file: b"mine"}
+
+
 def test_a_folder_without_a_study_says_what_makes_one(tmp_path):
     (tmp_path / "file").touch()
     for folder in (tmp_path, tmp_path / "no" / "such", tmp_path / "file"):

@@ -472,6 +472,16 @@ def test_where_nothing_is_decided_it_says_what_would_have_been_found(tmp_path):
     assert "leave out" not in sentence(decided)
 
 
+def test_an_interval_without_0_where_nothing_is_decided_is_explained(tmp_path):
+    # p = 4/256, and the second of three.
+    difference = [-0.5, 1.5, 2.5, 1.0, 3.0, 2.0, 1.5, 2.5]
+    scores = SCORES | {"none": BASE + MIXED, "gaussian": BASE + difference}
+    study = make_study(tmp_path, {**PLANTED, "alpha": 0.03}, scores=scores)
+    gaussian = comparisons.compare(study)[2]
+    assert gaussian.decision == "undecided" and gaussian.result.low > 0
+    assert "may leave out 0 where nothing is decided" in sentence(study)
+
+
 def test_regimes_are_told_apart(tmp_path):
     document = {**PLANTED, "regimes": TWO_REGIMES}
     document["comparisons"] = [["water", "dropout"], ["none", "dropout"]]
@@ -513,3 +523,10 @@ def test_many_comparisons_are_counted_and_the_largest_named(tmp_path):
         "water at 0.1 against dropout (seed 4 of water missing)",
     ):
         assert part in said
+
+
+def test_many_that_are_untested_are_counted(tmp_path):
+    document = {**SWEEP, "regimes": TWO_REGIMES, "seeds": 10}
+    diverged = cells("dropout", [0], 0.2, "long")
+    said = sentence(make_study(tmp_path, document, diverged=diverged))
+    assert "Of 14 comparisons 4 are untested" in said
