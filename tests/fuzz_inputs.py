@@ -1,15 +1,12 @@
-"""Feeds damaged inputs to whatever reads them, and counts what comes of it.
+"""Damages inputs, and tells what comes of whatever reads them.
 
-    python -m tests.fuzz_inputs --seconds=600
-    python -m tests.fuzz_inputs --only=plans --first=1234 --inputs=1
+Each kind of input has a maker of whole ones and a function that damages one, by a
+number that makes the same input again, and reads it. What is read must be right, by the
+whole one, or refused by a single line; any other error is a finding. By hand:
 
-Each kind of input has a maker of whole ones and a function that damages one and reads
-it. What is read must be right, by the whole one, or refused by a single line; any other
-error, a crash, a minute without an answer or a gigabyte of memory is a finding, and its
-number makes the same input again.
+    FUZZ_INPUTS=5000 FUZZ_FIRST=1000 pytest tests/test_fuzz.py -m "slow or not slow"
 """
 
-import argparse
 import copy
 import dataclasses
 import functools
@@ -19,8 +16,6 @@ import os
 import random
 import shutil
 import socket
-import sys
-import time
 import traceback
 from collections.abc import Callable
 from contextlib import closing
@@ -40,13 +35,11 @@ from experiments.runs import checkpoints
 from experiments.runs.checkpoints import Checkpoint, Checkpoints
 from experiments.studies import plans, store
 from experiments.words import printable
-from tests.fuzz_audio import damage, fuzz
+from tests.fuzz_audio import damage
 from tests.stores import DOCUMENT, make_store
 from tests.test_datasets import make_archive
 
 Files = dict[str, bytes]
-OUTCOMES = ("read", "refused")
-SECONDS = 60.0
 JUNK: tuple[Any, ...] = (
     *(None, True, -1, 0, 10**40, 1e308, 0.5, "", "x", "<b>\x1b[31m", [], {}, [[]]),
     *([1, 2, 3], [None], {"a": {}}, [["x"]], "\ud800", math.nan, math.inf, "9" * 5000),
@@ -379,35 +372,3 @@ KINDS: dict[str, tuple[Callable[[Path], Files], Callable[..., str]]] = {
     "datasets": (make_prepared, attack_dataset),
     "checkpoints": (make_checkpoints, attack_checkpoint),
 }
-
-
-def main() -> None:
-    """Prints the counts and the findings; exit code 1 if there is one."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--only", choices=KINDS, help="default: each kind in turn")
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--inputs", type=int, default=10**9, help="of each kind")
-    parser.add_argument("--seconds", type=float, default=math.inf, help="for all kinds")
-    arguments = parser.parse_args()
-    names = [arguments.only] if arguments.only else list(KINDS)
-    is_found = False
-    for name in names:
-        make, attack = KINDS[name]
-        counts, findings = fuzz(
-            arguments.first,
-            arguments.inputs,
-            load=attack,
-            make_originals=make,
-            good=OUTCOMES,
-            seconds=SECONDS,
-            deadline=time.monotonic() + arguments.seconds / len(names),
-        )
-        for number, finding in findings.items():
-            print(f"{name} {number}: {finding}")
-        print(f"{name}: {counts}, {len(findings)} findings", flush=True)
-        is_found |= bool(findings)
-    sys.exit(is_found)
-
-
-if __name__ == "__main__":
-    main()

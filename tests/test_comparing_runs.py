@@ -150,16 +150,6 @@ def test_what_else_differs_is_said_and_names_tell_runs_apart(tmp_path):
     assert "The runs differ in batch_size, too" in runs.sentence(read)
 
 
-def test_a_run_is_named_by_its_network_and_one_that_names_none_is_of_the_cnn(tmp_path):
-    settings = {"a": {}, "b": {"model": "cnn"}, "c": {"model": "vit"}}
-    regs = {"a": "none", "b": "water", "c": "water"}
-    read = runs.read(
-        [make_run(tmp_path / n, regs[n], **own) for n, own in settings.items()]
-    )
-    assert [r.name for r in read.runs] == ["none", "water 0.05", "water 0.05 in vit"]
-    assert read.settings["model"] == ["cnn", "cnn", "vit"]
-
-
 @pytest.mark.usefixtures("no_pictures")
 def test_runs_that_diverged_altogether_are_named(tmp_path, monkeypatch):
     every = tuple(range(8))

@@ -35,9 +35,9 @@ def place(tmp_path_factory) -> Iterator[Path]:
 @pytest.mark.parametrize(
     ("command", "step"),
     [
-        ("report", STEP or 5),
-        ("study", STEP or 9),
-        pytest.param("cifar", STEP or 20, marks=pytest.mark.slow),
+        ("report", STEP or 9),
+        ("study", STEP or 30),
+        pytest.param("cifar", STEP or 40, marks=pytest.mark.slow),
     ],
 )
 def test_a_call_that_fails_is_one_line_and_nothing_half_written(
@@ -46,7 +46,9 @@ def test_a_call_that_fails_is_one_line_and_nothing_half_written(
     with Disk(base := new(place / "base")) as disk:
         assert call(command, base) == 0
     calls, whole, num_ended = disk.calls, read_tree(base), 0
-    points = [n for n, (kind, _) in enumerate(calls) if kind != "remove"][::step]
+    calls_of = {(kind, Path(path).suffix): n for n, (kind, path) in enumerate(calls)}
+    points = [n for n, (kind, _) in enumerate(calls) if kind != "remove"]
+    points = sorted({*points[::step], *(set(calls_of.values()) & set(points))})
     for number, code in itertools.product(points, (errno.ENOSPC, errno.EIO)):
         capsys.readouterr()
         with Disk(new(base)) as disk:

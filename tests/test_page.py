@@ -442,12 +442,6 @@ def test_an_outlier_is_cut_so_that_the_others_can_be_told_apart():
     assert kept.is_cut == (False, False)
 
 
-def test_ticks_are_round_numbers_within_the_axis():
-    ticks = marks.Axis(-0.45, 1.3).ticks()
-    assert [text for _, text in ticks] == ["0.0", "0.5", "1.0"]
-    assert all(0 <= place <= 100 for place, _ in ticks)
-
-
 @pytest.mark.usefixtures("drawn")
 def test_of_very_many_seeds_some_are_drawn(study, monkeypatch):
     monkeypatch.setattr(page_comparisons, "_MOST_POINTS", 3)

@@ -166,13 +166,6 @@ def test_what_networks_share_is_written_once(tmp_path):
     np.testing.assert_equal(records, reopen(tmp_path).records(cells))
 
 
-def test_what_is_not_finite_is_null(tmp_path):
-    open_store(tmp_path)
-    write(tmp_path, CELL, nll=math.nan, curve=[math.inf, 1.0])
-    (record,) = store.read([tmp_path]).records
-    assert record["nll"] is None and record["curve"] == [None, 1.0]
-
-
 @pytest.mark.parametrize("strength", [0.1 + 0.2, 1e-300])
 def test_strengths_that_differ_at_all_are_different_networks(tmp_path, strength):
     cells = [CELL._replace(strength=strength), CELL._replace(strength=0.3)]
