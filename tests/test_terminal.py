@@ -40,18 +40,6 @@ def visible(written: io.StringIO) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written.getvalue())
 
 
-def test_a_terminal_shows_compiling_then_text_and_percentage():
-    console, written = make_console(force_terminal=True)
-    with progress_bar(8, console) as show:
-        assert "compiling" in visible(written)
-        assert "0%" in visible(written)
-        show(2, "epoch 1/4, loss 2.1234")
-        console.print("a line between")
-    shown = visible(written)
-    for part in ("25%", "epoch 1/4, loss 2.1234", "left", "a line between"):
-        assert part in shown
-
-
 def test_what_users_typed_is_printed_as_they_typed_it(capsys):
     console = terminal.make_console()
     table = Table(title=TYPED)

@@ -457,21 +457,6 @@ def test_the_sentence_says_what_was_decided(tmp_path):
     assert "gaussian cannot be told from dropout (difference 0.0, −" in said
 
 
-def test_where_nothing_is_decided_it_says_what_would_have_been_found(tmp_path):
-    scores = SCORES | {"water": BASE + MIXED[::-1], "none": BASE - 3 * MIXED}
-    study = make_study(tmp_path, scores=scores)
-    family = comparisons.compare(study)
-    assert {comparison.decision for comparison in family} == {"undecided"}
-    # That of none, whose differences spread most.
-    most = statistics.smallest_detectable_effect(
-        8, (3 * MIXED).std(ddof=1), num_comparisons=3
-    )
-    assert f" Differences of {most:.1f} points of accuracy would" in sentence(study)
-    decided = make_study(tmp_path / "decided", scores=SCORES)
-    assert "Differences" not in sentence(decided)
-    assert "leave out" not in sentence(decided)
-
-
 def test_an_interval_without_0_where_nothing_is_decided_is_explained(tmp_path):
     # p = 4/256, and the second of three.
     difference = [-0.5, 1.5, 2.5, 1.0, 3.0, 2.0, 1.5, 2.5]
