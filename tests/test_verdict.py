@@ -247,6 +247,34 @@ def test_the_family_is_of_all_regimes_and_strengths_with_their_own_scores(tmp_pa
     np.testing.assert_allclose(means - means[0], expected, atol=1e-9)
 
 
+def test_regions_say_where_along_its_strengths_an_arm_wins_and_loses(tmp_path):
+    # Points by regime and strength; where none is given, as much up as down.
+    planted = {("short", 0.02): 3.0, ("short", 0.05): 4.0, ("short", 0.1): -5.0}
+    planted["long", 0.1] = -1.0
+
+    def edit(record):
+        size = 1 if record["seed"] % 2 else -1
+        gain = planted.get((record["regime"], record["strength"]), size)
+        gain *= record["arm"] == "water"
+        record["nll"] = 50 + record["seed"] - gain
+
+    document = {**SWEEP, "outcome": "nll", "regimes": TWO_REGIMES, "seeds": 10}
+    document["comparisons"] = [["water", "none"], ["dropout", "none"]]
+    strengths = [0.1, 0.02, 0.05]
+    water = {"reg": "water", "intensity": strengths}
+    document["arms"] = {**document["arms"], "water": water}
+    study = make_study(tmp_path, document, edit=edit)
+    # There is none of dropout, which has one strength.
+    short, long = comparisons.regions(comparisons.compare(study))
+    assert short[:5] == ("short", "water", "none", (0.02, 0.05), (0.1,))
+    assert long[:5] == ("long", "water", "none", (), (0.1,))
+    assert (short.best.strength, long.best.strength) == (0.05, 0.02)
+    assert short.best in comparisons.compare(study)
+    assert str(short) == "wins at 0.02, 0.05; loses at 0.1"
+    assert str(long) == "loses at 0.1"
+    assert str(long._replace(loses=())) == "undecided"
+
+
 # Tuned arms
 
 
