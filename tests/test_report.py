@@ -138,7 +138,7 @@ def test_a_run_that_diverged_altogether_is_drawn_as_it_is(tmp_path):
 
 def test_titles_and_names_stay_inside_of_the_margins(tmp_path):
     names = ["$x_1$", "飞机", "a\nb", "W" * 30]
-    names += [f"{'Verkehrszeichen ' * 3}{index}" for index in range(6)]
+    names += ["Verkehrszeichen " * 3]
     result = make_result(2, num_classes=len(names))
     result["dataset"] = {"title": r"$\no$ 飞机" + "W" * 200, "class_names": names}
     run_pictures.save(result, tmp_path)
