@@ -5,6 +5,16 @@ import pytest
 from experiments import files
 
 
+def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("old")
+    with pytest.raises(KeyError), files.replacing(path) as temporary:
+        temporary.write_text("new")
+        raise KeyError
+    assert [each.name for each in tmp_path.iterdir()] == ["a.json"]
+    assert path.read_text() == "old"
+
+
 def test_a_link_is_not_written_through(tmp_path, monkeypatch):
     target = tmp_path / "mine"
     target.write_text("mine")
