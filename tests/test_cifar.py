@@ -126,14 +126,15 @@ def test_metrics_hold_the_curves_of_the_result(finished, result):
 
 
 def test_deterministic_asks_xla_for_it_whatever_the_flags(
-    interrupted, tmp_path, monkeypatch
+    interrupted, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_deterministic_ops=false")
     for flags, expected in ([], "false"), (["--deterministic"], "true"):
-        flags += ["--dataset=digits", f"--out={tmp_path / expected}"]
+        flags += ["--dataset=digits", "--reg=aphex", f"--out={tmp_path / expected}"]
         assert end(cifar.main, *flags) == 130
         last = os.environ["XLA_FLAGS"].split()[-1]
         assert last == f"--xla_gpu_deterministic_ops={expected}"
+        assert "synthesised" in capsys.readouterr().out  # the track of aphex
 
 
 @pytest.mark.slow

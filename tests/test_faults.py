@@ -46,9 +46,10 @@ def test_a_call_that_fails_is_one_line_and_nothing_half_written(
     with Disk(base := new(place / "base")) as disk:
         assert call(command, base) == 0
     calls, whole, num_ended = disk.calls, read_tree(base), 0
-    calls_of = {(kind, Path(path).suffix): n for n, (kind, path) in enumerate(calls)}
     points = [n for n, (kind, _) in enumerate(calls) if kind != "remove"]
-    points = sorted({*points[::step], *(set(calls_of.values()) & set(points))})
+    # And the first of each kind.
+    firsts = {(calls[n][0], Path(calls[n][1]).suffix): n for n in reversed(points)}
+    points = sorted({*points[::step], *firsts.values()})
     for number, code in itertools.product(points, (errno.ENOSPC, errno.EIO)):
         capsys.readouterr()
         with Disk(new(base)) as disk:

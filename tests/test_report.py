@@ -86,6 +86,14 @@ def test_training_is_drawn_for_each_seed_and_their_mean(num_seeds, num_epochs):
     assert ("3 seeds, 58 to 60" if num_seeds > 1 else "seed 58") in title_of(figure)
 
 
+def test_accuracies_that_hardly_differ_do_not_look_far_apart():
+    result = make_result(2)
+    for index, run in enumerate(result["runs"]):
+        run["accuracy"] = 70 + index / 10
+    axes = run_pictures.draw_training(result).axes[-1]
+    assert axes.get_ylim() == pytest.approx((69.85, 70.25))
+
+
 @pytest.mark.parametrize("num_seeds", [1, 3])
 def test_confusion_is_in_percent_of_the_true_class_over_all_seeds(num_seeds):
     result = make_result(num_seeds)
