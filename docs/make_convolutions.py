@@ -19,8 +19,8 @@ from experiments import files
 from experiments.runs.environment import environment
 from sounddrop_jax import convolution
 
-# Of the network, for a batch of 64: height and width, channels, features.
-LAYERS = {1: (32, 3, 16), 2: (16, 16, 32), 3: (8, 32, 64)}
+# Of the network, and one of ResNet-20: height and width, channels, features.
+LAYERS = {"1": (32, 3, 16), "2": (16, 16, 32), "3": (8, 32, 64), "R": (32, 16, 16)}
 BATCH, NUM_STEPS, NUM_SEEDS, ROUNDS = 64, 3, 4, 7
 START, END = "<!-- table: docs/make_convolutions.py -->", "<!-- end of the table -->"
 
@@ -135,7 +135,7 @@ def main(folder: Path = Path(__file__).parent) -> None:
     page.write_text(f"{before}{START}\n{table}\n{END}{after}", "utf-8")
 
 
-def measure(layer: int, setting: str) -> dict:
+def measure(layer: str, setting: str) -> dict:
     """Times a step forward and back: milliseconds a seed, all contestants in turn."""
     size, channels, features = LAYERS[layer]
     num_seeds = NUM_SEEDS if "seeds" in setting else 1
@@ -155,7 +155,7 @@ def measure(layer: int, setting: str) -> dict:
             kernel, total = carry
             inputs, gradient = all_inputs[index], all_gradients[index]
             # The images of layer 1 need no gradient.
-            if layer == 1:
+            if layer == "1":
                 outputs, pull_back = jax.vjp(lambda k: convolve(inputs, k), kernel)
                 kernel_gradient, *rest = pull_back(gradient)
             else:
