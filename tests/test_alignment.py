@@ -1,5 +1,8 @@
 """What a noise has in common with the shifts that corruptions make."""
 
+import runpy
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,3 +63,24 @@ def test_an_observer_sees_what_reaches_the_regularizers():
     logits = last @ linear["kernel"][...] + linear["bias"][...]
     expected = jax.jit(functions.evaluate)(state, constants)
     np.testing.assert_allclose(logits, jnp.asarray(expected), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("found", "rho", "signs", "holds"),
+    [
+        (lambda place: place**3, 1, 14, True),
+        (lambda place: -place, -1, 0, False),
+        (lambda place: place - 3, 1, 11, False),
+    ],
+    ids=["the same order", "the other way round", "wrong signs"],
+)
+def test_a_prediction_holds_by_its_order_and_its_signs(found, rho, signs, holds):
+    docs = Path(__file__).parents[1] / "docs"
+    script = runpy.run_path(str(docs / "make_prediction.py"))
+    predicted = {str(place): place for place in range(1, 15)}
+    result = script["judge"](predicted, {k: found(v) for k, v in predicted.items()})
+    assert result["rho"] == pytest.approx(rho)
+    low, high = result["interval"]
+    assert low <= rho + 1e-9 and high >= rho - 1e-9
+    assert result["holds"] == holds
+    assert result["signs"] == signs
