@@ -19,14 +19,15 @@ def keep_in_new_folder(variable: str) -> None:
 
 
 # Nothing under test, commands included, touches the user's caches. Workers of one
-# session, and the commands that they start, share what they compile.
+# session, and the commands that they start, share what they compile; sessions do, where
+# the variable names a folder.
 keep_in_new_folder("XDG_CACHE_HOME")
-if "PYTEST_XDIST_WORKER" not in os.environ:
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     keep_in_new_folder("JAX_COMPILATION_CACHE_DIR")
 # Workers share the processors, and threads of OpenBLAS would wait for one another.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 # A script that runs the tests in the background has Ctrl-C ignored, and what they start
 # would inherit that; some of them send it.
