@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from experiments.benchmarks import torch_peer
@@ -93,3 +94,18 @@ def test_training_reduces_the_loss(pipeline, noise):
     losses = [float(step()) for _ in range(40)]
     assert 2 < losses[0] < 3
     assert np.mean(losses[-5:]) < 0.7 * losses[0]
+
+
+def test_adamw_takes_the_steps_of_ours():
+    weights, *grads = np.random.randn(4, 1, 5).astype(np.float32)
+    theirs = torch.nn.Linear(5, 1, bias=False)
+    theirs.weight.data = torch.tensor(weights)
+    optimizer = torch_peer.make_optimizer(theirs)
+    tx, ours = optax.adamw(1e-3, weight_decay=0.01), jnp.asarray(weights)
+    opt_state = tx.init(ours)
+    for grad in grads:
+        theirs.weight.grad = torch.tensor(grad)
+        optimizer.step()
+        updates, opt_state = tx.update(jnp.asarray(grad), opt_state, ours)
+        ours = optax.apply_updates(ours, updates)
+    np.testing.assert_allclose(theirs.weight.detach(), ours, rtol=1e-5)

@@ -119,19 +119,21 @@ def of_seed(states, index: int):
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-4, atol=1e-6)
 
 
+def assert_gradients_close(trees, expected) -> None:
+    """Asserts that they are sums of the same numbers, with roundings that cancel."""
+    for found, gradient in zip(*map(jax.tree.leaves, (trees, expected)), strict=True):
+        scale = np.abs(gradient).max()
+        np.testing.assert_allclose(found, gradient, rtol=0, atol=1e-4 * scale)
+
+
 def assert_same_step(state, expected) -> None:
     """Asserts that two programs took the same first step, to float32's tolerance."""
     expected = without_key(expected)
     np.testing.assert_array_equal(state.key, expected.key)
     close(state.batch_stats, expected.batch_stats)
     (adam, *_), (expected_adam, *_) = state.opt_state, expected.opt_state
-    # Ten percent of the gradients, sums of many roundings that cancel: relative to
-    # the largest of each parameter. What follows from them is shown of AdamW below.
-    for moment, expected_moment in zip(
-        jax.tree.leaves(adam.mu), jax.tree.leaves(expected_adam.mu), strict=True
-    ):
-        scale = np.abs(expected_moment).max()
-        np.testing.assert_allclose(moment, expected_moment, rtol=0, atol=1e-4 * scale)
+    # Ten percent of the gradients. What follows from them is shown of AdamW below.
+    assert_gradients_close(adam.mu, expected_adam.mu)
     # Adam's first step is the sign of the gradient times the learning rate, so where a
     # gradient is rounding and nothing else the two may part by two steps.
     chex.assert_trees_all_close(state.params, expected.params, atol=2.1 * LEARNING_RATE)
@@ -276,6 +278,13 @@ def test_a_strength_of_0_is_the_program_without_a_regularizer():
     assert programs[0] == programs[1] == programs[2]
 
 
+def test_where_an_epoch_is_cut_changes_no_bit(arms):
+    steps, start = arms["water"].steps, arms["water"].functions.init(jax.random.key(58))
+    part, total = steps(start, 1, 0, 1)
+    ends = [steps(start, 1, 0, 3), steps(part, 1, 1, 3, total=total)]
+    chex.assert_trees_all_equal(*((without_key(x), total) for x, total in ends))
+
+
 def test_networks_of_one_program_differ_in_strength(arms):
     arm, strengths = arms["water"], [0.0, 0.1, 2.0]
     assert steps.takes_strengths(arm.functions)
@@ -363,15 +372,19 @@ def test_a_step_sees_its_batch_augmented_and_its_own_noise(arms):
     graph, _, _, layers = nnx.split(network, nnx.Param, nnx.BatchStat, ...)
 
     @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
     def forward(*states):
         model = nnx.merge(graph, *states, copy=True)
         log_probs = jax.nn.log_softmax(model(images, rngs=nnx.Rngs(dropout=noise_key)))
         loss = -log_probs[jnp.arange(BATCH_SIZE), labels].mean()
         return loss, nnx.state(model, nnx.BatchStat)
 
-    expected, batch_stats = forward(state.params, state.batch_stats, layers)
+    (expected, batch_stats), gradients = forward(
+        state.params, state.batch_stats, layers
+    )
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     close(after.batch_stats, batch_stats)
+    assert_gradients_close(gradients_of(state, after), gradients)
 
 
 def gradients_of(state, after):
