@@ -569,7 +569,7 @@ def test_an_interval_without_0_where_nothing_is_decided_is_explained(tmp_path):
     study = make_study(tmp_path, {**PLANTED, "alpha": 0.03}, scores=scores)
     gaussian = comparisons.compare(study)[2]
     assert gaussian.decision == "undecided" and gaussian.result.low > 0
-    assert "may leave out 0 where nothing is decided" in sentence(study)
+    assert "may exclude 0 where nothing is decided" in sentence(study)
 
 
 def test_what_was_not_tested_is_named_and_why(tmp_path):
