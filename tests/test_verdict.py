@@ -508,7 +508,7 @@ def test_corruptions_are_always_a_departure(tmp_path, published, departure):
 
     study = make_study(tmp_path, dataset=OFFICIAL, with_robustness=True, edit=edit)
     benchmark, *generated = departures(study, study.plan)
-    assert "14 of its 15 corruptions: frost" in benchmark
+    assert "15 corruptions of the benchmark 14 are used: frost" in benchmark
     assert len(generated) == (departure is not None)
     assert all(said.startswith(departure) for said in generated)
 

@@ -26,8 +26,9 @@ DECISIONS = {
 }
 
 
-# On the colours of decisions, so that they can be read; the page's ink on greys.
-_LETTERS = {"wins": "#ffffff", "loses": "#000000"}
+# On the colours of decisions, so that they can be read; the page's ink on greys. Not
+# black, which Matplotlib leaves out, so that it would be the ink.
+_LETTERS = {"wins": "#ffffff", "loses": "#111111"}
 
 
 class Interval(NamedTuple):
