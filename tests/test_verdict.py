@@ -465,7 +465,7 @@ def test_corruptions_are_always_a_departure(tmp_path, published, departure):
 
     study = make_study(tmp_path, dataset=OFFICIAL, with_robustness=True, edit=edit)
     benchmark, *generated = departures(study, study.plan)
-    assert "14 of its 15 corruptions: frost" in benchmark
+    assert "15 corruptions of the benchmark 14 are used: frost" in benchmark
     assert len(generated) == (departure is not None)
     assert all(said.startswith(departure) for said in generated)
 
@@ -492,7 +492,7 @@ def test_an_interval_without_0_where_nothing_is_decided_is_explained(tmp_path):
     study = make_study(tmp_path, {**PLANTED, "alpha": 0.03}, scores=scores)
     gaussian = comparisons.compare(study)[2]
     assert gaussian.decision == "undecided" and gaussian.result.low > 0
-    assert "may leave out 0 where nothing is decided" in sentence(study)
+    assert "may exclude 0 where nothing is decided" in sentence(study)
 
 
 def test_regimes_are_told_apart(tmp_path):

@@ -62,8 +62,8 @@ def departures(analysis: Analysis, registered: Plan | None) -> list[str]:
 
     if plan.corruption_images:
         found.append(
-            f"The corruption benchmark is {len(BENCHMARK)} of its 15 corruptions: "
-            "frost, which pastes photographs, is left out."
+            f"Of the 15 corruptions of the benchmark {len(BENCHMARK)} are used: frost, "
+            "which pastes photographs, is left out."
         )
     sources = [record.get("corruption_source", {}) for record in study.records]
     names = dict.fromkeys(name for source in sources for name in source)

@@ -147,8 +147,9 @@ def meaning(analysis: Analysis) -> list[str]:
                 f"{min(least, 1):.2g}."
             )
         said.append(
-            f"Decisions allow for all {len(family)} comparisons by Holm's method; "
-            f"intervals do not, so one may leave out 0 where nothing is decided."
+            f"Decisions are corrected for all {len(family)} comparisons by Holm's "
+            "method; intervals are not, so an interval may exclude 0 where nothing is "
+            f"decided."
             f"{bound}"
         )
     return said
@@ -284,7 +285,7 @@ def _say_limits(plan: Plan, tested: Sequence[Comparison], num_comparisons: int) 
         each.result and each.result.low * each.result.high > 0 for each in undecided
     ):
         parts.append(
-            "an interval may leave out 0 where nothing is decided, as decisions are "
+            "an interval may exclude 0 where nothing is decided, as decisions are "
             f"corrected for the {num_comparisons} comparisons and intervals are not"
         )
     said = "; ".join(parts)

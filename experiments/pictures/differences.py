@@ -26,6 +26,11 @@ DECISIONS = {
 }
 
 
+# On the colours of decisions, so that they can be read; the page's ink on greys. Not
+# black, which Matplotlib leaves out, so that it would be the ink.
+_LETTERS = {"wins": "#ffffff", "loses": "#111111"}
+
+
 class Interval(NamedTuple):
     """A row of a forest plot.
 
@@ -122,7 +127,13 @@ def sweep(
                 row, 0.9, left=index - 0.45, height=0.84, color=face, alpha=faint
             )
             lower.text(
-                index, row, letter, ha="center", va="center_baseline", fontsize=8
+                index,
+                row,
+                letter,
+                color=_LETTERS.get(interval.decision, INK),
+                ha="center",
+                va="center_baseline",
+                fontsize=8,
             )
             if interval.middle is not None:
                 x.append(index + offset)

@@ -105,7 +105,7 @@ class Context:
     def heading(self, regime: str) -> str:
         """Begins the caption of a regime's figure, if there are several."""
         title = self.plan.regimes[regime].title
-        return f"In regime {title}: " if self.several_regimes else ""
+        return f"Regime {title}. " if self.several_regimes else ""
 
     def versus(self, each: Comparison) -> str:
         """Names the arms of a comparison."""

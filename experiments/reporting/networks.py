@@ -44,7 +44,7 @@ def arms(context: Context) -> dict[str, Any]:
         for row, first in zip(rows, is_first, strict=True)
     ]
     return {
-        "head": ["arm", *regime, "strength", "n", *map(score, shown.values())],
+        "head": ["arm", "strength", *regime, "n", *map(score, shown.values())],
         "outcomes": shown,
         "descriptions": {name: describe_arm(arm) for name, arm in arms.items()},
         "rows": list(zip(rows, strengths, marks, is_first, drawn, strict=True)),
