@@ -353,7 +353,10 @@ def prepare(
     regularize = make_regularizer(
         reg, strength, channels=channels, noise=noise, device=device
     )
-    predict = functools.partial(kind.predict, network, regularize=regularize)
+
+    def predict(images: Any) -> Any:
+        return kind.predict(network, images, regularize)
+
     optimizer = make_optimizer(network)
     begin = time.perf_counter()
     if pipeline == "loader":
