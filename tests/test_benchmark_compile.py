@@ -10,6 +10,7 @@ import pytest
 
 from experiments import benchmark
 from experiments.benchmarks import compiling, targets
+from experiments.benchmarks.cases import Case, prepare
 from experiments.benchmarks.compiling import CompileConfig
 from experiments.benchmarks.programs import count_bytes, list_kernels
 from tests.programs import end
@@ -109,6 +110,21 @@ def test_the_command_prints_and_writes_what_was_counted(on_the_cpu, tmp_path, ca
         out.write_text(json.dumps(result))
         assert end(benchmark.main, "compile", *LAYERS, f"--against={out}") == code
     assert "copy, 2, 4, 4, 2: bytes grew from" in capsys.readouterr().err
+    # That of another network is refused, before anything is compiled.
+    flags = [*LAYERS, "--model=vit", f"--against={out}"]
+    assert end(benchmark.main, "compile", *flags) == 2
+    printed = capsys.readouterr()
+    assert "it is of model 'cnn', not of vit; name another file." in printed.err
+    assert printed.out == ""
+
+
+@pytest.mark.slow  # a network's initial weights
+@pytest.mark.parametrize("program", ["train", "plain", "evaluate"])
+def test_programs_are_those_of_the_network(program):
+    _, (state, *_), num_images = prepare(Case(program, 2), "vit")
+    params, *_ = state
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 2 * 207_306
+    assert num_images == 2 * (10_000 if program == "evaluate" else 64)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"cases": []}'])
@@ -123,6 +139,10 @@ def test_a_record_of_something_else_is_refused(on_the_cpu, tmp_path, capsys, tex
     ("arguments", "words"),
     [
         (["--target=h10"], "error: --target=h10: choose one of h100, v5e"),
+        (
+            ["--target=h100", "--model=x"],
+            "error: --model=x: choose one of cnn, resnet20",
+        ),
         (["--target=h100", "--seeds=0"], "error: --seeds=0: give a whole number"),
         (["--target=h100"], "pip install 'sounddrop_jax[compile-gpu]'"),
         (["--target=v5e"], "pip install 'sounddrop_jax[compile-tpu]'"),

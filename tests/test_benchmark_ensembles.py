@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import os
 import signal
 import subprocess
@@ -9,7 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
+from flax import nnx
 from rich.console import Console
 
 from experiments import benchmark
@@ -17,7 +21,10 @@ from experiments.benchmarks import contestants, workers
 from experiments.benchmarks import ensembles as benchmark_ensembles
 from experiments.benchmarks.contestants import Contestant
 from experiments.benchmarks.ensembles import EnsembleConfig
+from experiments.benchmarks.flops import count_flops
+from experiments.benchmarks.jax_contestants import make_plain_network
 from experiments.benchmarks.workers import Team, Turn, WorkerError
+from experiments.training.models import MODELS
 from tests.programs import ROOT, end
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
@@ -25,22 +32,51 @@ COUNTER = "tests.test_workers:prepare_counter"
 CEILINGS = ("matmul", "copy")
 
 
-def test_flops_are_those_of_the_products():
-    first, *others = (
-        *(2 * 32 * 32 * 27 * 16, 2 * 16 * 16 * 144 * 32, 2 * 8 * 8 * 288 * 64),
-        2 * 1024 * 10,
+def count_products(jaxpr) -> int:
+    """2 M K N of every product and every convolution of a program."""
+    total = 0
+    for equation in jaxpr.eqns:
+        inner = [getattr(each, "jaxpr", each) for each in equation.params.values()]
+        total += sum(count_products(each) for each in inner if hasattr(each, "eqns"))
+        numbers = equation.params.get("dimension_numbers")
+        if equation.primitive.name == "dot_general":
+            shape, axes = equation.invars[0].aval.shape, numbers[0][0]
+        elif equation.primitive.name == "conv_general_dilated":
+            shape, axes = equation.invars[1].aval.shape, numbers.rhs_spec[1:]
+        else:
+            continue
+        products = equation.outvars[0].aval.size * math.prod(shape[a] for a in axes)
+        total += 2 * products
+    return total
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_flops_are_those_of_the_products(model):
+    network = nnx.eval_shape(
+        lambda: make_plain_network(
+            model, lambda shape: nnx.Dropout(0.0), (32, 32, 3), 10, rngs=nnx.Rngs(0)
+        )
     )
-    expected = 2 * first + 3 * sum(others)
-    assert benchmark_ensembles.count_flops((32, 32, 3), 10) == expected
+    graph, params, rest = nnx.split(network, nnx.Param, ...)
+
+    def loss(params, rest, images):
+        return nnx.merge(graph, params, rest, copy=True)(images).sum()
+
+    images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+    found = count_products(jax.make_jaxpr(jax.grad(loss))(params, rest, images).jaxpr)
+    if model == "resnet20":
+        # Written without strides: of two convolutions three quarters are thrown away.
+        found -= 2 * 3 * 3 * 2 * (16**2 * 9 * 16 * 32 + 8**2 * 9 * 32 * 64)
+    assert found == 2 * count_flops(model, (32, 32, 3), 10)
 
 
 # Who takes part
 
 
-def plan(monkeypatch, platform, num_cores, max_seeds=None, reg="water"):
+def plan(monkeypatch, platform, num_cores, max_seeds=None, model="cnn"):
     monkeypatch.setattr(workers, "available_cores", lambda: list(range(num_cores)))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
-    return dict(contestants.plan(reg, max_seeds, platform, "folder"))
+    return dict(contestants.plan("water", model, max_seeds, platform, "folder"))
 
 
 def names(contestants):
@@ -71,6 +107,10 @@ def test_on_a_gpu_everybody_takes_part_up_to_many_seeds(monkeypatch):
     with_torch = [n for n, each in cases.items() if "PyTorch" in names(each)]
     assert with_torch == [1, 256]
     assert "PyTorch, compiled" in names(cases[1])
+    for model, takes_part in ("resnet20", True), ("vit", False):
+        taking_part = plan(monkeypatch, "gpu", 6, model=model)[1]
+        assert ("PyTorch, our bank" in names(taking_part)) == takes_part
+        assert {each.settings["model"] for each in taking_part} == {model}
     assert all(contestant.cores == (None,) for contestant in cases[256])
 
 
@@ -165,7 +205,7 @@ def test_the_first_step_is_timed_cold_and_warm(monkeypatch):
         cache = Path(env["XDG_CACHE_HOME"])
         out = Path(command[-2].removeprefix("--out="))
         assert command[1:4] == ["-m", "experiments.cifar", "--reg=gaussian"]
-        assert {"--epochs=1", "--steps-per-epoch=1"} <= set(command)
+        assert {"--model=vit", "--epochs=1", "--steps-per-epoch=1"} <= set(command)
         assert command[-1] == "--dataset=digits"
         assert cache.exists() == bool(folders)
         folders.append(cache)
@@ -175,7 +215,7 @@ def test_the_first_step_is_timed_cold_and_warm(monkeypatch):
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", run)
-    config = EnsembleConfig(reg="gaussian", dataset="digits")
+    config = EnsembleConfig(reg="gaussian", model="vit", dataset="digits")
     times = benchmark_ensembles.time_first_step(config)
     assert list(times) == ["cold", "warm"]
     assert all(each["seconds"] > 0 for each in times.values())
@@ -216,7 +256,7 @@ def test_the_command_prints_a_table_and_writes_a_file(small, tmp_path, capsys):
     environment = result["environment"]
     assert environment["device"].startswith("cpu")
     assert (environment["torch"] is None) == (not HAS_TORCH)
-    assert (result["reg"], result["rounds"]) == ("dropout", 1)
+    assert (result["reg"], result["model"]) == ("dropout", "cnn")
     (case,) = result["cases"]
     assert case["num_seeds"] == 1 and case["failures"] == {}
     assert [row["contestant"] for row in case["contestants"]] == expected
@@ -234,6 +274,7 @@ def test_the_command_prints_a_table_and_writes_a_file(small, tmp_path, capsys):
         ("--max-seeds=0", "give a whole number of 1 or more"),
         ("--seconds=nan", "give a finite number above 0"),
         ("--reg=aphex", "choose one of none, dropout, gaussian, water"),
+        ("--model=resnet", "choose one of cnn, resnet20, vit (did you mean"),
         ("--out=.", "cannot be written; name a file"),
         ("--dataset=mnist", "no such dataset"),
     ],

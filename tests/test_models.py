@@ -24,7 +24,7 @@ def network() -> cnn.CNN:
 def make_twin(network) -> nnx.Sequential:
     """Layers of Flax alone; gives both the same numbers, none of which is 0 or 1."""
     twin = make_plain_network(
-        lambda shape: nnx.Dropout(0.5), (32, 32, 3), 10, rngs=nnx.Rngs(0)
+        "cnn", lambda shape: nnx.Dropout(0.5), (32, 32, 3), 10, rngs=nnx.Rngs(0)
     )
     pairs = [(network.linear, twin.layers[-1])]
     for index, block in enumerate(network.blocks):

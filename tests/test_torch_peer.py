@@ -1,16 +1,26 @@
-"""The peer in PyTorch: it trains the same network in the same way."""
+"""The peer in PyTorch: it trains the same networks in the same way."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 from experiments.benchmarks import torch_peer
+from experiments.benchmarks.contestants import TORCH_MODELS
+from experiments.benchmarks.flops import count_flops
+from experiments.benchmarks.torch_networks import NETWORKS
 from experiments.data import augment, datasets
+from experiments.training.models import list_places, make_network
 
 torch = pytest.importorskip("torch")
+FlopCounterMode = pytest.importorskip("torch.utils.flop_counter").FlopCounterMode
 
 DIGITS = datasets.load("digits")
+SHAPE = (32, 32, 3)
 
 
 @pytest.fixture(autouse=True)
@@ -19,23 +29,62 @@ def seeded():
     np.random.seed(0)
 
 
-# The network
+# The networks
 
 
-def test_the_regularizer_sees_the_maps_of_each_block_in_channels_last():
-    seen = []
+@pytest.mark.parametrize("model, num_params", [("cnn", 34_058), ("resnet20", 269_722)])
+def test_regularizers_see_the_maps_that_ours_do_and_in_channels_last(model, num_params):
+    kind, seen = NETWORKS[model], []
 
     def regularize(maps):
         assert maps.is_contiguous(memory_format=torch.channels_last)
-        seen.append(tuple(maps.shape))
+        _, channels, height, width = maps.shape
+        seen.append((height, width, channels))
         return maps
 
-    images = torch_peer.normalize(torch.rand(8, 32, 32, 3))
-    network = torch_peer.make_network()
-    assert sum(each.numel() for each in network.parameters()) == 34_058
-    logits = torch_peer.predict(network, images, regularize)
+    images = torch_peer.normalize(torch.rand(8, *SHAPE))
+    network = kind.make(SHAPE, 10)
+    assert sum(each.numel() for each in network.parameters()) == num_params
+    with FlopCounterMode(display=False) as counter:
+        logits = kind.predict(network, images, regularize)
+        logits.sum().backward()
     assert logits.shape == (8, 10)
-    assert seen == [(8, 16, 16, 16), (8, 32, 8, 8), (8, 64, 4, 4)]
+    assert counter.get_total_flops() == 8 * count_flops(model, SHAPE, 10)
+    assert seen == list_places(model, "all", SHAPE, 10)
+    assert {width: c for _, width, c in seen} == kind.list_maps(SHAPE)
+    assert set(NETWORKS) == set(TORCH_MODELS)
+
+
+def test_the_resnet_has_the_logits_of_ours_for_the_same_weights():
+    kind, shapes = NETWORKS["resnet20"], {"image_shape": (16, 18, 3), "num_classes": 10}
+    theirs = kind.make(*shapes.values())
+    # Without the initial weights, which take longest to compile.
+    abstract = nnx.eval_shape(
+        lambda: make_network(
+            "resnet20", lambda _: nnx.Dropout(0), **shapes, rngs=nnx.Rngs(0)
+        )
+    )
+    graph, state = nnx.split(abstract)
+    ours = nnx.merge(graph, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), state))
+    stem, *blocks, linear = theirs
+    pairs = [(stem, ours.conv, ours.norm)]
+    for (first, second), block in zip(blocks, ours.blocks, strict=True):
+        pairs += [(first, block.conv1, block.norm1), (second, block.conv2, block.norm2)]
+    with torch.no_grad():
+        for (conv, norm, *_), our_conv, our_norm in pairs:
+            norm.weight.uniform_(0.5, 1.5)
+            norm.bias.uniform_(-0.5, 0.5)
+            our_conv.kernel[...] = conv.weight.permute(2, 3, 1, 0).numpy()
+            our_norm.scale[...] = norm.weight.numpy()
+            our_norm.bias[...] = norm.bias.numpy()
+        ours.linear.kernel[...] = linear.weight.T.numpy()
+        ours.linear.bias[...] = linear.bias.numpy()
+        images = torch.rand(8, *shapes["image_shape"])
+        logits = kind.predict(theirs, images.permute(0, 3, 1, 2), lambda maps: maps)
+    expected = nnx.jit(lambda network, images: network(images))(ours, images.numpy())
+    # float32, twenty layers deep.
+    error = 1e-4 * float(np.abs(expected).max())
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=error)
 
 
 # Noise
@@ -50,7 +99,7 @@ def test_the_regularizer_sees_the_maps_of_each_block_in_channels_last():
 )
 def test_regularizers(reg, noise):
     maps = torch.ones(64, 16, 16, 16).contiguous(memory_format=torch.channels_last)
-    regularize = torch_peer.make_regularizer(reg, 0.25, noise=noise)
+    regularize = torch_peer.make_regularizer(reg, 0.25, channels={16: 16}, noise=noise)
     outputs = regularize(maps)
     if reg == "none":
         assert outputs is maps
@@ -87,10 +136,15 @@ def test_jitter_is_ours_without_the_rounding(order):
     [("tensors", "fresh"), ("tensors", "bank"), ("loader", "host")],
 )
 def test_training_reduces_the_loss(pipeline, noise):
-    network = torch_peer.make_network()
-    regularize = torch_peer.make_regularizer("water", 0.05, noise=noise)
+    kind = NETWORKS["cnn"]
+    network, channels = kind.make(SHAPE, 10), kind.list_maps(SHAPE)
+    regularize = torch_peer.make_regularizer(
+        "water", 0.05, channels=channels, noise=noise
+    )
+    model = functools.partial(kind.predict, network, regularize=regularize)
+    optimizer = torch_peer.make_optimizer(network)
     make = {"tensors": "make_tensor_step", "loader": "make_loader_step"}[pipeline]
-    step = getattr(torch_peer, make)(DIGITS, network, regularize, "cpu")
+    step = getattr(torch_peer, make)(DIGITS, model, optimizer, "cpu")
     losses = [float(step()) for _ in range(40)]
     assert 2 < losses[0] < 3
     assert np.mean(losses[-5:]) < 0.7 * losses[0]

@@ -11,44 +11,30 @@ and for finding what is wrong with one; how fast a program is, a device decides.
 
 import collections
 import dataclasses
-import functools
 import json
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax.sharding import SingleDeviceSharding
 from rich.console import Console
 from rich.table import Table
 
-from experiments import terminal
-from experiments.benchmarks.jax_contestants import make_plain_functions
-from experiments.benchmarks.layers import (
-    CONTESTANTS,
-    SHAPES,
-    check_writable,
-    forward_and_backward,
-    save,
-)
+from experiments import terminal, words
+from experiments.benchmarks.cases import PROGRAMS, Case, prepare
+from experiments.benchmarks.layers import CONTESTANTS, SHAPES, check_writable, save
 from experiments.benchmarks.programs import list_growth, list_kernels
 from experiments.benchmarks.targets import TARGETS, Target, open_target
 from experiments.cli import UsageError, check_choice, choices, flag
-from experiments.data.dataset import Dataset
-from experiments.runs.configs import Config
 from experiments.runs.environment import environment
 from experiments.training import devices
-from experiments.training.steps import make_functions
-from sounddrop_jax import ensembles
+from experiments.training.models import MODELS
 
-PROGRAMS = ("train", "plain", "evaluate", "layers")
 DTYPES = ("float32", "bfloat16")
 NUM_SEEDS = (1, 16, 64, 256)
 LAYER_SEEDS = (1, 64)
-REG = "water"
 RUN_IMAGES = 500_000  # ten epochs of CIFAR-10
 TABLE_WIDTH = 130  # where nobody knows how wide the screen is
 
@@ -69,6 +55,14 @@ class CompileConfig:
             choices(PROGRAMS),
         ),
     ] = None
+    model: Annotated[
+        str,
+        flag(
+            "Network, as in experiments.cifar. The layers are on the cnn's maps, "
+            "whichever it is. Default: cnn.",
+            choices(MODELS),
+        ),
+    ] = "cnn"
     seeds: Annotated[
         int | None,
         flag(
@@ -84,40 +78,6 @@ class CompileConfig:
         Path | None,
         flag("A file of results: what grew by more than 5 % ends it with 1.", "FILE"),
     ] = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """A program.
-
-    Attributes:
-        program: one of `PROGRAMS`.
-        seeds: networks side by side; 1 without vmap of a layer.
-        dtype: of the computation.
-        layer: its name in `CONTESTANTS`; of other programs "".
-        shape: of the layer's maps.
-    """
-
-    program: str
-    seeds: int
-    dtype: str = "float32"
-    layer: str = ""
-    shape: tuple[int, ...] = ()
-
-    @property
-    def title(self) -> str:
-        """What the case is called."""
-        what = {
-            "train": "training",
-            "plain": "training, JAX's own layers",
-            "evaluate": "evaluation",
-            "layers": f"{self.layer}, {'x'.join(map(str, self.shape))}",
-        }[self.program]
-        return f"{what}, {self.dtype}, {self.seeds} seeds"
-
-
-Call = tuple[Any, tuple[Any, ...], int]
-"""A function of `jax.jit`, its abstract arguments, and how many images it takes."""
 
 
 def list_cases(config: CompileConfig) -> list[Case]:
@@ -142,101 +102,7 @@ def list_cases(config: CompileConfig) -> list[Case]:
     return cases
 
 
-def prepare(case: Case) -> Call:
-    """Makes the function of a case, and its arguments without values."""
-    make = {
-        "train": _prepare_training,
-        "plain": _prepare_plain,
-        "evaluate": _prepare_evaluation,
-        "layers": _prepare_layer,
-    }
-    return make[case.program](case)
-
-
-@functools.cache
-def _dataset() -> Dataset:
-    """Returns a set of the size of CIFAR-10; what is in it does not matter."""
-    images, labels = np.zeros((60_000, 32, 32, 3), np.uint8), np.zeros(60_000, np.int32)
-    halves = images[:50_000], labels[:50_000], images[50_000:], labels[50_000:]
-    return Dataset("cifar10", "CIFAR-10", "", *halves, tuple("0123456789"))
-
-
-@functools.cache
-def _functions(dtype: str):
-    config = Config(reg=REG)
-    return make_functions(
-        _dataset(),
-        config.recipe.prepare(config.strength),
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        dtype=jnp.dtype(dtype),
-    )
-
-
-def _keys(num_seeds: int):
-    return jax.eval_shape(lambda: jax.random.split(jax.random.key(0), num_seeds))
-
-
-def _prepare_training(case: Case) -> Call:
-    functions, num_images = _functions(case.dtype), len(_dataset().train_labels)
-    mapped = ensembles.map_seeds(
-        functions.train_steps, in_axes=(0, 0, None, 0, None, None, None)
-    )
-    number = jax.ShapeDtypeStruct((), jnp.int32)
-    arguments = (
-        jax.eval_shape(jax.vmap(functions.init), _keys(case.seeds)),
-        jax.ShapeDtypeStruct((case.seeds,), jnp.float32),
-        functions.constants,
-        jax.ShapeDtypeStruct((case.seeds, num_images), jnp.int32),
-        *3 * [number],
-    )
-    compiled = jax.jit(mapped, donate_argnums=0)
-    return compiled, arguments, case.seeds * Config().batch_size
-
-
-def _prepare_plain(case: Case) -> Call:
-    dataset, config = _dataset(), Config(reg=REG)
-    init, step = make_plain_functions(dataset, config)
-    arguments = (
-        jax.eval_shape(jax.vmap(init), _keys(case.seeds)),
-        dataset.train_images,
-        dataset.train_labels,
-        jax.ShapeDtypeStruct((case.seeds, config.batch_size), jnp.int32),
-        jax.ShapeDtypeStruct((), jnp.int32),
-    )
-    mapped = jax.vmap(step, in_axes=(0, None, None, 0, None))
-    compiled = jax.jit(mapped, donate_argnums=0)
-    return compiled, arguments, case.seeds * config.batch_size
-
-
-def _prepare_evaluation(case: Case) -> Call:
-    functions = _functions(case.dtype)
-    state = jax.eval_shape(jax.vmap(functions.init), _keys(case.seeds))
-    mapped = ensembles.map_seeds(functions.evaluate, in_axes=(0, None))
-    num_images = case.seeds * len(_dataset().test_labels)
-    return jax.jit(mapped), (state, functions.constants), num_images
-
-
-def _prepare_layer(case: Case) -> Call:
-    contestant = CONTESTANTS[case.layer]
-    run = forward_and_backward(contestant)
-    maps = jax.ShapeDtypeStruct(case.shape, case.dtype)
-    keys: Any = jax.eval_shape(lambda: jax.random.key(0))
-    if case.seeds > 1:
-        run = jax.vmap(run, in_axes=(0, 0, 0, None))
-        maps = jax.ShapeDtypeStruct((case.seeds, *case.shape), case.dtype)
-        keys = _keys(case.seeds)
-    bank = jax.eval_shape(lambda: contestant.make_bank(case.shape))
-    # Results may take the place of the arguments, as in a training step: what goes
-    # through as it is, such as the gradient of an addition, costs nothing. A copy has
-    # to copy.
-    in_place = () if case.layer == "copy" else (0, 1)
-    compiled = jax.jit(run, donate_argnums=in_place)
-    return compiled, (maps, maps, keys, bank), case.seeds * case.shape[0]
-
-
-def measure(case: Case, device: jax.Device, target: Target) -> dict:
+def measure(case: Case, model: str, device: jax.Device, target: Target) -> dict:
     """Compiles a case, and counts what a step of it does: of a layer, a pass both ways.
 
     Returns:
@@ -245,7 +111,7 @@ def measure(case: Case, device: jax.Device, target: Target) -> dict:
         the bandwidth elsewhere; temporary_bytes, beside the arguments and results of
         the whole program; images; compile_seconds, here; products, how many of each.
     """
-    compiled_later, arguments, num_images = prepare(case)
+    compiled_later, arguments, num_images = prepare(case, model)
     sharding = SingleDeviceSharding(device)
     abstract = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -290,6 +156,7 @@ def run_compile(config: CompileConfig) -> dict:
             nothing was written then.
     """
     check(config)
+    record = [] if config.against is None else _read_record(config, config.against)
     target, device = TARGETS[config.target], open_target(config.target)
     # What is read from a cache took no time to compile.
     jax.config.update("jax_enable_compilation_cache", False)
@@ -301,33 +168,49 @@ def run_compile(config: CompileConfig) -> dict:
     with terminal.progress_bar(len(cases), console) as show:
         for index, case in enumerate(cases):
             show(index, case.title)
-            rows.append(measure(case, device, target))
+            rows.append(measure(case, config.model, device, target))
     print_tables(rows, target, console)
     result = {
         "environment": {**environment(), "device": target.title},
         "date": time.strftime("%Y-%m-%d"),
         "target": config.target,
+        "model": config.model,
         "cases": rows,
     }
     if config.out is not None:
         save(config.out, result)
         console.print(f"Results: {config.out}")
     if config.against is not None:
-        _compare(rows, config.against)
+        _compare(rows, record, config.against)
     return result
 
 
-def _compare(rows: list[dict], against: Path) -> None:
+def _read_record(config: CompileConfig, against: Path) -> list[dict]:
     try:
-        record = json.loads(against.read_text("utf-8"))["cases"]
-        lines = list_growth(rows, record)
+        record = json.loads(against.read_text("utf-8"))
+        for name in ("target", "model"):
+            if record[name] != (wanted := getattr(config, name)):
+                raise UsageError(
+                    f"--against={against}: it is of {name} "
+                    f"{words.show(record[name])}, not of {wanted}; name another file."
+                )
+        return record["cases"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"--against={against}: no results to compare with ({error})."
-        ) from None
+        raise _no_results(against, error) from None
+
+
+def _compare(rows: list[dict], record: list[dict], against: Path) -> None:
+    try:
+        lines = list_growth(rows, record)
+    except (ValueError, KeyError, TypeError) as error:
+        raise _no_results(against, error) from None
     if lines:
         print(*lines, sep="\n", file=sys.stderr)
         sys.exit(1)
+
+
+def _no_results(against: Path, error: Exception) -> UsageError:
+    return UsageError(f"--against={against}: no results to compare with ({error}).")
 
 
 def check(config: CompileConfig) -> None:
@@ -338,6 +221,7 @@ def check(config: CompileConfig) -> None:
     """
     check_choice("--target", config.target, list(TARGETS))
     check_choice("--program", config.program or PROGRAMS[0], PROGRAMS)
+    check_choice("--model", config.model, list(MODELS))
     check_choice("--dtype", config.dtype or DTYPES[0], DTYPES)
     if config.seeds is not None and config.seeds < 1:
         raise UsageError(f"--seeds={config.seeds}: give a whole number of 1 or more.")

@@ -10,6 +10,7 @@ from experiments.benchmarks import workers
 from experiments.training.regularizers import REGULARIZERS
 
 REGS = ("none", "dropout", "gaussian", "water")  # which PyTorch has as well
+TORCH_MODELS = ("cnn", "resnet20")  # of `torch_networks`
 BATCH_SIZE = 64
 MAX_SEEDS = {"cpu": 16, "gpu": 256}
 # On a CPU one step of more networks under plain vmap takes longer than a turn.
@@ -32,13 +33,13 @@ class Contestant(NamedTuple):
 
 
 def plan(
-    reg: str, max_seeds: int | None, platform: str, folder: str
+    reg: str, model: str, max_seeds: int | None, platform: str, folder: str
 ) -> list[tuple[int, list[Contestant]]]:
     """Lists the numbers of seeds, and for each the contestants, ours first.
 
     PyTorch trains one network in a process. So it takes part with one network, on all
     cores, and with one on each core, side by side; on a GPU with one, beside our one
-    and beside our most.
+    and beside our most. Networks that it does not have it leaves to us.
     """
     on_cpu = platform == "cpu"
     most = max_seeds or MAX_SEEDS["cpu" if on_cpu else "gpu"]
@@ -47,9 +48,10 @@ def plan(
     side_by_side = min(len(cores), most) if on_cpu else 1
     counts.add(side_by_side)
     with_torch = {1, side_by_side if on_cpu else max(counts)}
+    has_torch = model in TORCH_MODELS and importlib.util.find_spec("torch") is not None
     cases = []
     for num_seeds in sorted(counts):
-        settings = {"folder": folder, "reg": reg}
+        settings = {"folder": folder, "reg": reg, "model": model}
         contestants = [
             Contestant(
                 OURS, f"{JAX}:prepare_ours", settings | {"num_seeds": num_seeds}
@@ -64,18 +66,18 @@ def plan(
                     settings | {"num_seeds": num_seeds},
                 )
             )
-        if num_seeds in with_torch and importlib.util.find_spec("torch"):
+        if num_seeds in with_torch and has_torch:
             num_workers = num_seeds if on_cpu else 1
             shares = np.array_split(np.array(cores), num_workers)
             contestants += torch_contestants(
-                reg, folder, [share.tolist() for share in shares], on_cpu
+                reg, model, folder, [share.tolist() for share in shares], on_cpu
             )
         cases.append((num_seeds, contestants))
     return cases
 
 
 def torch_contestants(
-    reg: str, folder: str, shares: list[list[int]], on_cpu: bool
+    reg: str, model: str, folder: str, shares: list[list[int]], on_cpu: bool
 ) -> list[Contestant]:
     """Lists the PyTorch contestants, each with a worker for each share of cores."""
     variants: dict[str, tuple[str, dict]] = {
@@ -96,6 +98,7 @@ def torch_contestants(
             {
                 "folder": folder,
                 "reg": arm,
+                "model": model,
                 "strength": REGULARIZERS[arm].default,
                 "num_threads": len(shares[0]),
                 **settings,

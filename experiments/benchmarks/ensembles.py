@@ -31,15 +31,18 @@ from experiments.benchmarks.contestants import (
     JAX,
     OURS,
     REGS,
+    TORCH_MODELS,
     Contestant,
     plan,
 )
+from experiments.benchmarks.flops import count_flops
 from experiments.benchmarks.layers import check_writable, save
 from experiments.benchmarks.workers import Team, WorkerError
 from experiments.cli import DataDir, UsageError, check_choice, choices, flag
 from experiments.data import datasets
 from experiments.data.dataset import Dataset
 from experiments.runs import outputs
+from experiments.training.models import MODELS
 
 NUM_EPOCHS = 10  # of a complete run
 TABLE_WIDTH = 110  # where nobody knows how wide the screen is
@@ -57,6 +60,13 @@ class EnsembleConfig:
             choices(REGS),
         ),
     ] = "water"
+    model: Annotated[
+        str,
+        flag(
+            "Network, as in experiments.cifar; PyTorch has no vit. Default: cnn.",
+            choices(MODELS),
+        ),
+    ] = "cnn"
     dataset: Annotated[
         str,
         flag(
@@ -104,17 +114,20 @@ def run_ensemble(config: EnsembleConfig) -> dict:
             about = ceilings["matmul"].about
             result = describe(config, dataset, about["environment"])
             console.print(
-                f"Training steps with --reg={config.reg} on {dataset.title}, "
+                f"Training steps of {config.model} with --reg={config.reg} on "
+                f"{dataset.title}, "
                 f"{result['environment']['device']}, {result['environment']['cpu']}"
             )
             if result["environment"]["torch"] is None:
                 console.print(
                     "PyTorch is not installed, and left out: pip install -e '.[bench]'"
                 )
+            elif config.model not in TORCH_MODELS:
+                console.print(f"PyTorch is left out: it has no {config.model} here")
             flops = result["flops_per_image"]
             steps = result["dataset"]["train_size"] // BATCH_SIZE
             for num_seeds, contestants in plan(
-                config.reg, config.max_seeds, about["platform"], folder
+                config.reg, config.model, config.max_seeds, about["platform"], folder
             ):
                 case = run_case(config, num_seeds, contestants, ceilings, console)
                 summarize(case, flops_per_image=flops, steps_per_epoch=steps)
@@ -138,6 +151,7 @@ def run_ensemble(config: EnsembleConfig) -> dict:
 def check(config: EnsembleConfig) -> None:
     """Validates the settings, see `run_ensemble`."""
     check_choice("--reg", config.reg, REGS)
+    check_choice("--model", config.model, list(MODELS))
     for name, count in ("--rounds", config.rounds), ("--max-seeds", config.max_seeds):
         if count is not None and not 1 <= count < 2**31:
             raise UsageError(
@@ -164,13 +178,14 @@ def describe(
         },
         "date": time.strftime("%Y-%m-%d"),
         "reg": config.reg,
+        "model": config.model,
         "batch_size": BATCH_SIZE,
         "epochs": NUM_EPOCHS,
         "rounds": config.rounds,
         "seconds_per_turn": config.seconds,
         "dtype": "float32",
         "flops_per_image": count_flops(
-            dataset.train_images.shape[1:], len(dataset.class_names)
+            config.model, dataset.train_images.shape[1:], len(dataset.class_names)
         ),
         "dataset": {
             "name": dataset.name,
@@ -189,21 +204,6 @@ def cpu_model() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def count_flops(image_shape: tuple[int, ...], num_classes: int) -> int:
-    """Counts the floating-point operations of the products of a step, for one image.
-
-    A product of M x K and K x N counts 2 M N K. Backward there are two such, for the
-    inputs and for the weights; only the first layer's inputs need no gradient.
-    """
-    height, width, channels = image_shape
-    total = 0
-    for index, features in enumerate((16, 32, 64)):
-        forward = 2 * height * width * (9 * channels) * features
-        total += forward * (2 if index == 0 else 3)
-        height, width, channels = height // 2, width // 2, features
-    return total + 3 * 2 * height * width * channels * num_classes
 
 
 # The turns
@@ -382,7 +382,12 @@ def time_first_step(config: EnsembleConfig) -> dict[str, dict]:
         for name in ("cold", "warm"):
             out = Path(folder, name)
             command = [sys.executable, "-m", "experiments.cifar", f"--reg={config.reg}"]
-            command += ["--epochs=1", "--steps-per-epoch=1", f"--out={out}"]
+            command += [
+                f"--model={config.model}",
+                "--epochs=1",
+                "--steps-per-epoch=1",
+                f"--out={out}",
+            ]
             command.append(f"--dataset={config.dataset}")
             if config.data_dir is not None:
                 command.append(f"--data-dir={Path(config.data_dir).resolve()}")

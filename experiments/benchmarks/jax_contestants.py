@@ -27,25 +27,29 @@ from experiments.runs.configs import Config
 from experiments.runs.environment import environment
 from experiments.training import devices
 from experiments.training.cnn import FEATURES
+from experiments.training.models import MODELS
+from experiments.training.regularizers import Maker, Shape
 from experiments.training.steps import make_functions
 from experiments.training.trainer import Trainer
 
 
-def prepare_ours(folder: str, reg: str, num_seeds: int) -> Prepared:
+def prepare_ours(folder: str, reg: str, model: str, num_seeds: int) -> Prepared:
     """Prepares what `experiments.cifar` does, on the devices that it would choose.
 
     Args:
         folder: see `workers.load_dataset`.
         reg: the arm, at its default strength.
+        model: a name in `MODELS`.
         num_seeds: networks side by side.
     """
     devices.share_cores(num_seeds)
     _set_up()
-    config, dataset = Config(reg=reg), load_dataset(folder)
+    config, dataset = Config(reg=reg, model=model), load_dataset(folder)
     trainer = Trainer(
         make_functions(
             dataset,
             config.recipe.prepare(config.strength),
+            model=config.model,
             batch_size=config.batch_size,
             learning_rate=config.learning_rate,
             weight_decay=config.weight_decay,
@@ -76,17 +80,20 @@ def prepare_ours(folder: str, reg: str, num_seeds: int) -> Prepared:
     return Prepared(run, trainer.compile_seconds, _peak_bytes, about)
 
 
-def prepare_plain(folder: str, reg: str, num_seeds: int | None = None) -> Prepared:
+def prepare_plain(
+    folder: str, reg: str, model: str, num_seeds: int | None = None
+) -> Prepared:
     """Prepares a step as most people would write it, called from Python.
 
     Args:
         folder: see `workers.load_dataset`.
         reg: the arm, at its default strength.
+        model: a name in `MODELS`.
         num_seeds: for `jax.vmap` over seeds. None for one seed without it: that is also
             the speed of any number of seeds one after another.
     """
     _set_up()
-    config, dataset = Config(reg=reg), load_dataset(folder)
+    config, dataset = Config(reg=reg, model=model), load_dataset(folder)
     init, train_step = make_plain_functions(dataset, config)
     if num_seeds is not None:
         init = jax.vmap(init)
@@ -148,7 +155,11 @@ def make_plain_functions(dataset: Dataset, config: Config) -> tuple[Callable, Ca
         image_shape = dataset.train_images.shape[1:]
         num_classes = len(dataset.class_names)
         return make_plain_network(
-            make_regularizer, image_shape, num_classes, rngs=nnx.Rngs(params=key)
+            config.model,
+            make_regularizer,
+            image_shape,
+            num_classes,
+            rngs=nnx.Rngs(params=key),
         )
 
     network = make(jax.random.key(0))
@@ -181,13 +192,28 @@ def make_plain_functions(dataset: Dataset, config: Config) -> tuple[Callable, Ca
 
 
 def make_plain_network(
-    make_regularizer: Callable[..., Any],
-    image_shape: tuple[int, int, int],
+    model: str,
+    make_regularizer: Maker,
+    image_shape: Shape,
     num_classes: int,
     *,
     rngs: nnx.Rngs,
+) -> nnx.Module:
+    """Makes a network of `MODELS` with JAX's own convolution and Flax's own layers."""
+    if model == "cnn":  # which has layers of its own beside the convolution
+        return _make_plain_cnn(make_regularizer, image_shape, num_classes, rngs=rngs)
+    network = MODELS[model](
+        make_regularizer, image_shape=image_shape, num_classes=num_classes, rngs=rngs
+    )
+    for _, layer in nnx.iter_modules(network):
+        if isinstance(layer, nnx.Conv):
+            layer.conv_general_dilated = jax.lax.conv_general_dilated
+    return network
+
+
+def _make_plain_cnn(
+    make_regularizer: Maker, image_shape: Shape, num_classes: int, *, rngs: nnx.Rngs
 ) -> nnx.Sequential:
-    """Makes the layers of `cnn.CNN` with JAX's own convolution and pooling."""
     height, width, channels = image_shape
     layers: list[Any] = []
     for features in FEATURES:

@@ -1,6 +1,6 @@
 """The PyTorch contestants: the same training, to be timed beside ours.
 
-The network, the loss, AdamW and the augmentation of the other modules, in two ways:
+A network, the loss, AdamW and the augmentation of the other modules, in two ways:
 all of it on whole batches, which is the fastest plain PyTorch, and as the original does
 it, image by image and with noise from NumPy. Maps are NCHW in channels-last memory.
 """
@@ -10,11 +10,12 @@ import itertools
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from experiments.benchmarks.torch_networks import NETWORKS, Regularize
 from experiments.benchmarks.workers import (
     Prepared,
     load_dataset,
@@ -28,63 +29,13 @@ try:
 except ImportError:  # it is an extra, and only a worker that needs it runs any of this
     pass
 
-Regularize = Callable[[Any], Any]
-
 BATCH_SIZE = 64
-FEATURES = (16, 32, 64)
 PADDING = 4
 MAX_JITTER = 0.2
 GREY = (0.299, 0.587, 0.114)
 # Every order of brightness (0), contrast (1) and saturation (2).
 ORDERS = tuple(itertools.permutations(range(3)))
 BANK_VALUES = 2**22
-
-
-# The network
-
-
-def make_network(
-    image_shape: tuple[int, int, int] = (32, 32, 3), num_classes: int = 10
-) -> Any:
-    """Makes the layers of `cnn.CNN`: three blocks, and the linear layer.
-
-    Args:
-        image_shape: `(H, W, C)`, H and W multiples of 8.
-        num_classes: number of logits.
-
-    Returns:
-        A `torch.nn.ModuleList`, in channels-last memory; see `predict`.
-    """
-    height, width, channels = image_shape
-    layers: list[Any] = []
-    for features in FEATURES:
-        layers.append(
-            torch.nn.Sequential(
-                torch.nn.Conv2d(channels, features, 3, padding=1),
-                torch.nn.ReLU(),
-                torch.nn.BatchNorm2d(features),
-                torch.nn.MaxPool2d(2),
-            )
-        )
-        channels = features
-    layers.append(torch.nn.Linear(height // 8 * (width // 8) * channels, num_classes))
-    return torch.nn.ModuleList(layers).to(memory_format=torch.channels_last)
-
-
-def predict(network: Any, images: Any, regularize: Regularize) -> Any:
-    """Classifies images `[N, C, H, W]`, with the regularizer after every block."""
-    *blocks, linear = network
-    maps = images
-    for block in blocks:
-        maps = regularize(block(maps))
-    return linear(maps.flatten(1))
-
-
-def make_optimizer(network: Any) -> Any:
-    """Makes AdamW with the experiment's settings, as one fused kernel."""
-    return torch.optim.AdamW(
-        network.parameters(), lr=1e-3, weight_decay=0.01, fused=True
-    )
 
 
 # Regularizers, all for training only
@@ -94,8 +45,8 @@ def make_regularizer(
     reg: str,
     strength: float,
     *,
+    channels: Mapping[int, int],
     noise: str = "fresh",
-    width: int = 32,
     device: str = "cpu",
 ) -> Regularize:
     """Makes a function from maps to maps.
@@ -103,8 +54,8 @@ def make_regularizer(
     Args:
         reg: "none", "dropout", "gaussian" or "water".
         strength: rate or intensity.
+        channels: of the maps, by their width.
         noise: how water comes by its noise: "fresh", from a "bank" or on the "host".
-        width: of the network's inputs.
         device: of the maps.
     """
     if reg == "none":
@@ -115,14 +66,12 @@ def make_regularizer(
         return lambda maps: maps + strength * torch.randn_like(maps)
     if noise == "host":
         return lambda maps: maps + strength * host_noise(maps)
-    # By their width one knows the maps of each block.
-    widths = [width // 2, width // 4, width // 8]
-    filters = {width: pink_filter(width).to(device) for width in widths}
+    filters = {width: pink_filter(width).to(device) for width in channels}
     if noise == "fresh":
         return lambda maps: maps + strength * pink_noise(maps, filters[maps.shape[-1]])
     banks = {
         width: make_bank(width, features, filters[width])
-        for width, features in zip(widths, FEATURES, strict=True)
+        for width, features in channels.items()
     }
     return lambda maps: maps + strength * window(banks[maps.shape[-1]], maps)
 
@@ -250,12 +199,19 @@ def normalize(images: Any) -> Any:
 # Training
 
 
+def make_optimizer(network: Any) -> Any:
+    """Makes AdamW with the experiment's settings, as one fused kernel."""
+    return torch.optim.AdamW(
+        network.parameters(), lr=1e-3, weight_decay=0.01, fused=True
+    )
+
+
 def learn(optimizer: Any, model: Callable[[Any], Any], images: Any, labels: Any) -> Any:
     """Takes one step of the optimiser.
 
     Args:
         optimizer: from `make_optimizer`.
-        model: from images `[N, C, H, W]` to logits, see `predict`.
+        model: from images `[N, C, H, W]` to logits.
         images: normalised.
         labels: int64 `[N]`.
 
@@ -271,8 +227,8 @@ def learn(optimizer: Any, model: Callable[[Any], Any], images: Any, labels: Any)
 
 def make_tensor_step(
     dataset: Dataset,
-    network: Any,
-    regularize: Regularize,
+    model: Callable[[Any], Any],
+    optimizer: Any,
     device: str,
     compiled: bool = False,
 ) -> Callable[[], Any]:
@@ -280,15 +236,13 @@ def make_tensor_step(
 
     Args:
         dataset: its training images are put on the device.
-        network: from `make_network`, on the device.
-        regularize: from `make_regularizer`.
+        model: from images `[N, C, H, W]` to logits, on the device.
+        optimizer: of its parameters, from `make_optimizer`.
         device: "cpu" or "cuda".
         compiled: whether torch.compile makes programs of it.
     """
     padded = pad(torch.tensor(dataset.train_images, device=device)).contiguous()
     labels = torch.tensor(dataset.train_labels, dtype=torch.int64, device=device)
-    optimizer = make_optimizer(network)
-    model = functools.partial(predict, network, regularize=regularize)
     colour = random_jitter
     if compiled:
         model, colour = (torch.compile(each, dynamic=False) for each in (model, colour))
@@ -314,11 +268,9 @@ def shuffled_batches(num_images: int, device: str) -> Iterator[Any]:
 
 
 def make_loader_step(
-    dataset: Dataset, network: Any, regularize: Regularize, device: str
+    dataset: Dataset, model: Callable[[Any], Any], optimizer: Any, device: str
 ) -> Callable[[], Any]:
     """Makes the same as the original has it: a DataLoader, and PIL image by image."""
-    optimizer = make_optimizer(network)
-    model = functools.partial(predict, network, regularize=regularize)
     loader = torch.utils.data.DataLoader(
         range(len(dataset.train_labels)),
         batch_size=BATCH_SIZE,
@@ -366,6 +318,7 @@ def transform(image: np.ndarray) -> Any:
 def prepare(
     folder: str,
     reg: str,
+    model: str,
     strength: float,
     num_threads: int,
     pipeline: str = "tensors",
@@ -377,6 +330,7 @@ def prepare(
     Args:
         folder: see `workers.load_dataset`.
         reg: see `make_regularizer`.
+        model: a name in `torch_networks.NETWORKS`.
         strength: see `make_regularizer`.
         num_threads: of PyTorch on a CPU.
         pipeline: "tensors" or "loader".
@@ -393,16 +347,22 @@ def prepare(
     torch.set_float32_matmul_precision("high")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dataset = load_dataset(folder)
-    image_shape = dataset.train_images.shape[1:]
-    network = make_network(image_shape, len(dataset.class_names)).to(device)
+    image_shape, kind = dataset.train_images.shape[1:], NETWORKS[model]
+    network = kind.make(image_shape, len(dataset.class_names)).to(device)
+    channels = kind.list_maps(image_shape)
     regularize = make_regularizer(
-        reg, strength, noise=noise, width=image_shape[1], device=device
+        reg, strength, channels=channels, noise=noise, device=device
     )
+
+    def predict(images: Any) -> Any:
+        return kind.predict(network, images, regularize)
+
+    optimizer = make_optimizer(network)
     begin = time.perf_counter()
     if pipeline == "loader":
-        step = make_loader_step(dataset, network, regularize, device)
+        step = make_loader_step(dataset, predict, optimizer, device)
     else:
-        step = make_tensor_step(dataset, network, regularize, device, compiled)
+        step = make_tensor_step(dataset, predict, optimizer, device, compiled)
     compile_seconds = time.perf_counter() - begin if compiled else 0.0
 
     def run(num_steps: int) -> tuple[float, float]:

@@ -1,0 +1,155 @@
+"""What a compiler is given: training, evaluation and layers, without values."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.benchmarks.jax_contestants import make_plain_functions
+from experiments.benchmarks.layers import CONTESTANTS, forward_and_backward
+from experiments.data.dataset import Dataset
+from experiments.runs.configs import Config
+from experiments.training.steps import make_functions
+from sounddrop_jax import ensembles
+
+REG = "water"
+PROGRAMS = ("train", "plain", "evaluate", "layers")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A program.
+
+    Attributes:
+        program: one of `PROGRAMS`.
+        seeds: networks side by side; 1 without vmap of a layer.
+        dtype: of the computation.
+        layer: its name in `CONTESTANTS`; of other programs "".
+        shape: of the layer's maps.
+    """
+
+    program: str
+    seeds: int
+    dtype: str = "float32"
+    layer: str = ""
+    shape: tuple[int, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """What the case is called."""
+        what = {
+            "train": "training",
+            "plain": "training, JAX's own layers",
+            "evaluate": "evaluation",
+            "layers": f"{self.layer}, {'x'.join(map(str, self.shape))}",
+        }[self.program]
+        return f"{what}, {self.dtype}, {self.seeds} seeds"
+
+
+Call = tuple[Any, tuple[Any, ...], int]
+"""A function of `jax.jit`, its abstract arguments, and how many images it takes."""
+
+
+def prepare(case: Case, model: str) -> Call:
+    """Makes the function of a case, and its arguments without values.
+
+    Args:
+        case: what it is to do.
+        model: the network, a name in `MODELS`; layers are the same for all.
+    """
+    if case.program == "layers":
+        return _prepare_layer(case)
+    make = {
+        "train": _prepare_training,
+        "plain": _prepare_plain,
+        "evaluate": _prepare_evaluation,
+    }
+    return make[case.program](case, model)
+
+
+@functools.cache
+def _dataset() -> Dataset:
+    """Returns a set of the size of CIFAR-10; what is in it does not matter."""
+    images, labels = np.zeros((60_000, 32, 32, 3), np.uint8), np.zeros(60_000, np.int32)
+    halves = images[:50_000], labels[:50_000], images[50_000:], labels[50_000:]
+    return Dataset("cifar10", "CIFAR-10", "", *halves, tuple("0123456789"))
+
+
+@functools.cache
+def _functions(model: str, dtype: str):
+    config = Config(reg=REG, model=model)
+    return make_functions(
+        _dataset(),
+        config.recipe.prepare(config.strength),
+        model=config.model,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        dtype=jnp.dtype(dtype),
+    )
+
+
+def _keys(num_seeds: int):
+    return jax.eval_shape(lambda: jax.random.split(jax.random.key(0), num_seeds))
+
+
+def _prepare_training(case: Case, model: str) -> Call:
+    functions = _functions(model, case.dtype)
+    num_images = len(_dataset().train_labels)
+    mapped = ensembles.map_seeds(
+        functions.train_steps, in_axes=(0, 0, None, 0, None, None, None)
+    )
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    arguments = (
+        jax.eval_shape(jax.vmap(functions.init), _keys(case.seeds)),
+        jax.ShapeDtypeStruct((case.seeds,), jnp.float32),
+        functions.constants,
+        jax.ShapeDtypeStruct((case.seeds, num_images), jnp.int32),
+        *3 * [number],
+    )
+    compiled = jax.jit(mapped, donate_argnums=0)
+    return compiled, arguments, case.seeds * Config().batch_size
+
+
+def _prepare_plain(case: Case, model: str) -> Call:
+    dataset, config = _dataset(), Config(reg=REG, model=model)
+    init, step = make_plain_functions(dataset, config)
+    arguments = (
+        jax.eval_shape(jax.vmap(init), _keys(case.seeds)),
+        dataset.train_images,
+        dataset.train_labels,
+        jax.ShapeDtypeStruct((case.seeds, config.batch_size), jnp.int32),
+        jax.ShapeDtypeStruct((), jnp.int32),
+    )
+    mapped = jax.vmap(step, in_axes=(0, None, None, 0, None))
+    compiled = jax.jit(mapped, donate_argnums=0)
+    return compiled, arguments, case.seeds * config.batch_size
+
+
+def _prepare_evaluation(case: Case, model: str) -> Call:
+    functions = _functions(model, case.dtype)
+    state = jax.eval_shape(jax.vmap(functions.init), _keys(case.seeds))
+    mapped = ensembles.map_seeds(functions.evaluate, in_axes=(0, None))
+    num_images = case.seeds * len(_dataset().test_labels)
+    return jax.jit(mapped), (state, functions.constants), num_images
+
+
+def _prepare_layer(case: Case) -> Call:
+    contestant = CONTESTANTS[case.layer]
+    run = forward_and_backward(contestant)
+    maps = jax.ShapeDtypeStruct(case.shape, case.dtype)
+    keys: Any = jax.eval_shape(lambda: jax.random.key(0))
+    if case.seeds > 1:
+        run = jax.vmap(run, in_axes=(0, 0, 0, None))
+        maps = jax.ShapeDtypeStruct((case.seeds, *case.shape), case.dtype)
+        keys = _keys(case.seeds)
+    bank = jax.eval_shape(lambda: contestant.make_bank(case.shape))
+    # Results may take the place of the arguments, as in a training step: what goes
+    # through as it is, such as the gradient of an addition, costs nothing. A copy has
+    # to copy.
+    in_place = () if case.layer == "copy" else (0, 1)
+    compiled = jax.jit(run, donate_argnums=in_place)
+    return compiled, (maps, maps, keys, bank), case.seeds * case.shape[0]
