@@ -168,8 +168,11 @@ def compare(docs: Path = DOCS, results: Path = RESULTS) -> None:
     """Draws predicted against found gains, and writes the table of results.md."""
     columns, ends = [], []
     for name in PLANS:
-        prediction = json.loads((docs / f"prediction/{name}.json").read_text("utf-8"))
-        predicted = differences(prediction)
+        path = docs / f"prediction/{name}.json"
+        if not path.exists():
+            ends.append(f"{name}: has not been predicted yet.")
+            continue
+        predicted = differences(json.loads(path.read_text("utf-8")))
         columns.append([f"{name}, predicted", *_format(predicted.values())])
         if not (results / name / "study.json").exists():
             ends.append(f"{name}: its networks have not been trained yet.")
