@@ -222,20 +222,28 @@ def scatter(
     figure = Figure(figsize=(7.0, 4.6), layout="constrained")
     axes = figure.subplots()
     axes.axhline(0, color=drawing.LINE, linewidth=0.8)
+    width, height = np.ptp([*predicted.values()]), np.ptp([*means.values()])
     for each, place in predicted.items():
         colour = drawing.COLOURS[0]
         axes.errorbar(place, means[each], errors[each], fmt="o", color=colour)
+        # To the left, where another point is near on the right.
+        is_crowded = any(
+            0 < predicted[other] - place < 0.15 * width
+            and abs(means[other] - means[each]) < 0.05 * height
+            for other in predicted
+        )
         axes.annotate(
             each.replace("_", " "),
             (place, means[each]),
-            xytext=(5, 3),
+            xytext=(-5 if is_crowded else 5, 3),
+            ha="right" if is_crowded else "left",
             textcoords="offset points",
             fontsize=8,
         )
     first, second = (each.replace("_", " ") for each in PAIR)
     axes.set_xlabel(f"predicted: alignment, {first} − {second}")
     axes.set_ylabel(f"found: error, {second} − {first}, points")
-    axes.margins(x=0.12)
+    axes.margins(x=0.15)
     return figure
 
 
