@@ -28,8 +28,8 @@ def align(noise: Any, shifts: Any) -> float:
         From 0 to d.
 
     Example:
-        >>> noise = np.array([[2.0, 0.0], [-2.0, 0.0]])
-        >>> align(noise, np.array([[3.0, 0.0]])), align(noise, np.array([[1.0, 1.0]]))
+        >>> noise = jnp.array([[2.0, 0.0], [-2.0, 0.0]])
+        >>> align(noise, jnp.array([[3.0, 0.0]])), align(noise, jnp.array([[1.0, 1.0]]))
         (2.0, 1.0)
     """
     noise, shifts = (
