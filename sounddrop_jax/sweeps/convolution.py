@@ -126,8 +126,13 @@ def conv_general_dilated(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _convolve(inputs, kernel, is_merged: bool, padding: Padding, precision):
     convolve = functools.partial(_convolve_by_xla, padding=padding, precision=precision)
-    run = _map_merged(convolve) if is_merged else _map_in_turn(convolve)
-    return run(inputs, kernel)
+    if is_merged:
+        return _map_merged(convolve)(inputs, kernel)
+    if _is_narrow(inputs, kernel, padding):
+        convolve = functools.partial(
+            _convolve_narrow, padding=padding, precision=precision
+        )
+    return _map_in_turn(convolve)(inputs, kernel)
 
 
 def _forward(inputs, kernel, *settings):
@@ -203,6 +208,42 @@ def _convolve_by_xla(inputs, kernel, groups: int, padding: Padding, precision):
         feature_group_count=groups,
         precision=precision,
     )
+
+
+def _is_narrow(inputs, kernel, padding: Padding) -> bool:
+    """Returns whether outputs come two by two, of the colours of an image."""
+    rows, columns, channels, _ = kernel.shape
+    height, width = (
+        inputs.shape[1 + axis] + sum(padding[axis]) - kernel.shape[axis] + 1
+        for axis in range(2)
+    )
+    return channels <= 3 <= min(rows, columns) and height % 2 == width % 2 == 0
+
+
+def _convolve_narrow(inputs, kernel, groups: int, padding: Padding, precision):
+    """Convolves in strides of two, for 2x2 outputs at once.
+
+    It is 16/9 of the arithmetic for a kernel of 3x3, in products four times as wide:
+    those with as few channels as colours are far from their best.
+    """
+    del groups
+    # The kernel where each of the four outputs sees its inputs.
+    moved = [
+        jnp.pad(kernel, ((row, 1 - row), (column, 1 - column), (0, 0), (0, 0)))
+        for row in range(2)
+        for column in range(2)
+    ]
+    outputs = lax.conv_general_dilated(
+        inputs,
+        jnp.concatenate(moved, axis=-1),
+        (2, 2),
+        padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=precision,
+    )
+    num, height, width, features = outputs.shape
+    squares = outputs.reshape(num, height, width, 2, 2, features // 4)
+    return squares.swapaxes(2, 3).reshape(num, 2 * height, 2 * width, -1)
 
 
 def _kernel_gradient_in_blocks(inputs, gradient, rows: int, columns: int, precision):
