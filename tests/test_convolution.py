@@ -80,6 +80,12 @@ def test_outputs_and_both_gradients_equal_those_of_jax(window, padding, shape):
     assert_close(ours, theirs)
 
 
+def test_colours_take_one_product_for_four_outputs():
+    images, kernel = normal((2, 8, 6, 3)), normal((3, 3, 3, 6), seed=1)
+    program = jax.jit(functools.partial(plain, conv_general_dilated))
+    assert "tensor<2x4x3x24xf32>" in program.lower(images, kernel).as_text()
+
+
 @everywhere
 @pytest.mark.parametrize("shape", [(1, 7, 5, 4), (2, 1, 5, 4), (1, 1, 1, 4)], ids=str)
 def test_a_batch_of_one_and_maps_of_length_one(shape, ours):

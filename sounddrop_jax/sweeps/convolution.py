@@ -168,14 +168,15 @@ def _kernel_gradient(inputs, gradient, is_merged: bool, padding: Padding, precis
 
     def transposed(inputs, gradient, groups):
         def convolve(kernel):
-            return _convolve_by_xla(inputs, kernel, groups, padding, precision)
+            return _convolve_by_xla(
+                inputs, kernel, groups, padding=padding, precision=precision
+            )
 
         shape = rows, columns, inputs.shape[-1] // groups, gradient.shape[-1]
         kernel = jax.ShapeDtypeStruct(shape, inputs.dtype)
         return jax.linear_transpose(convolve, kernel)(gradient)[0]
 
-    def in_blocks(inputs, gradient, groups):
-        del groups
+    def in_blocks(inputs, gradient):
         padded = _pad(inputs, padding)
         return _kernel_gradient_in_blocks(padded, gradient, rows, columns, precision)
 
@@ -198,7 +199,7 @@ def _backward_kernel_gradient(*settings_and_residuals_and_kernel):
 _kernel_gradient.defvjp(_forward_kernel_gradient, _backward_kernel_gradient)
 
 
-def _convolve_by_xla(inputs, kernel, groups: int, padding: Padding, precision):
+def _convolve_by_xla(inputs, kernel, groups: int = 1, *, padding: Padding, precision):
     return lax.conv_general_dilated(
         inputs,
         kernel,
@@ -220,13 +221,12 @@ def _is_narrow(inputs, kernel, padding: Padding) -> bool:
     return channels <= 3 <= min(rows, columns) and height % 2 == width % 2 == 0
 
 
-def _convolve_narrow(inputs, kernel, groups: int, padding: Padding, precision):
+def _convolve_narrow(inputs, kernel, padding: Padding, precision):
     """Convolves in strides of two, for 2x2 outputs at once.
 
     It is 16/9 of the arithmetic for a kernel of 3x3, in products four times as wide:
     those with as few channels as colours are far from their best.
     """
-    del groups
     # The kernel where each of the four outputs sees its inputs.
     moved = [
         jnp.pad(kernel, ((row, 1 - row), (column, 1 - column), (0, 0), (0, 0)))
@@ -316,7 +316,7 @@ def _map_in_turn(convolve):
     """Makes `vmap` compute one network after the other.
 
     Args:
-        convolve: as in `_map_merged`; of one group.
+        convolve: (left, right) -> outputs, all of rank 4.
 
     Returns:
         (left, right) -> outputs.
@@ -324,13 +324,13 @@ def _map_in_turn(convolve):
 
     @jax.custom_batching.custom_vmap
     def run(left, right):
-        return convolve(left, right, groups=1)
+        return convolve(left, right)
 
     @run.def_vmap
     def run_many(size, is_mapped, left, right):
         del size
         if not is_mapped[1]:  # one network, of which JAX makes a larger batch
-            return jax.vmap(lambda left: convolve(left, right, groups=1))(left), True
+            return jax.vmap(lambda left: convolve(left, right))(left), True
         if not is_mapped[0]:
             return lax.map(lambda right: run(left, right), right), True
         return lax.map(lambda both: run(*both), (left, right)), True
