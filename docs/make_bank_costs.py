@@ -15,6 +15,7 @@ import numpy as np
 from flax import nnx
 from jax.experimental import serialize_executable
 
+from experiments import files
 from experiments.runs.environment import environment
 from sounddrop_jax import BankVariable, WaterNoiseLayer, make_power_law_bank
 
@@ -23,7 +24,6 @@ MIB = 2**20
 SIZES = [4, 16, 64, 256]  # MiB of float32
 ROUNDS = 5
 HERE = Path(__file__).parent
-START, END = "<!-- table: docs/make_bank_costs.py -->", "<!-- end of the table -->"
 
 
 def resident() -> int:
@@ -88,12 +88,9 @@ def main() -> None:
         f"{max(each['memory'], 0):.0f} |"
         for name, each in medians.items()
     ]
-    page = HERE / "performance.md"
-    text = page.read_text()
-    head, tail = text.split(START)
-    rest = tail.split(END, 1)[1]
-    page.write_text(f"{head}{START}\n" + "\n".join(lines) + f"\n{END}{rest}")
-    print("\n".join(lines))
+    table = "\n".join(lines)
+    files.write_table(HERE / "performance.md", "docs/make_bank_costs.py", table)
+    print(table)
 
 
 if __name__ == "__main__":

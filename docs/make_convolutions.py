@@ -22,7 +22,6 @@ from sounddrop_jax import convolution
 # Of the network, and one of ResNet-20: height and width, channels, features.
 LAYERS = {"1": (32, 3, 16), "2": (16, 16, 32), "3": (8, 32, 64), "R": (32, 16, 16)}
 BATCH, NUM_STEPS, NUM_SEEDS, ROUNDS = 64, 3, 4, 7
-START, END = "<!-- table: docs/make_convolutions.py -->", "<!-- end of the table -->"
 
 
 def xla(inputs, kernel):
@@ -126,13 +125,8 @@ def main(folder: Path = Path(__file__).parent) -> None:
         "cases": cases,
     }
     files.write_json(folder / "performance/convolutions_cpu.json", result)
-    page = folder / "performance.md"
-    before, start, rest = page.read_text("utf-8").partition(START)
-    _, end, after = rest.partition(END)
-    if not (start and end):
-        raise ValueError(f"{page} lacks the lines {START} and {END} around its table.")
     table = "\n".join(make_table(cases))
-    page.write_text(f"{before}{START}\n{table}\n{END}{after}", "utf-8")
+    files.write_table(folder / "performance.md", "docs/make_convolutions.py", table)
 
 
 def measure(layer: str, setting: str) -> dict:

@@ -25,6 +25,7 @@ from flax import nnx
 from matplotlib.figure import Figure
 
 from experiments import files
+from experiments.analysis.names import name_corruption
 from experiments.data import datasets
 from experiments.pictures import drawing
 from experiments.robustness import corruptions
@@ -46,7 +47,6 @@ PAIR = ("shared_white", "own_white")
 SEEDS = range(7900, 7904)
 IMAGES = 64
 DRAWS = 1024
-START, END = "<!-- table: docs/make_prediction.py -->", "<!-- end of the table -->"
 
 
 def predict(name: str, data_dir: str) -> dict[str, Any]:
@@ -194,19 +194,14 @@ def compare(docs: Path = DOCS, results: Path = RESULTS) -> None:
         label = f"Predicted and found gains of the study {name}, by corruption"
         picture.write_text(drawing.svg_alone(label, draw), "utf-8")
     heads, *rows = zip(
-        ["corruption", *(each.replace("_", " ") for each in corruptions.BENCHMARK)],
+        ["corruption", *map(name_corruption, corruptions.BENCHMARK)],
         *columns,
         strict=True,
     )
     table = [f"| {' | '.join(cells)} |" for cells in (heads, *rows)]
     table.insert(1, f"|{'---|' * len(heads)}")
     lines = "\n".join([*table, "", *(f"- {each}" for each in ends)])
-    page = docs / "results.md"
-    before, start, rest = page.read_text("utf-8").partition(START)
-    _, end, after = rest.partition(END)
-    if not (start and end):
-        raise ValueError(f"{page} lacks the lines {START} and {END} around its table.")
-    page.write_text(f"{before}{START}\n{lines}\n{END}{after}", "utf-8")
+    files.write_table(docs / "results.md", "docs/make_prediction.py", lines)
 
 
 def _format(numbers: Iterable[float]) -> list[str]:
@@ -233,7 +228,7 @@ def scatter(
             for other in predicted
         )
         axes.annotate(
-            each.replace("_", " "),
+            name_corruption(each),
             (place, means[each]),
             xytext=(-5 if is_crowded else 5, 3),
             ha="right" if is_crowded else "left",

@@ -322,6 +322,20 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_table(page: Path, source: str, table: str) -> None:
+    """Writes what a script made into a page of Markdown, between its marks.
+
+    Raises:
+        ValueError: if the page lacks the marks; nothing was written then.
+    """
+    start, end = f"<!-- table: {source} -->", "<!-- end of the table -->"
+    before, found, rest = page.read_text("utf-8").partition(start)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise ValueError(f"{page} lacks the lines {start} and {end} around its table.")
+    page.write_text(f"{before}{start}\n{table}\n{end}{after}", "utf-8")
+
+
 def dumps(value: Any, indent: int | None = None) -> str:
     """Writes JSON that any reader takes: what is NaN or infinite becomes null."""
 

@@ -58,3 +58,9 @@ def name_dataset(study: Study) -> str:
     """Writes "CIFAR-10, a copy" as "CIFAR-10 (a copy)", to stand in a sentence."""
     title, _, what = study.dataset["title"].partition(", ")
     return f"{title} ({what})" if what else title
+
+
+def name_corruption(corruption: str) -> str:
+    """Writes "gaussian_noise" as people do: "Gaussian noise"."""
+    words = corruption.replace("_", " ")
+    return words.replace("gaussian", "Gaussian").replace("jpeg", "JPEG")

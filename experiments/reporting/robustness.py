@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.analysis.names import name_corruption
 from experiments.pictures import curves, maps
 from experiments.reporting.context import Context, Group
 from experiments.reporting.formats import Heat, number, span
@@ -35,7 +36,9 @@ def _corrupted(
             for name in names
         ]
     )
-    rows = [_title(name) + ("" if name in benchmark else " *") for name in names]
+    rows = [
+        name_corruption(name) + ("" if name in benchmark else " *") for name in names
+    ]
     if benchmark:
         mean = np.mean([means[names.index(name)] for name in benchmark], axis=0)
         means, rows = np.vstack([mean, means]), ["mean", *rows]
@@ -81,11 +84,6 @@ def _corrupted(
             "Error on corrupted images", regime, by_severity, "severity", "error, %"
         )
     return drawn
-
-
-def _title(corruption: str) -> str:
-    words = corruption.replace("_", " ")
-    return words.replace("gaussian", "Gaussian").replace("jpeg", "JPEG")
 
 
 def frequencies(context: Context) -> dict[str, Any]:

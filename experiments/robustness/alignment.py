@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from experiments.data.augment import normalize
-from experiments.training.models import Where, make_network
+from experiments.training.models import Where, list_places, make_network
 from experiments.training.regularizers import Shape
 from experiments.training.steps import Constants, TrainState
 
@@ -60,16 +60,11 @@ def make_observer(
             seen.append(maps.reshape(len(maps), -1).astype(jnp.float32))
             return maps
 
-    shapes: list[Shape] = []
-
-    def make_place(shape: Shape) -> nnx.Module:
-        shapes.append(shape)
-        return Place()
-
+    shapes = list_places(model, where, image_shape, num_classes)
     network = nnx.eval_shape(
         lambda: make_network(
             model,
-            make_place,
+            lambda shape: Place(),
             where=where,
             image_shape=image_shape,
             num_classes=num_classes,
