@@ -33,6 +33,11 @@ def place(tmp_path_factory) -> Iterator[Path]:
             each.close()
 
 
+# Orbax, where one of its writes fails, waits for none of the others; those of
+# TensorStore that end after it find nobody to tell.
+@pytest.mark.filterwarnings(
+    r"ignore:(?s).*Event loop is closed:pytest.PytestUnraisableExceptionWarning"
+)
 @pytest.mark.parametrize(
     ("command", "step"),
     [
