@@ -127,7 +127,8 @@ def _write_family(analysis: Analysis) -> str:
                 f"{drawing.number(mean, 2, signed=True)} ({drawing.number(low, 2)} to "
                 f"{drawing.number(high, 2)})"
             )
-            cells[2:4] = map(p_value, (each.result.p_value, each.p_adjusted))
+            found = map(p_value, (each.result.p_value, each.p_adjusted))
+            cells[2:4] = [p.replace(" ", "\u00a0") for p in found]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -125,7 +125,7 @@ def power_at_frequencies(
         min_frequency: see `power_law`.
 
     Returns:
-        float64 `[*lengths]`, in the order of `np.fft.fftfreq`, with mean 1: the mean
+        float64 `[*lengths]`, in the order of `np.fft.fftfreq`, with mean 1, as the mean
         over all frequencies is the variance of the noise.
 
     Raises:
@@ -155,8 +155,8 @@ def periodogram(
             one by default, which in feature maps is that of the channels: -2 are rows.
 
     Returns:
-        frequencies: float64 `[F]`, rising, above 0, in cycles per sample.
-        power: float64 `[F]`, the mean power there; 1 for white noise of unit variance.
+        Frequencies, float64 `[F]`, rising, above 0, in cycles per sample; and the mean
+        power there, float64 `[F]`, 1 for white noise of unit variance.
 
     Example:
         >>> import numpy as np
@@ -191,7 +191,7 @@ def fit_exponent(noise: ArrayLike, *, axes: int | Sequence[int] = (-1,)) -> floa
         axes: the axes to measure along.
 
     Returns:
-        The exponent: about 0 for white noise, 1 for pink noise.
+        The exponent, about 0 for white noise and 1 for pink noise.
 
     Raises:
         ValueError: if there are fewer than two frequencies to fit a line through.

@@ -127,7 +127,7 @@ def shuffle_samples(track: np.ndarray, *, seed: int = 0) -> np.ndarray:
         seed: at least 0, for `np.random.default_rng`.
 
     Returns:
-        A float32 track of the same shape: the same frames, each once, in random order.
+        A float32 track of the same shape and the same frames, in random order.
 
     Raises:
         ValueError: `track` has another shape, is empty, has more channels than frames,

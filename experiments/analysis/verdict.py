@@ -49,7 +49,9 @@ def answer(analysis: Analysis) -> list[Answer]:
             for each in analysis.family
             if (each.arm, each.baseline) in hypothesis.comparisons
         ]
-        tested = [each for each in about if each.decision != "untested"]
+        tested = [
+            each for word in _VERBS for each in about if each.decision == word
+        ]  # what it has won first
         numbers = "none of its comparisons could be tested"
         if len(tested) > _MOST_ANSWERED:
             numbers = _count(analysis.study, tested)
@@ -129,9 +131,14 @@ def meaning(analysis: Analysis) -> list[str]:
         for model in models
     ]
     said = [
-        f"All of this is about {join(networks, ' and')}, trained as above; it says "
-        "nothing about other networks, images or budgets."
+        f"All of this is about {join(networks, ' and')}, trained as the plan says; it "
+        "says nothing about other networks, images or budgets."
     ]
+    if any(e.strength != e.baseline_strength for e in family) and plan.tuning:
+        said.append(
+            "Each arm has the strength that tuning chose for it: arms that are "
+            "compared may differ in strength, too."
+        )
     if detectable:
         write = _writer(max(detectable))
         said.append(
@@ -140,14 +147,14 @@ def meaning(analysis: Analysis) -> list[str]:
             f"probability of 65 to {100 * POWER:.0f} %, a smaller one less often."
         )
     if len(family) > 1:
-        bound = ""
+        bound, count = "", "both" if len(family) == 2 else f"all {len(family)}"
         if least > plan.alpha / 10:
             bound = (
                 f" With {len(plan.seeds)} seeds no corrected p can be below "
                 f"{min(least, 1):.2g}."
             )
         said.append(
-            f"Decisions are corrected for all {len(family)} comparisons by Holm's "
+            f"Decisions are corrected for {count} comparisons by Holm's "
             "method; intervals are not, so an interval may exclude 0 where nothing is "
             f"decided."
             f"{bound}"
@@ -183,9 +190,10 @@ def _spell_out(study: Study, tested: Sequence[Comparison]) -> str:
                     word = " or" if decision == "undecided" else " and"
                     found.append(f"{verb} {join(baselines, word)}")
             word = " and" if len(found) == len(own) else ", and"
-            clauses.append(
-                f"{where}{name_arm(study.plan, arm, strength)} {join(found, word)}"
-            )
+            name = name_arm(study.plan, arm, strength)
+            if study.plan.arms[arm].reg == "none":
+                name = f"a network with {name}"  # and not: "nothing beats dropout"
+            clauses.append(f"{where}{name} {join(found, word)}")
             where = ""
     return "; ".join(clauses)
 
@@ -230,6 +238,8 @@ def _numbers(comparison: Comparison, *, with_unit: bool) -> str:
     if is_decided and mean < 0:
         mean, low, high = -mean, -high, -low
     write = _writer(high - low)
+    if low * high and not all(write(each).strip("−0.") for each in (low, high)):
+        write = _writer((high - low) / 10)  # a bound that is not 0 does not read so
     difference, interval = write(mean), f"{write(low)} to {write(high)}"
     if with_unit:
         difference += f" {OUTCOMES[comparison.outcome].phrase}"

@@ -65,7 +65,7 @@ def curves(
                 values.min(0),
                 values.max(0),
                 color=colour,
-                alpha=0.18,
+                alpha=0.25 if small else 0.18,
                 linewidth=0,
             )
         axes.plot(
@@ -98,9 +98,7 @@ def reliability(
     figure = make_figure(2.3, 2.55)
     axes = figure.add_axes((0.2, 0.17, 0.76, 0.69))
     axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle="--")
-    axes.plot(
-        confidence, accuracy, color=COLOURS[0], marker="o", markersize=3.5, linewidth=1
-    )
+    axes.plot(confidence, accuracy, color=INK, marker="o", markersize=3.5, linewidth=1)
     axes.set(
         xlim=(0, 1.02),
         ylim=(0, 1.02),
@@ -133,11 +131,13 @@ def spectra(
 
     figure = make_figure(2.6, 2.9, layout="constrained")
     axes = figure.subplots()
+    num_layers = 1 + max(line[3] for line in lines)
     for label, frequencies, power, layer, is_columns in lines:
         axes.plot(
             frequencies,
             power,
-            color=COLOURS[layer % len(COLOURS)],
+            color=INK,
+            alpha=1 - 0.75 * layer / max(1, num_layers - 1),
             linestyle="--" if is_columns else "-",
             linewidth=1.2,
             label=label,
@@ -190,14 +190,14 @@ def trials(
             linestyle="none",
             marker="o",
             markersize=3.5,
-            color=COLOURS[0],
+            color=INK,
             alpha=0.6,
         )
     means = [np.mean(values) if len(values) else np.nan for values in scores]
     axes.plot(range(len(means)), means, color=INK, linewidth=1.2)
     if chosen is not None:
         index = list(strengths).index(chosen)
-        axes.axvspan(index - 0.3, index + 0.3, color=COLOURS[0], alpha=0.15, lw=0)
+        axes.axvspan(index - 0.3, index + 0.3, color=INK, alpha=0.15, lw=0)
     axes.set(xlim=(-0.5, len(strengths) - 0.5), ylim=limits)
     axes.set_xticks(range(len(strengths)), [f"{s:g}" for s in strengths])
     axes.set(xlabel="strength", ylabel="accuracy, %")

@@ -21,8 +21,8 @@ from experiments.pictures.drawing import (
 DECISIONS = {
     "wins": ("#0072B2", "o", "W"),
     "loses": ("#D55E00", "s", "L"),
-    "undecided": ("#7f8790", "D", "="),
-    "untested": ("#7f8790", "x", "?"),
+    "undecided": ("#7f8790", "D", "?"),
+    "untested": ("#7f8790", "x", "×"),
 }
 
 

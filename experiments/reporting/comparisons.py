@@ -49,6 +49,7 @@ def primary(context: Context) -> dict[str, Any]:
         "ticks": axis.ticks(),
         "groups": groups,
         "mark": lambda each: marks.mark(axis, *each.bounds),
+        "has_arrows": any(any(marks.mark(axis, *c.bounds).is_cut) for c in known),
         "family": family,
         "rows": [(context.in_regime(context.versus(c), c.regime), c) for c in family],
         "notes": list(dict.fromkeys(each.note for each in family if each.note)),
@@ -172,7 +173,12 @@ def sweep(context: Context) -> dict[str, Any]:
     for region in regions(context.analysis.family):
         pair = " − ".join(plan.arms[a].title for a in (region.arm, region.baseline))
         rows.setdefault(pair, {})[region.regime] = region
-    return {"figures": figures, "what": what, "rows": rows}
+    return {
+        "figures": figures,
+        "what": what,
+        "rows": rows,
+        "has_untested": any(each.decision == "untested" for each in family),
+    }
 
 
 def secondary(context: Context) -> dict[str, Any]:
@@ -189,7 +195,11 @@ def secondary(context: Context) -> dict[str, Any]:
         for label, row in rows.items()
     }
     return {
-        "outcomes": {each.outcome: OUTCOMES[each.outcome] for each in found},
+        "outcomes": {
+            each.outcome: OUTCOMES[each.outcome]
+            for each in found
+            if each.outcome in context.outcomes
+        },
         "rows": rows,
         "notes_of": notes,
         "notes": list(dict.fromkeys(note for own in notes.values() for note in own)),

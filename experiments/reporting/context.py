@@ -63,6 +63,7 @@ class Context:
         study: its records.
         plan: what it compares.
         outcome: the primary one.
+        outcomes: all that say something of their own, by name.
         baseline: the name of the arm that most others are compared with.
         several_regimes: whether names need the regime beside them.
         groups: its networks, in the order of the plan.
@@ -73,6 +74,9 @@ class Context:
         self.study = analysis.study
         self.plan = self.study.plan
         self.outcome = OUTCOMES[self.plan.outcome]
+        self.outcomes = dict(OUTCOMES)
+        if all(r.evaluate_every >= r.epochs for r in self.plan.regimes.values()):
+            del self.outcomes["peak_accuracy"]  # which is then the final one
         counts = collections.Counter(baseline for _, baseline in self.plan.comparisons)
         self.baseline = counts.most_common(1)[0][0]
         self.several_regimes = len(self.plan.regimes) > 1
@@ -139,7 +143,7 @@ class Context:
             )
 
         kept = [group for group in groups if is_shown(group)]
-        words = " Of several strengths only the middle one is shown."
+        words = " Of several strengths only a middle one is shown."
         return kept, words if len(kept) < len(groups) else ""
 
     def less_baseline(

@@ -11,7 +11,6 @@ from experiments.reporting.context import Context
 from experiments.reporting.formats import Heat, score, span, upper
 from experiments.robustness.corruptions import BENCHMARK
 from experiments.studies import plans
-from experiments.studies.outcomes import OUTCOMES
 from experiments.words import name_seeds
 
 
@@ -20,7 +19,7 @@ def arms(context: Context) -> dict[str, Any]:
     rows = context.analysis.rows
     shown = {
         name: outcome
-        for name, outcome in OUTCOMES.items()
+        for name, outcome in context.outcomes.items()
         if any(row[f"{name}_mean"] is not None for row in rows)
     }
     regime = ["regime"] if context.several_regimes else []

@@ -71,7 +71,7 @@ def tuning(context: Context) -> dict[str, Any]:
     if everything:
         margin = 0.05 * (max(everything) - min(everything)) or 1.0
         limits = (min(everything) - margin, max(everything) + margin)
-    pictures, rows = [], []
+    pictures, rows, at_ends = [], [], []
     for arm, best in choose_strengths(plan, context.study.tuning).items():
         strengths = sorted(plan.arms[arm].strengths)
         found = [scores[arm, strength] for strength in strengths]
@@ -80,6 +80,8 @@ def tuning(context: Context) -> dict[str, Any]:
             label = f"Accuracy on held-out images of {title} against its strength"
             drawn = (strengths, found, best, title, limits)
             pictures.append(context.draw(label, curves.trials, *drawn))
+        if len(strengths) > 1 and best in (strengths[0], strengths[-1]):
+            at_ends.append(f"{title} at {best:g}")
         rows += [
             {
                 "arm": title,
@@ -91,7 +93,7 @@ def tuning(context: Context) -> dict[str, Any]:
             }
             for strength, trials in zip(strengths, found, strict=True)
         ]
-    return {"pictures": pictures, "rows": rows}
+    return {"pictures": pictures, "rows": rows, "at_ends": at_ends}
 
 
 def plan(context: Context) -> dict[str, Any]:
@@ -109,6 +111,13 @@ def records(context: Context) -> dict[str, Any]:
     environments = [(n, json.loads(text)) for text, n in sorted(counts.items())]
     return {
         "study": study,
+        "used": list(
+            dict.fromkeys(
+                f"{regime.train_images:,}"
+                for regime in context.plan.regimes.values()
+                if regime.train_images is not None
+            )
+        ),
         "num_planned": len(context.analysis.rows) * len(context.plan.seeds),
         "num_tuning": len(tuning_cells(context.plan)),
         "seconds": sum(record["seconds"] for record in trained),

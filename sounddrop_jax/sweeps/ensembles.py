@@ -223,7 +223,7 @@ def exchange(value: ArrayLike, *, mesh: Mesh) -> np.ndarray:
         mesh: from `make_mesh`.
 
     Returns:
-        `[mesh.size, *value.shape]`: for each device what its process said.
+        An array `[mesh.size, *value.shape]`, for each device what its process said.
 
     Example:
         >>> exchange(7, mesh=make_mesh()).min()  # the smallest of all processes
@@ -254,8 +254,8 @@ def fit_seeds_at_once(
         mesh: from `make_mesh`, if several processes compile this program: they agree.
 
     Returns:
-        seeds_at_once: as many as fit, in every process, and 1 if none does.
-        program: compiled for that.
+        How many seeds fit at once, in every process, and 1 if none does; and the
+        program compiled for that many.
 
     Example:
         >>> import jax
@@ -293,8 +293,8 @@ def required_memory(program: Any) -> int:
         program: a `jax.stages.Compiled`.
 
     Returns:
-        Bytes, beyond its arguments, which are there already: results that do not take
-        the place of an argument, and what the program needs in between.
+        Bytes beyond its arguments, which are there already, for results that do not
+        take the place of an argument, and for what the program needs in between.
 
     Example:
         >>> import jax, jax.numpy as jnp

@@ -298,7 +298,7 @@ def sign_flip_test(
 
     Returns:
         The two-sided p-values, float64 `[...]`, above 0 and up to 1; 1 if all
-        differences are zero. They are not corrected for their number: see `holm`.
+        differences are zero. They are not corrected for their number (see `holm`).
 
     Raises:
         ValueError: if the arms differ in shape, have fewer than 2 seeds, or hold NaN or
@@ -609,7 +609,7 @@ def _resample(num_seeds: int, num_resamples: int, seed: int) -> np.ndarray:
     """Draws resamples: how often each has each of the pairs.
 
     Returns:
-        uint8 `[num_resamples, num_seeds]`: no pair comes near 256 times.
+        uint8 `[num_resamples, num_seeds]`, as no pair comes near 256 times.
     """
     generator = np.random.default_rng(seed)
     counts = np.empty((num_resamples, num_seeds), np.uint8)
