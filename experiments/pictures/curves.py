@@ -137,7 +137,7 @@ def spectra(
             frequencies,
             power,
             color=INK,
-            alpha=1 - 0.75 * layer / max(1, num_layers - 1),
+            alpha=1 - 0.6 * layer / max(1, num_layers - 1),
             linestyle="--" if is_columns else "-",
             linewidth=1.2,
             label=label,
