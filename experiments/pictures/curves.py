@@ -129,7 +129,9 @@ def spectra(
     """
     import matplotlib.ticker
 
-    figure = make_figure(2.6, 2.9, layout="constrained")
+    num_rows = -(-len(lines) // 2)  # of the legend
+    height = 2.9 + 0.13 * max(0, num_rows - 3)
+    figure = make_figure(2.6, height, layout="constrained")
     axes = figure.subplots()
     num_layers = 1 + max(line[3] for line in lines)
     for label, frequencies, power, layer, is_columns in lines:

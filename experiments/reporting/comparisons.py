@@ -49,7 +49,11 @@ def primary(context: Context) -> dict[str, Any]:
         "ticks": axis.ticks(),
         "groups": groups,
         "mark": lambda each: marks.mark(axis, *each.bounds),
-        "has_arrows": any(any(marks.mark(axis, *c.bounds).is_cut) for c in known),
+        "has_arrows": any(
+            each.result.low < axis.low or each.result.high > axis.high
+            for each in known
+            if each.result
+        ),
         "family": family,
         "rows": [(context.in_regime(context.versus(c), c.regime), c) for c in family],
         "notes": list(dict.fromkeys(each.note for each in family if each.note)),
