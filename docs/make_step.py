@@ -133,8 +133,11 @@ def make_table(result: dict, convolutions: dict) -> list[str]:
     ]
     for name, (milliseconds, floor) in parts.items():
         alone = f"{floor:.1f}" if floor else ""
-        share = f"{100 * milliseconds / whole:.0f}%"
-        lines.append(f"| {name} | {milliseconds:.1f} | {share} | {alone} |")
+        taken, share = (  # adding 0 takes the sign from -0
+            round(x, digits) + 0.0
+            for x, digits in ((milliseconds, 1), (100 * milliseconds / whole, 0))
+        )
+        lines.append(f"| {name} | {taken:.1f} | {share:.0f}% | {alone} |")
     return lines
 
 

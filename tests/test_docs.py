@@ -105,7 +105,10 @@ def markdown(lines: list[list[str]], texts: tuple[int, ...] = (0,)) -> list[str]
     return ["| " + " | ".join(line) + " |" for line in (header, rule, *rows)]
 
 
-@pytest.mark.parametrize("name", ["layer_cpu", "ensemble_cpu"])
+@pytest.mark.parametrize(
+    "name",
+    ["layer_cpu", "ensemble_cpu", "ensemble_cpu_resnet20", "ensemble_cpu_vit"],
+)
 def test_performance_states_what_was_measured(name):
     record = json.loads((DOCS / f"performance/{name}.json").read_text())
     page = (DOCS / "performance.md").read_text("utf-8")
@@ -130,6 +133,19 @@ def test_performance_states_how_fast_convolutions_were():
     )
     assert "dirty" not in result["environment"]["commit"]
     assert f"Medians of {result['rounds']} turns" in page
+
+
+def test_performance_states_where_the_time_of_a_step_goes():
+    module = runpy.run_path(str(DOCS / "make_step.py"))
+    result, convolutions = (
+        json.loads((DOCS / f"performance/{name}_cpu.json").read_text())
+        for name in ("step", "convolutions")
+    )
+    page = (DOCS / "performance.md").read_text("utf-8")
+    table = module["make_table"](result, convolutions)
+    assert table_of(page, "make_step.py") == table
+    assert "dirty" not in result["environment"]["commit"]
+    assert f"medians of {result['rounds']} turns" in page
 
 
 def read_compiled(name: str) -> dict:

@@ -13,7 +13,7 @@ from flax import nnx
 
 from experiments.data.augment import augment, normalize
 from experiments.data.dataset import Dataset
-from experiments.training import steps
+from experiments.training import resnet, steps, vit
 from experiments.training.cnn import CNN
 from experiments.training.models import MODELS
 from experiments.training.regularizers import REGULARIZERS
@@ -191,7 +191,12 @@ def test_seeds_that_take_turns_are_what_they_are_side_by_side(
 
 
 @pytest.mark.parametrize("model", sorted(MODELS.keys() - {"cnn"}))
-def test_seeds_of_other_networks_side_by_side_are_what_they_are_in_turn(model):
+def test_seeds_of_other_networks_side_by_side_are_what_they_are_in_turn(
+    model, monkeypatch
+):
+    # Less deep, as XLA compiles every block.
+    monkeypatch.setattr(resnet, "BLOCKS", 1)
+    monkeypatch.setattr(vit, "LAYERS", 2)
     functions = make_arm("gaussian", 0.1, model=model)
     ends = []
     for seeds_at_once in (1, 2):
