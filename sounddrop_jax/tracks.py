@@ -30,8 +30,9 @@ def make_track(
     | pink   | Gaussian, power ∝ 1/f                                               |
     | brown  | Gaussian, power ∝ 1/f^2                                             |
     | rain   | dense ringing droplets over a soft noise bed                        |
-    | glitch | irregular bursts, clicks, gated tones, sweeps, stutters, bit-crush: |
-    |        | this project's own stand-in for a glitch track by Aphex Twin        |
+    | glitch | irregular bursts, clicks, gated tones, sweeps, stutters, bit-crush  |
+
+    The last one is this project's own, in the place of a glitch track by Aphex Twin.
 
     Args:
         name: one of `TRACKS`.
