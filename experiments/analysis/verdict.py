@@ -134,7 +134,7 @@ def meaning(analysis: Analysis) -> list[str]:
         f"All of this is about {join(networks, ' and')}, trained as the plan says; it "
         "says nothing about other networks, images or budgets."
     ]
-    if any(e.strength != e.baseline_strength for e in family) and plan.tuning:
+    if plan.tuning and any(e.strength != e.baseline_strength for e in family):
         said.append(
             "Each arm has the strength that tuning chose for it: arms that are "
             "compared may differ in strength, too."
@@ -156,8 +156,7 @@ def meaning(analysis: Analysis) -> list[str]:
         said.append(
             f"Decisions are corrected for {count} comparisons by Holm's "
             "method; intervals are not, so an interval may exclude 0 where nothing is "
-            f"decided."
-            f"{bound}"
+            f"decided.{bound}"
         )
     return said
 
