@@ -29,6 +29,15 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
+
+def pytest_configure(config):
+    # Most tests compile for longer than they compute; not so the slow ones.
+    name = "JAX_DISABLE_MOST_OPTIMIZATIONS"
+    if config.option.markexpr == "not slow" and name not in os.environ:
+        os.environ[name] = "1"
+        jax.config.update(name.lower(), True)
+
+
 # A script that runs the tests in the background has Ctrl-C ignored, and what they start
 # would inherit that; some of them send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
