@@ -23,6 +23,10 @@ from jax import lax
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
+# Of the maps of a block of images, from which a CPU makes a kernel gradient: few enough
+# to stay in a core's cache, and enough for several threads to share.
+PLACES = 4096
+
 
 def conv_general_dilated(
     lhs: jax.Array,
@@ -249,10 +253,10 @@ def _convolve_narrow(inputs, kernel, padding: Padding, precision):
 def _kernel_gradient_in_blocks(inputs, gradient, rows: int, columns: int, precision):
     """Multiplies strips of inputs and of gradient, a few images at a time.
 
-    As many as have some 500 places, so that the strips stay in a core's cache. What a
-    strip of inputs lays side by side are the columns that the kernel sees; of the
-    gradient, the rows. All pairs are the kernel: one product, three times as wide as
-    the maps for a kernel of 3x3 on either side.
+    As many as have `PLACES` places in their maps. What a strip of inputs lays side by
+    side are the columns that the kernel sees; of the gradient, the rows. All pairs are
+    the kernel: one product, three times as wide as the maps for a kernel of 3x3 on
+    either side.
 
     Args:
         inputs: `[N, H, W, C]`, padded.
@@ -265,7 +269,7 @@ def _kernel_gradient_in_blocks(inputs, gradient, rows: int, columns: int, precis
         `[rows, columns, C, O]`.
     """
     num, height, width, features = gradient.shape
-    size = math.gcd(num, 2 ** max(0, (512 // (height * width)).bit_length() - 1))
+    size = math.gcd(num, 2 ** max(0, (PLACES // (height * width)).bit_length() - 1))
     beyond = ((rows - 1, rows - 1), (0, 0))
     dtype = np.promote_types(inputs.dtype, np.float32)
 
