@@ -135,6 +135,15 @@ def test_performance_states_how_fast_convolutions_were():
     assert f"Medians of {result['rounds']} turns" in page
 
 
+def test_performance_states_what_the_size_of_blocks_does():
+    module = runpy.run_path(str(DOCS / "make_blocks.py"))
+    result = json.loads((DOCS / "performance/blocks_cpu.json").read_text())
+    page = (DOCS / "performance.md").read_text("utf-8")
+    assert table_of(page, "make_blocks.py") == module["make_table"](result["cases"])
+    assert f"commit {result['environment']['commit'][:7]}" in page
+    assert f"medians of {result['rounds']} rounds" in page
+
+
 def test_performance_states_where_the_time_of_a_step_goes():
     module = runpy.run_path(str(DOCS / "make_step.py"))
     result, convolutions = (
