@@ -1,7 +1,7 @@
 """Times kernel gradients by the size of their blocks: performance/blocks_cpu.json.
 
-`python docs/make_blocks.py` measures on one core and on all, and writes the file and the
-table in performance.md.
+`python docs/make_blocks.py` measures on one core and on all, and writes the file and
+the table in performance.md.
 """
 
 import json
