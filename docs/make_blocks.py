@@ -83,6 +83,7 @@ def measure(layer: str, num_cores: int) -> dict:
     programs = {}
     for size in SIZES:
         convolution.PLACES = size
+        # Another function each time, or JAX would not trace it again.
         program = jax.jit(lambda *maps: run(*maps)).lower(all_inputs, all_gradients)
         programs[size] = program.compile()
     milliseconds: dict[int, list[float]] = {size: [] for size in SIZES}
@@ -119,9 +120,8 @@ def make_table(cases: list[dict]) -> list[str]:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        os.sched_setaffinity(
-            0, range(int(sys.argv[1]))
-        )  # before JAX starts its threads
-        print(json.dumps([measure(layer, int(sys.argv[1])) for layer in LAYERS]))
+        num_cores = int(sys.argv[1])
+        os.sched_setaffinity(0, range(num_cores))  # before JAX starts its threads
+        print(json.dumps([measure(layer, num_cores) for layer in LAYERS]))
     else:
         main()

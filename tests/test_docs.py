@@ -140,6 +140,7 @@ def test_performance_states_what_the_size_of_blocks_does():
     result = json.loads((DOCS / "performance/blocks_cpu.json").read_text())
     page = (DOCS / "performance.md").read_text("utf-8")
     assert table_of(page, "make_blocks.py") == module["make_table"](result["cases"])
+    assert "dirty" not in result["environment"]["commit"]
     assert f"commit {result['environment']['commit'][:7]}" in page
     assert f"medians of {result['rounds']} rounds" in page
 
