@@ -144,7 +144,7 @@ def meaning(analysis: Analysis) -> list[str]:
         said.append(
             "Undecided does not mean equal: these seeds would have found a difference "
             f"of {write(max(detectable))} {OUTCOMES[plan.outcome].phrase} with a "
-            f"probability of 65 to {100 * POWER:.0f} %, a smaller one less often."
+            f"probability of 65 to {100 * POWER:.0f}\u00a0%, a smaller one less often."
         )
     if len(family) > 1:
         bound, count = "", "both" if len(family) == 2 else f"all {len(family)}"
@@ -202,22 +202,25 @@ def _count(study: Study, tested: Sequence[Comparison]) -> str:
     wins, losses, undecided = (
         [each for each in tested if each.decision == decision] for decision in _VERBS
     )
+    regimes, only = study.plan.regimes, ""
+    if len(regimes) > 1 and len({each.regime for each in wins}) == 1:
+        only = f", all of them in regime {regimes[wins[0].regime].title}"
     found = [f"the arm beats its baseline in all {len(tested)} comparisons"]
     if len(wins) < len(tested):
         found = [
-            f"the arm beats its baseline in {len(wins)} of {len(tested)} comparisons, "
-            f"loses in {len(losses)}, and {len(undecided)} "
+            f"the arm beats its baseline in {len(wins)} of {len(tested)} comparisons"
+            f"{only}, loses in {len(losses)}, and {len(undecided)} "
             f"{'is' if len(undecided) == 1 else 'are'} undecided"
         ]
     for decided, name, over in ((wins, "win", "over"), (losses, "loss", "to")):
         if decided:
             largest = max(decided, key=_size)
-            where = f" in regime {study.plan.regimes[largest.regime].title}"
+            where = f" in regime {regimes[largest.regime].title}"
             found.append(
                 f"the largest {name} is that of "
                 f"{name_arm(study.plan, largest.arm, largest.strength)} {over} "
                 f"{name_arm(study.plan, largest.baseline, largest.baseline_strength)}"
-                f"{where if len(study.plan.regimes) > 1 else ''}, "
+                f"{where if len(regimes) > 1 else ''}, "
                 f"{_numbers(largest, with_unit=True)}"
             )
     return "; ".join(found)

@@ -148,7 +148,7 @@ class Context:
 
     def less_baseline(
         self, groups: Sequence[Group], values: Sequence[np.ndarray]
-    ) -> tuple[list[tuple[str, np.ndarray]], float]:
+    ) -> tuple[list[tuple[Group, str, np.ndarray]], float]:
         """Returns named differences of groups from the baseline in their regime.
 
         Returns:
@@ -163,8 +163,9 @@ class Context:
         for group, value in zip(groups, values, strict=True):
             if group.regime in of_baseline and not group.is_baseline:
                 label, baseline = of_baseline[group.regime]
-                found.append((f"{group.title} − {label}", value - baseline))
-        return found, max([0.1, *(float(np.abs(each).max()) for _, each in found)])
+                label = self.in_regime(f"{group.label} − {label}", group.regime)
+                found.append((group, label, value - baseline))
+        return found, max([0.1, *(float(np.abs(each).max()) for *_, each in found)])
 
     # Pictures
 

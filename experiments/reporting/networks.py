@@ -102,6 +102,6 @@ def confusion(context: Context) -> dict[str, Any]:
         "words": words,
         "differences": [
             Heat(label, names, names, each, 0, 0.0, most, True, hides_zeros=True)
-            for label, each in differences
+            for _, label, each in differences
         ],
     }

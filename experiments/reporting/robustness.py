@@ -126,12 +126,12 @@ def frequencies(context: Context) -> dict[str, Any]:
                 f"Difference in error by frequency, {label}",
                 maps.fourier,
                 difference,
-                label.partition(" − ")[0],
+                group.title,
                 -most,
                 most,
                 "BrBG_r",
             )
-            for label, difference in differences
+            for group, label, difference in differences
         ]
         drawn["scale_of_differences"] = context.draw(
             "Scale",
