@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from tests.layers import CASES, TRACK
+from tests.programs import with_xla_flags
 
 
 def keep_in_new_folder(variable: str) -> None:
@@ -31,11 +32,16 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def pytest_configure(config):
-    # Most tests compile for longer than they compute; not so the slow ones.
+    # Most tests compile for longer than they compute; the slow ones compute as well.
     name = "JAX_DISABLE_MOST_OPTIMIZATIONS"
-    if config.option.markexpr == "not slow" and name not in os.environ:
+    if name in os.environ:
+        return
+    if config.option.markexpr == "not slow":
         os.environ[name] = "1"
         jax.config.update(name.lower(), True)
+    else:
+        level = "--xla_backend_optimization_level=1"
+        os.environ["XLA_FLAGS"] = with_xla_flags(level)
 
 
 # A script that runs the tests in the background has Ctrl-C ignored, and what they start

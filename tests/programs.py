@@ -34,3 +34,8 @@ def python(
         text=True,
         timeout=600,
     )
+
+
+def with_xla_flags(flag: str) -> str:
+    """The value of `XLA_FLAGS` that adds a flag to those that are set."""
+    return f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()

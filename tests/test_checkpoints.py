@@ -33,7 +33,7 @@ from experiments.runs.configs import Config
 from experiments.runs.environment import environment
 from experiments.training import metrics
 from experiments.training.trainer import Trainer
-from tests.programs import ROOT, end
+from tests.programs import ROOT, end, with_xla_flags
 from tests.test_tensorboard import curves
 from tests.test_tensorboard import read as read_curves
 
@@ -724,7 +724,8 @@ def test_chaos(tmp_path, monkeypatch):
     num_kills = int(os.environ.get("CHAOS_KILLS", "2"))
     rng = random.Random(os.environ.get("CHAOS_SEED", "0"))
     # Two devices, one of which trains a copy of the last seed.
-    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+    two_devices = "--xla_force_host_platform_device_count=2"
+    monkeypatch.setenv("XLA_FLAGS", with_xla_flags(two_devices))
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     context = multiprocessing.get_context("forkserver")

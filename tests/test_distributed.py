@@ -19,7 +19,7 @@ from experiments.cli import UsageError
 from experiments.runs import processes
 from experiments.training import devices
 from sounddrop_jax import ensembles
-from tests.programs import ROOT, python
+from tests.programs import ROOT, python, with_xla_flags
 
 pytestmark = pytest.mark.slow  # trains, in other processes too
 
@@ -50,7 +50,7 @@ def run_processes(*commands, num_devices: int = 1) -> list[End]:
         if name != "FORCE_COLOR" and not name.startswith(("SLURM_", "OMPI_"))
     }
     count = f"--xla_force_host_platform_device_count={num_devices}"
-    environment |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": count}
+    environment |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": with_xla_flags(count)}
     if len(commands) > 1:
         values = (f"localhost:{free_port()}", str(len(commands)))
         environment |= dict(zip(BY_HAND, values, strict=False))
