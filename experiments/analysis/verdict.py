@@ -144,7 +144,7 @@ def meaning(analysis: Analysis) -> list[str]:
         said.append(
             "Undecided does not mean equal: these seeds would have found a difference "
             f"of {write(max(detectable))} {OUTCOMES[plan.outcome].phrase} with a "
-            f"probability of 65 to {100 * POWER:.0f}\u00a0%, a smaller one less often."
+            f"probability of 65 to {100 * POWER:.0f} %, a smaller one less often."
         )
     if len(family) > 1:
         bound, count = "", "both" if len(family) == 2 else f"all {len(family)}"
