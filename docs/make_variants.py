@@ -187,14 +187,12 @@ def main(data_dir: str, folder: Path = Path(__file__).parent) -> None:
                 pairs = [
                     (_take_turn(variant), _take_turn(as_it_is)) for _ in range(ROUNDS)
                 ]
-                variant.stdin.close()
             new, old = np.transpose(pairs)
             cases[name] = {
                 "milliseconds": _quartiles(new),
                 "ratio": _quartiles(new / old),
             }
             print(name, cases[name], flush=True)
-        as_it_is.stdin.close()
     result = {
         "environment": environment(),
         "date": time.strftime("%Y-%m-%d"),
