@@ -26,7 +26,7 @@ from experiments.training.regularizers import REGULARIZERS
 from experiments.training.steps import make_functions
 from sounddrop_jax import convolution
 
-BATCH, NUM_STEPS, ROUNDS = 64, 40, 9
+BATCH, NUM_STEPS, ROUNDS = 64, 20, 7
 
 
 def set_blocks(places: int) -> None:
