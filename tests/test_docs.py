@@ -145,6 +145,17 @@ def test_performance_states_what_the_size_of_blocks_does():
     assert f"medians of {result['rounds']} rounds" in page
 
 
+def test_performance_states_what_variants_of_a_step_took():
+    module = runpy.run_path(str(DOCS / "make_variants.py"))
+    result = json.loads((DOCS / "performance/variants_cpu.json").read_text())
+    page = (DOCS / "performance.md").read_text("utf-8")
+    assert table_of(page, "make_variants.py") == module["make_table"](result["cases"])
+    assert result["cases"].keys() == module["VARIANTS"].keys()
+    assert "dirty" not in result["environment"]["commit"]
+    assert f"commit {result['environment']['commit'][:7]}" in page
+    assert f"of {result['rounds']} rounds of {module['NUM_STEPS']} steps" in page
+
+
 def test_performance_states_where_the_time_of_a_step_goes():
     module = runpy.run_path(str(DOCS / "make_step.py"))
     result, convolutions = (
