@@ -50,7 +50,7 @@ def primary(context: Context) -> dict[str, Any]:
         "groups": groups,
         "mark": lambda each: marks.mark(axis, *each.bounds),
         "has_arrows": any(
-            each.result.low < axis.low or each.result.high > axis.high
+            any(axis.cuts(each.result.low, each.result.high))
             for each in known
             if each.result
         ),

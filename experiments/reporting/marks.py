@@ -24,6 +24,10 @@ class Axis(NamedTuple):
     low: float
     high: float
 
+    def cuts(self, low: float, high: float) -> tuple[bool, bool]:
+        """Returns whether an interval goes on to the left, and to the right."""
+        return low < self.low, high > self.high
+
     def place(self, value: float) -> float:
         """Returns where a value lies, 0 to 100; one that is beyond, at an end."""
         share = (value - self.low) / (self.high - self.low)
@@ -94,5 +98,5 @@ def mark(axis: Axis, middle: float, low: float, high: float) -> Mark:
         axis.place(middle) if axis.low <= middle <= axis.high else None,
         axis.place(low),
         axis.place(high),
-        (low < axis.low, high > axis.high),
+        axis.cuts(low, high),
     )

@@ -69,7 +69,7 @@ def _differences(runs: Runs) -> dict[str, Any]:
         "comparisons": runs.comparisons,
         "ticks": axis.ticks() if results else [],
         "mark": lambda each: marks.mark(axis, *each.bounds),
-        "has_arrows": any(e.low < axis.low or e.high > axis.high for e in results),
+        "has_arrows": any(any(axis.cuts(e.low, e.high)) for e in results),
         "notes": list(
             dict.fromkeys(each.note for each in runs.comparisons if each.note)
         ),
