@@ -9,15 +9,13 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from experiments import files
-from experiments.runs.environment import environment
+from experiments.benchmarks.records import quartiles, write_record
 from sounddrop_jax import convolution
 
 # Height and width, channels, features: of the network, and two of ResNet-20.
@@ -32,7 +30,7 @@ SIZES = (512, 1024, 2048, 4096, 8192, 16384)
 BATCH, NUM_STEPS, ROUNDS = 64, 5, 21
 
 
-def main(folder: Path = Path(__file__).parent) -> None:
+def main() -> None:
     """Measures in a process for each number of cores; writes the file and the table."""
     cases = []
     for num_cores in (1, os.cpu_count()):
@@ -42,15 +40,7 @@ def main(folder: Path = Path(__file__).parent) -> None:
             check=True,
         )
         cases += json.loads(done.stdout)
-    result = {
-        "environment": environment(),
-        "date": time.strftime("%Y-%m-%d"),
-        "rounds": ROUNDS,
-        "cases": cases,
-    }
-    files.write_json(folder / "performance/blocks_cpu.json", result)
-    table = "\n".join(make_table(cases))
-    files.write_table(folder / "performance.md", "docs/make_blocks.py", table)
+    write_record(__file__, make_table(cases), ROUNDS, cases=cases)
 
 
 def measure(layer: str, num_cores: int) -> dict:
@@ -98,13 +88,9 @@ def measure(layer: str, num_cores: int) -> dict:
     return {
         "layer": layer,
         "cores": num_cores,
-        "milliseconds": {s: _quartiles(each) for s, each in milliseconds.items()},
-        "to_512": {s: _quartiles(each) for s, each in ratios.items()},
+        "milliseconds": {s: quartiles(each) for s, each in milliseconds.items()},
+        "to_512": {s: quartiles(each) for s, each in ratios.items()},
     }
-
-
-def _quartiles(values) -> list[float]:
-    return np.round(np.quantile(values, (0.25, 0.5, 0.75)), 3).tolist()
 
 
 def make_table(cases: list[dict]) -> list[str]:

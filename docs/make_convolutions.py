@@ -8,15 +8,13 @@ import functools
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from experiments import files
-from experiments.runs.environment import environment
+from experiments.benchmarks.records import quartiles, write_record
 from sounddrop_jax import convolution
 
 # Of the network, and one of ResNet-20: height and width, channels, features.
@@ -111,22 +109,14 @@ CONTESTANTS: dict[str, Callable[..., jax.Array]] = {
 }
 
 
-def main(folder: Path = Path(__file__).parent) -> None:
+def main() -> None:
     """Measures, and writes the file and the table."""
     cases = []
     for layer in LAYERS:
         for setting in ("alone", "in a loop", f"{NUM_SEEDS} seeds in a loop"):
             cases.append(measure(layer, setting))
             print(json.dumps(cases[-1]), flush=True)
-    result = {
-        "environment": environment(),
-        "date": time.strftime("%Y-%m-%d"),
-        "rounds": ROUNDS,
-        "cases": cases,
-    }
-    files.write_json(folder / "performance/convolutions_cpu.json", result)
-    table = "\n".join(make_table(cases))
-    files.write_table(folder / "performance.md", "docs/make_convolutions.py", table)
+    write_record(__file__, make_table(cases), ROUNDS, cases=cases)
 
 
 def measure(layer: str, setting: str) -> dict:
@@ -182,11 +172,10 @@ def measure(layer: str, setting: str) -> dict:
             jax.block_until_ready(program())
             seconds[name].append(time.perf_counter() - start)
     scale = 1e3 / num_steps / num_seeds
-    quartiles = {
-        name: [round(scale * q, 3) for q in np.quantile(all_, (0.25, 0.5, 0.75))]
-        for name, all_ in seconds.items()
+    milliseconds = {
+        name: quartiles(np.multiply(scale, all_)) for name, all_ in seconds.items()
     }
-    return {"layer": layer, "setting": setting, "milliseconds": quartiles}
+    return {"layer": layer, "setting": setting, "milliseconds": milliseconds}
 
 
 def make_table(cases: list[dict]) -> list[str]:

@@ -16,11 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import files
 from experiments.benchmarks.flops import count_flops
+from experiments.benchmarks.records import quartiles, write_record
 from experiments.data import datasets
 from experiments.data.dataset import Dataset
-from experiments.runs.environment import environment
 from experiments.training.regularizers import REGULARIZERS
 from experiments.training.steps import Functions, make_functions
 
@@ -36,20 +35,12 @@ SIDE = 2048  # of the products that say what the core can do
 LAYERS = {"1": (32, 3, 16, 2), "2": (16, 16, 32, 3), "3": (8, 32, 64, 3)}
 
 
-def main(data_dir: str, folder: Path = Path(__file__).parent) -> None:
+def main(data_dir: str) -> None:
     """Measures, and writes the file and the table."""
-    result = {
-        "environment": environment(),
-        "date": time.strftime("%Y-%m-%d"),
-        "rounds": ROUNDS,
-        "milliseconds": measure(datasets.load("cifar10", data_dir)),
-    }
-    files.write_json(folder / "performance/step_cpu.json", result)
-    convolutions = json.loads(
-        (folder / "performance/convolutions_cpu.json").read_text()
-    )
-    table = "\n".join(make_table(result, convolutions))
-    files.write_table(folder / "performance.md", "docs/make_step.py", table)
+    milliseconds = measure(datasets.load("cifar10", data_dir))
+    path = Path(__file__).parent / "performance/convolutions_cpu.json"
+    table = make_table(milliseconds, json.loads(path.read_text()))
+    write_record(__file__, table, ROUNDS, milliseconds=milliseconds)
 
 
 def measure(dataset: Dataset) -> dict[str, list[float]]:
@@ -85,10 +76,7 @@ def measure(dataset: Dataset) -> dict[str, list[float]]:
             if turn:  # the first one compiles
                 seconds[name].append(time.perf_counter() - start)
     return {
-        name: [
-            round(1e3 * q / runs[name][1], 3)
-            for q in np.quantile(all_, (0.25, 0.5, 0.75))
-        ]
+        name: quartiles(np.multiply(1e3 / runs[name][1], all_))
         for name, all_ in seconds.items()
     }
 
@@ -101,9 +89,9 @@ def _steps(functions: Functions):
     return lambda: train(state, 0.0, functions.constants, order, 0, 0, NUM_STEPS)
 
 
-def make_table(result: dict, convolutions: dict) -> list[str]:
+def make_table(times: dict[str, list[float]], convolutions: dict) -> list[str]:
     """The table of performance.md: milliseconds of each part, and of its products."""
-    medians = {name: each[1] for name, each in result["milliseconds"].items()}
+    medians = {name: each[1] for name, each in times.items()}
     rate = 2 * SIDE**3 / medians["product"]  # operations a millisecond
     found = {
         (case["layer"], case["setting"]): case["milliseconds"]["this project's"][1]

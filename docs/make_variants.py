@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +17,8 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from experiments import files
+from experiments.benchmarks.records import quartiles, write_record
 from experiments.data import augment, datasets
-from experiments.runs.environment import environment
 from experiments.training import cnn
 from experiments.training.regularizers import REGULARIZERS
 from experiments.training.steps import make_functions
@@ -176,7 +174,7 @@ VARIANTS: dict[str, str | Callable[[], None] | dict] = {
 }
 
 
-def main(data_dir: str, folder: Path = Path(__file__).parent) -> None:
+def main(data_dir: str) -> None:
     """Measures each variant beside the step as it is; writes the file and table."""
     cases = {}
     with _start("", data_dir) as as_it_is:
@@ -189,19 +187,11 @@ def main(data_dir: str, folder: Path = Path(__file__).parent) -> None:
                 ]
             new, old = np.transpose(pairs)
             cases[name] = {
-                "milliseconds": _quartiles(new),
-                "ratio": _quartiles(new / old),
+                "milliseconds": quartiles(new),
+                "ratio": quartiles(new / old),
             }
             print(name, cases[name], flush=True)
-    result = {
-        "environment": environment(),
-        "date": time.strftime("%Y-%m-%d"),
-        "rounds": ROUNDS,
-        "cases": cases,
-    }
-    files.write_json(folder / "performance/variants_cpu.json", result)
-    table = "\n".join(make_table(cases))
-    files.write_table(folder / "performance.md", "docs/make_variants.py", table)
+    write_record(__file__, make_table(cases), ROUNDS, cases=cases)
 
 
 def _start(name: str, data_dir: str) -> subprocess.Popen:
@@ -219,10 +209,6 @@ def _take_turn(worker: subprocess.Popen) -> float:
     worker.stdin.write("\n")
     worker.stdin.flush()
     return float(worker.stdout.readline())
-
-
-def _quartiles(values) -> list[float]:
-    return np.round(np.quantile(values, (0.25, 0.5, 0.75)), 3).tolist()
 
 
 def work(data_dir: str, name: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from experiments.analysis import comparisons
 from experiments.benchmarks import compiling
+from experiments.benchmarks.records import quartiles, write_record
 from experiments.studies import plans, store
 from experiments.studies.cells import all_cells, cell_of, choose_strengths
 
@@ -124,6 +125,19 @@ def test_performance_states_what_was_measured(name):
     assert "dirty" not in environment["commit"]
 
 
+def test_a_script_writes_what_it_timed_and_its_table(tmp_path):
+    (tmp_path / "performance").mkdir()
+    page = tmp_path / "performance.md"
+    page.write_text("<!-- table: docs/make_step.py -->\nold\n<!-- end of the table -->")
+    times = quartiles([1, 2, 3, 4])
+    write_record(str(tmp_path / "make_step.py"), ["new"], 4, milliseconds=times)
+    assert table_of(page.read_text(), "make_step.py") == ["new"]
+    record = json.loads((tmp_path / "performance/step_cpu.json").read_text())
+    assert record["milliseconds"] == [1.75, 2.5, 3.25]
+    assert record["rounds"] == 4
+    assert {"commit", "jax"} <= record["environment"].keys()
+
+
 def test_performance_states_how_fast_convolutions_were():
     module = runpy.run_path(str(DOCS / "make_convolutions.py"))
     result = json.loads((DOCS / "performance/convolutions_cpu.json").read_text())
@@ -163,7 +177,7 @@ def test_performance_states_where_the_time_of_a_step_goes():
         for name in ("step", "convolutions")
     )
     page = (DOCS / "performance.md").read_text("utf-8")
-    table = module["make_table"](result, convolutions)
+    table = module["make_table"](result["milliseconds"], convolutions)
     assert table_of(page, "make_step.py") == table
     assert "dirty" not in result["environment"]["commit"]
     assert f"medians of {result['rounds']} turns" in page
