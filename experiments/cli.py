@@ -17,7 +17,7 @@ import tyro
 from experiments.words import nearest, printable
 
 # How many seconds a signal may go unheard. A compiled call of a training takes about
-# one, see `trainer.SECONDS_PER_CALL`.
+# two, see `trainer.SECONDS_PER_CALL`.
 PATIENCE = 10.0
 
 Flags = TypeVar("Flags")

@@ -108,7 +108,13 @@ def markdown(lines: list[list[str]], texts: tuple[int, ...] = (0,)) -> list[str]
 
 @pytest.mark.parametrize(
     "name",
-    ["layer_cpu", "ensemble_cpu", "ensemble_cpu_resnet20", "ensemble_cpu_vit"],
+    [
+        "layer_cpu",
+        "ensemble_cpu",
+        "ensemble_cpu_resnet20",
+        "ensemble_cpu_resnet20_huge_pages",
+        "ensemble_cpu_vit",
+    ],
 )
 def test_performance_states_what_was_measured(name):
     record = json.loads((DOCS / f"performance/{name}.json").read_text())

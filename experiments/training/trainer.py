@@ -14,8 +14,9 @@ from experiments.training.steps import Constants, Functions, TrainState
 from sounddrop_jax import ensembles
 
 # How long one compiled call should run: often enough for a lively progress bar and a
-# prompt Ctrl-C, rarely enough to cost nothing.
-SECONDS_PER_CALL = 1.0
+# prompt Ctrl-C, rarely enough to cost little. A call has the operating system clear its
+# memory anew, which on a CPU takes long beside a single step of a deep network.
+SECONDS_PER_CALL = 2.0
 
 
 class Progress(NamedTuple):
