@@ -4,7 +4,6 @@
 constants and as arguments, and writes the file and the table in performance.md.
 """
 
-import json
 import os
 import time
 from pathlib import Path
@@ -15,15 +14,13 @@ import numpy as np
 from flax import nnx
 from jax.experimental import serialize_executable
 
-from experiments import files
-from experiments.runs.environment import environment
+from experiments.benchmarks.records import write_record
 from sounddrop_jax import BankVariable, WaterNoiseLayer, make_power_law_bank
 
 INPUTS = jnp.ones((64, 16, 16, 16))
 MIB = 2**20
 SIZES = [4, 16, 64, 256]  # MiB of float32
 ROUNDS = 5
-HERE = Path(__file__).parent
 
 
 def resident() -> int:
@@ -72,14 +69,6 @@ def main() -> None:
         name: {key: float(np.median([each[key] for each in all_])) for key in all_[0]}
         for name, all_ in rounds.items()
     }
-    record = {
-        "environment": environment(),
-        "rounds": ROUNDS,
-        "medians": medians,
-        "all": rounds,
-    }
-    path = HERE / "performance/bank_costs_cpu.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
     lines = [
         "| bank | to compile, s | program, MiB | memory while it lives, MiB |",
         "| --- | --- | --- | --- |",
@@ -88,9 +77,8 @@ def main() -> None:
         f"{max(each['memory'], 0):.0f} |"
         for name, each in medians.items()
     ]
-    table = "\n".join(lines)
-    files.write_table(HERE / "performance.md", "docs/make_bank_costs.py", table)
-    print(table)
+    write_record(__file__, lines, ROUNDS, medians=medians, all=rounds)
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":
