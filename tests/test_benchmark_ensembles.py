@@ -1,5 +1,6 @@
 """How fast networks train: who takes part, what follows from the turns, the command."""
 
+import contextlib
 import importlib.util
 import json
 import math
@@ -24,6 +25,7 @@ from experiments.benchmarks.ensembles import EnsembleConfig
 from experiments.benchmarks.flops import count_flops
 from experiments.benchmarks.jax_contestants import make_plain_network
 from experiments.benchmarks.workers import Team, Turn, WorkerError
+from experiments.cli import Interrupted
 from experiments.training.models import MODELS
 from tests.programs import ROOT, end
 
@@ -76,7 +78,8 @@ def test_flops_are_those_of_the_products(model):
 def plan(monkeypatch, platform, num_cores, max_seeds=None, model="cnn"):
     monkeypatch.setattr(workers, "available_cores", lambda: list(range(num_cores)))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
-    return dict(contestants.plan("water", model, max_seeds, platform, "folder"))
+    settings = model, "bfloat16", max_seeds, platform, "folder"
+    return dict(contestants.plan("water", *settings))
 
 
 def names(contestants):
@@ -85,12 +88,17 @@ def names(contestants):
 
 def test_on_a_cpu_pytorch_has_a_worker_on_each_core(monkeypatch):
     cases = plan(monkeypatch, "cpu", 6, max_seeds=8)
-    assert list(cases) == [1, 2, 4, 6, 8]
+    assert list(cases) == [8, 6, 1, 4, 2]  # first those with all contestants
     for num_seeds, taking_part in cases.items():
-        assert names(taking_part)[:2] == ["ours", "JAX, one after another"]
-        assert ("JAX, vmap" in names(taking_part)) == (num_seeds <= 4)
+        assert names(taking_part)[0] == "ours"
+        assert ("JAX, one after another" in names(taking_part)) == (
+            num_seeds in (1, 6, 8)
+        )
+        assert ("JAX, vmap" in names(taking_part)) == (num_seeds == 1)
         assert ("PyTorch" in names(taking_part)) == (num_seeds in (1, 6))
+        assert "PyTorch, grouped" not in names(taking_part)
         for contestant in taking_part:
+            assert contestant.settings["dtype"] == "bfloat16"
             if contestant.name.startswith("PyTorch"):
                 cores = [core for share in contestant.cores for core in share]
                 assert cores == list(range(6))
@@ -100,18 +108,22 @@ def test_on_a_cpu_pytorch_has_a_worker_on_each_core(monkeypatch):
                 assert contestant.cores == (None,)
 
 
-def test_on_a_gpu_everybody_takes_part_up_to_many_seeds(monkeypatch):
+def test_on_a_gpu_pytorch_trains_all_networks_as_one_or_side_by_side(monkeypatch):
     cases = plan(monkeypatch, "gpu", 6)
-    assert list(cases) == [2**power for power in range(9)]
-    assert all("JAX, vmap" in names(contestants) for contestants in cases.values())
-    with_torch = [n for n, each in cases.items() if "PyTorch" in names(each)]
-    assert with_torch == [1, 256]
-    assert "PyTorch, compiled" in names(cases[1])
+    assert list(cases) == [256, 6, 1, 64, 16, 4]
+    for num_seeds, taking_part in cases.items():
+        compared = num_seeds in (1, 6, 256)
+        assert ("JAX, vmap" in names(taking_part)) == compared
+        assert ("PyTorch, compiled" in names(taking_part)) == (num_seeds in (1, 6))
+        grouped = [c for c in taking_part if c.name.startswith("PyTorch, grouped")]
+        assert len(grouped) == (2 if num_seeds == 256 else 0)
+        for contestant in grouped:
+            assert contestant.settings["num_seeds"] == 256
+            assert len(contestant.cores) == 1
     for model, takes_part in ("resnet20", True), ("vit", False):
         taking_part = plan(monkeypatch, "gpu", 6, model=model)[1]
         assert ("PyTorch, our bank" in names(taking_part)) == takes_part
         assert {each.settings["model"] for each in taking_part} == {model}
-    assert all(contestant.cores == (None,) for contestant in cases[256])
 
 
 # The turns
@@ -205,6 +217,7 @@ def test_the_first_step_is_timed_cold_and_warm(monkeypatch):
         cache = Path(env["XDG_CACHE_HOME"])
         out = Path(command[-2].removeprefix("--out="))
         assert command[1:4] == ["-m", "experiments.cifar", "--reg=gaussian"]
+        assert "--dtype=bfloat16" in command
         assert {"--model=vit", "--epochs=1", "--steps-per-epoch=1"} <= set(command)
         assert command[-1] == "--dataset=digits"
         assert cache.exists() == bool(folders)
@@ -215,7 +228,9 @@ def test_the_first_step_is_timed_cold_and_warm(monkeypatch):
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", run)
-    config = EnsembleConfig(reg="gaussian", model="vit", dataset="digits")
+    config = EnsembleConfig(
+        reg="gaussian", model="vit", dataset="digits", dtype="bfloat16"
+    )
     times = benchmark_ensembles.time_first_step(config)
     assert list(times) == ["cold", "warm"]
     assert all(each["seconds"] > 0 for each in times.values())
@@ -275,6 +290,7 @@ def test_the_command_prints_a_table_and_writes_a_file(small, tmp_path, capsys):
         ("--seconds=nan", "give a finite number above 0"),
         ("--reg=aphex", "choose one of none, dropout, gaussian, water"),
         ("--model=resnet", "choose one of cnn, resnet20, vit (did you mean"),
+        ("--dtype=float16", "choose one of float32, bfloat16 (did you mean"),
         ("--out=.", "cannot be written; name a file"),
         ("--dataset=mnist", "no such dataset"),
     ],
@@ -288,6 +304,27 @@ def test_bad_input_is_refused_before_anything_starts(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {flag}: {remedy}")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_leaves_the_cases_that_are_done(monkeypatch, tmp_path, capsys):
+    out = tmp_path / "ensemble.json"
+    case = run_case(Contestant("ours", COUNTER, {}))
+    about = {"platform": "cpu", "environment": {"device": "cpu"}}
+
+    def run_first(config, num_seeds, *_):
+        if num_seeds == 1:
+            raise Interrupted(signal.SIGTERM)
+        return case
+
+    with monkeypatch.context() as patch:
+        start_team = contextlib.nullcontext(Team(None, 0.0, about))
+        patch.setattr(workers, "start_team", lambda *settings: start_team)
+        patch.setattr(benchmark_ensembles, "run_case", run_first)
+        flags = "--dataset=digits", "--max-seeds=2", f"--out={out}"
+        assert end(benchmark.main, "ensemble", *flags) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == f"interrupted: {out} has 1 of 2 cases.\n"
+    result = json.loads(out.read_text())
+    assert [each["contestants"] for each in result["cases"]] == [case["contestants"]]
 
 
 @pytest.mark.slow  # starts processes that load JAX

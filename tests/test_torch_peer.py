@@ -9,7 +9,7 @@ import optax
 import pytest
 from flax import nnx
 
-from experiments.benchmarks import torch_peer
+from experiments.benchmarks import torch_peer, workers
 from experiments.benchmarks.contestants import TORCH_MODELS
 from experiments.benchmarks.flops import count_flops
 from experiments.benchmarks.torch_networks import NETWORKS
@@ -43,7 +43,7 @@ def test_regularizers_see_the_maps_that_ours_do_and_in_channels_last(model, num_
         return maps
 
     images = torch_peer.normalize(torch.rand(8, *SHAPE))
-    network = kind.make(SHAPE, 10)
+    network = kind.make(SHAPE, 10, 1)
     assert sum(each.numel() for each in network.parameters()) == num_params
     with FlopCounterMode(display=False) as counter:
         logits = kind.predict(network, images, regularize)
@@ -57,7 +57,7 @@ def test_regularizers_see_the_maps_that_ours_do_and_in_channels_last(model, num_
 
 def test_the_resnet_has_the_logits_of_ours_for_the_same_weights():
     kind, shapes = NETWORKS["resnet20"], {"image_shape": (16, 18, 3), "num_classes": 10}
-    theirs = kind.make(*shapes.values())
+    theirs = kind.make(*shapes.values(), 1)
     # Without the initial weights, which take longest to compile.
     abstract = nnx.eval_shape(
         lambda: make_network(
@@ -87,9 +87,36 @@ def test_the_resnet_has_the_logits_of_ours_for_the_same_weights():
     np.testing.assert_allclose(logits, expected, rtol=0, atol=error)
 
 
+@pytest.mark.parametrize("model", NETWORKS)
+def test_networks_that_are_one_have_the_losses_and_gradients_of_each(model):
+    kind, num_seeds = NETWORKS[model], 3
+    images = torch_peer.normalize(torch.rand(num_seeds * 64, 16, 16, 3))
+    labels = torch.randint(10, (num_seeds * 64,))
+    networks = [kind.make((16, 16, 3), 10, 1) for _ in range(num_seeds)]
+    together = kind.make((16, 16, 3), 10, num_seeds)
+    with torch.no_grad():
+        parameters = zip(*(each.parameters() for each in networks), strict=True)
+        for own, theirs in zip(together.parameters(), parameters, strict=True):
+            own.copy_(torch.cat(theirs).view_as(own))
+
+    def learn(network, *batch):
+        predict = functools.partial(kind.predict, network, regularize=lambda maps: maps)
+        return torch_peer.learn(torch_peer.make_optimizer(network), predict, *batch)
+
+    batches = zip(networks, images.split(64), labels.split(64), strict=True)
+    expected = sum(learn(*each) for each in batches)
+    loss = learn(together, torch_peer.group(images, num_seeds), labels)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    parameters = zip(*(each.parameters() for each in networks), strict=True)
+    for own, theirs in zip(together.parameters(), parameters, strict=True):
+        grads = torch.cat([each.grad for each in theirs]).view_as(own)
+        assert float((own.grad - grads).norm()) <= 1e-3 * float(grads.norm()) + 1e-6
+
+
 # Noise
 
 
+@pytest.mark.parametrize("num_seeds", [1, 3])
 @pytest.mark.parametrize(
     ("reg", "noise"),
     [
@@ -97,9 +124,12 @@ def test_the_resnet_has_the_logits_of_ours_for_the_same_weights():
         *[("water", "fresh"), ("water", "bank"), ("water", "host")],
     ],
 )
-def test_regularizers(reg, noise):
-    maps = torch.ones(64, 16, 16, 16).contiguous(memory_format=torch.channels_last)
-    regularize = torch_peer.make_regularizer(reg, 0.25, channels={16: 16}, noise=noise)
+def test_regularizers(reg, noise, num_seeds):
+    maps = torch.ones(64, num_seeds * 16, 16, 16)
+    maps = maps.contiguous(memory_format=torch.channels_last)
+    regularize = torch_peer.make_regularizer(
+        reg, 0.25, channels={16: 16}, noise=noise, num_seeds=num_seeds
+    )
     outputs = regularize(maps)
     if reg == "none":
         assert outputs is maps
@@ -108,6 +138,9 @@ def test_regularizers(reg, noise):
     else:
         assert abs(float((outputs - maps).std()) - 0.25) < 0.01
         assert not torch.equal(regularize(maps), outputs)
+        first, last = (outputs - maps)[:, :16], (outputs - maps)[:, -16:]
+        correlation = float((first * last).mean()) / 0.25**2
+        assert abs(correlation - (num_seeds == 1)) < 0.05
 
 
 # Augmentation
@@ -137,7 +170,7 @@ def test_jitter_is_ours_without_the_rounding(order):
 )
 def test_training_reduces_the_loss(pipeline, noise):
     kind = NETWORKS["cnn"]
-    network, channels = kind.make(SHAPE, 10), kind.list_maps(SHAPE)
+    network, channels = kind.make(SHAPE, 10, 1), kind.list_maps(SHAPE)
     regularize = torch_peer.make_regularizer(
         "water", 0.05, channels=channels, noise=noise
     )
@@ -148,6 +181,36 @@ def test_training_reduces_the_loss(pipeline, noise):
     losses = [float(step()) for _ in range(40)]
     assert 2 < losses[0] < 3
     assert np.mean(losses[-5:]) < 0.7 * losses[0]
+
+
+@pytest.mark.slow  # compiles C++
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_networks_that_are_one_train_in_compiled_bfloat16(tmp_path):
+    workers.save_dataset(DIGITS, tmp_path)
+    settings = {"strength": 0.05, "num_threads": 1, "dtype": "bfloat16"}
+    prepared = torch_peer.prepare(
+        str(tmp_path),
+        "water",
+        "cnn",
+        **settings,
+        noise="bank",
+        num_seeds=2,
+        mode="default",
+    )
+    num_images, seconds = prepared.run(4)
+    assert num_images == 4 * 2 * 64
+    assert min(seconds, prepared.compile_seconds, prepared.peak_bytes()) > 0
+
+
+def test_every_seed_has_batches_of_its_own():
+    batches = torch_peer.shuffled_batches(200, "cpu", num_seeds=2)
+    epochs = [torch.stack([next(batches) for _ in range(3)]) for _ in range(2)]
+    orders = [half.flatten() for epoch in epochs for half in epoch.split(64, dim=1)]
+    for order in orders:
+        assert (
+            len(set(order.tolist())) == 3 * 64 and 0 <= min(order) <= max(order) < 200
+        )
+    assert not any(map(torch.equal, orders, orders[1:]))
 
 
 def test_adamw_takes_the_steps_of_ours():

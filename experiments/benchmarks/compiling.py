@@ -28,11 +28,11 @@ from experiments.benchmarks.layers import CONTESTANTS, SHAPES, check_writable, s
 from experiments.benchmarks.programs import list_growth, list_kernels
 from experiments.benchmarks.targets import TARGETS, Target, open_target
 from experiments.cli import UsageError, check_choice, choices, flag
+from experiments.runs.configs import DTYPES
 from experiments.runs.environment import environment
 from experiments.training import devices
 from experiments.training.models import MODELS
 
-DTYPES = ("float32", "bfloat16")
 NUM_SEEDS = (1, 16, 64, 256)
 LAYER_SEEDS = (1, 64)
 RUN_IMAGES = 500_000  # ten epochs of CIFAR-10

@@ -13,6 +13,8 @@ REGS = ("none", "dropout", "gaussian", "water")  # which PyTorch has as well
 TORCH_MODELS = ("cnn", "resnet20")  # of `torch_networks`
 BATCH_SIZE = 64
 MAX_SEEDS = {"cpu": 16, "gpu": 256}
+# From one number of seeds to the next; programs of a GPU take longer to compile.
+FACTOR = {"cpu": 2, "gpu": 4}
 # On a CPU one step of more networks under plain vmap takes longer than a turn.
 MAX_PLAIN_VMAP_ON_CPU = 4
 OURS = "ours"
@@ -33,56 +35,57 @@ class Contestant(NamedTuple):
 
 
 def plan(
-    reg: str, model: str, max_seeds: int | None, platform: str, folder: str
+    reg: str,
+    model: str,
+    dtype: str,
+    max_seeds: int | None,
+    platform: str,
+    folder: str,
 ) -> list[tuple[int, list[Contestant]]]:
     """Lists the numbers of seeds, and for each the contestants, ours first.
 
-    PyTorch trains one network in a process. So it takes part with one network, on all
-    cores, and with one on each core, side by side; on a GPU with one, beside our one
-    and beside our most. Networks that it does not have it leaves to us.
+    PyTorch takes part with one network, on all cores, and with a process for each core,
+    side by side; on a GPU also beside our most, with all networks as one. JAX's own
+    layers take part in these cases. They come first, for a run may be cut. PyTorch is
+    left out where it does not have the network.
     """
-    on_cpu = platform == "cpu"
-    most = max_seeds or MAX_SEEDS["cpu" if on_cpu else "gpu"]
+    kind = "cpu" if platform == "cpu" else "gpu"
+    most = max_seeds or MAX_SEEDS[kind]
     cores = workers.available_cores()
-    counts = {2**power for power in range(most.bit_length())}
-    side_by_side = min(len(cores), most) if on_cpu else 1
-    counts.add(side_by_side)
-    with_torch = {1, side_by_side if on_cpu else max(counts)}
+    side_by_side = min(len(cores), most)
+    compared = {1, side_by_side, most}
+    powers = {FACTOR[kind] ** n for n in range(most.bit_length())}
+    counts = compared | {n for n in powers if n < most}
     has_torch = model in TORCH_MODELS and importlib.util.find_spec("torch") is not None
+    settings = {"folder": folder, "reg": reg, "model": model, "dtype": dtype}
     cases = []
-    for num_seeds in sorted(counts):
-        settings = {"folder": folder, "reg": reg, "model": model}
-        contestants = [
-            Contestant(
-                OURS, f"{JAX}:prepare_ours", settings | {"num_seeds": num_seeds}
-            ),
-            Contestant("JAX, one after another", f"{JAX}:prepare_plain", settings),
-        ]
-        if not on_cpu or num_seeds <= MAX_PLAIN_VMAP_ON_CPU:
-            contestants.append(
-                Contestant(
-                    "JAX, vmap",
-                    f"{JAX}:prepare_plain",
-                    settings | {"num_seeds": num_seeds},
-                )
-            )
-        if num_seeds in with_torch and has_torch:
-            num_workers = num_seeds if on_cpu else 1
-            shares = np.array_split(np.array(cores), num_workers)
+    for num_seeds in sorted(counts, key=lambda n: (n not in compared, -n)):
+        together = settings | {"num_seeds": num_seeds}
+        contestants = [Contestant(OURS, f"{JAX}:prepare_ours", together)]
+        if num_seeds in compared:
+            plain = f"{JAX}:prepare_plain"
+            contestants.append(Contestant("JAX, one after another", plain, settings))
+            if kind == "gpu" or num_seeds <= MAX_PLAIN_VMAP_ON_CPU:
+                contestants.append(Contestant("JAX, vmap", plain, together))
+        if has_torch and num_seeds in (1, side_by_side):
+            shares = np.array_split(np.array(cores), num_seeds)
             contestants += torch_contestants(
-                reg, model, folder, [share.tolist() for share in shares], on_cpu
+                settings, tuple(tuple(share.tolist()) for share in shares)
             )
+        if has_torch and kind == "gpu" and 1 < num_seeds == most:
+            contestants += grouped_contestants(together)
         cases.append((num_seeds, contestants))
     return cases
 
 
 def torch_contestants(
-    reg: str, model: str, folder: str, shares: list[list[int]], on_cpu: bool
+    settings: dict, shares: tuple[tuple[int, ...], ...]
 ) -> list[Contestant]:
     """Lists the PyTorch contestants, each with a worker for each share of cores."""
+    reg = settings["reg"]
     variants: dict[str, tuple[str, dict]] = {
         "PyTorch": (reg, {}),
-        "PyTorch, compiled": (reg, {"compiled": True}),
+        "PyTorch, compiled": (reg, {"mode": "default"}),
     }
     if reg == "water":
         variants["PyTorch, our bank"] = reg, {"noise": "bank"}
@@ -92,18 +95,26 @@ def torch_contestants(
     host = {"pipeline": "loader", "noise": "host"}
     variants["PyTorch, DataLoader"] = reg, host
     return [
-        Contestant(
-            name,
-            f"{TORCH}:prepare",
-            {
-                "folder": folder,
-                "reg": arm,
-                "model": model,
-                "strength": REGULARIZERS[arm].default,
-                "num_threads": len(shares[0]),
-                **settings,
-            },
-            tuple(tuple(share) for share in shares) if on_cpu else (None,),
-        )
-        for name, (arm, settings) in variants.items()
+        _make_torch(name, settings | own | {"reg": arm}, shares)
+        for name, (arm, own) in variants.items()
     ]
+
+
+def grouped_contestants(settings: dict) -> list[Contestant]:
+    """Lists those that train all networks as one, with CUDA graphs on a GPU."""
+    settings = settings | {"mode": "max-autotune"}
+    variants: dict[str, dict] = {"PyTorch, grouped": {}}
+    if settings["reg"] == "water":
+        variants["PyTorch, grouped, our bank"] = {"noise": "bank"}
+    cores = (tuple(workers.available_cores()),)
+    return [_make_torch(name, settings | own, cores) for name, own in variants.items()]
+
+
+def _make_torch(
+    name: str, settings: dict, shares: tuple[tuple[int, ...], ...]
+) -> Contestant:
+    own = {
+        "strength": REGULARIZERS[settings["reg"]].default,
+        "num_threads": len(shares[0]),
+    }
+    return Contestant(name, f"{TORCH}:prepare", settings | own, shares)

@@ -38,10 +38,18 @@ from experiments.benchmarks.contestants import (
 from experiments.benchmarks.flops import count_flops
 from experiments.benchmarks.layers import check_writable, save
 from experiments.benchmarks.workers import Team, WorkerError
-from experiments.cli import DataDir, UsageError, check_choice, choices, flag
+from experiments.cli import (
+    DataDir,
+    Interrupted,
+    UsageError,
+    check_choice,
+    choices,
+    flag,
+)
 from experiments.data import datasets
 from experiments.data.dataset import Dataset
 from experiments.runs import outputs
+from experiments.runs.configs import DTYPES
 from experiments.training.models import MODELS
 
 NUM_EPOCHS = 10  # of a complete run
@@ -75,11 +83,14 @@ class EnsembleConfig:
         ),
     ] = "auto"
     data_dir: DataDir = None
+    dtype: Annotated[
+        str, flag("As in experiments.cifar. Default: float32.", choices(DTYPES))
+    ] = "float32"
     max_seeds: Annotated[
         int | None,
         flag(
-            "Networks at most, from 1 in powers of 2. Default: 16 on a CPU, 256 on a "
-            "GPU.",
+            "Networks at most; fewer in powers of 2, on a GPU of 4. Default: 16 on a "
+            "CPU, 256 on a GPU.",
             "INT",
         ),
     ] = None
@@ -88,14 +99,14 @@ class EnsembleConfig:
 
 
 def run_ensemble(config: EnsembleConfig) -> dict:
-    """Times every contestant, prints the tables and writes the file.
+    """Times every contestant, and prints and writes each case when it is done.
 
     Returns:
         The results, as in the file.
 
     Raises:
-        UsageError: if a flag is at fault, or ours does not run; nothing was written
-            then.
+        UsageError: if a flag is at fault, or ours does not run.
+        Interrupted: by a signal; it says where the cases are that were done.
     """
     check(config)
     dataset = datasets.load(config.dataset, config.data_dir)
@@ -104,18 +115,20 @@ def run_ensemble(config: EnsembleConfig) -> dict:
         console.width = TABLE_WIDTH
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         workers.save_dataset(dataset, folder)
+        result: dict[str, Any] = {"cases": []}
         try:
+            ceiling_settings = {"matmul": {"dtype": config.dtype}, "copy": {}}
             ceilings = {
                 name: stack.enter_context(
-                    workers.start_team(f"{JAX}:prepare_{name}", {})
+                    workers.start_team(f"{JAX}:prepare_{name}", settings)
                 )
-                for name in ("matmul", "copy")
+                for name, settings in ceiling_settings.items()
             }
             about = ceilings["matmul"].about
             result = describe(config, dataset, about["environment"])
             console.print(
-                f"Training steps of {config.model} with --reg={config.reg} on "
-                f"{dataset.title}, "
+                f"Training steps of {config.model} with --reg={config.reg}, "
+                f"{config.dtype}, on {dataset.title}, "
                 f"{result['environment']['device']}, {result['environment']['cpu']}"
             )
             if result["environment"]["torch"] is None:
@@ -126,17 +139,32 @@ def run_ensemble(config: EnsembleConfig) -> dict:
                 console.print(f"PyTorch is left out: it has no {config.model} here")
             flops = result["flops_per_image"]
             steps = result["dataset"]["train_size"] // BATCH_SIZE
-            for num_seeds, contestants in plan(
-                config.reg, config.model, config.max_seeds, about["platform"], folder
-            ):
+            cases = plan(
+                config.reg,
+                config.model,
+                config.dtype,
+                config.max_seeds,
+                about["platform"],
+                folder,
+            )
+            for num_seeds, contestants in cases:
                 case = run_case(config, num_seeds, contestants, ceilings, console)
                 summarize(case, flops_per_image=flops, steps_per_epoch=steps)
                 result["cases"].append(case)
                 console.print(make_table(case))
+                if config.out is not None:
+                    save(config.out, result)
             console.print("Starting experiments.cifar twice, for its first step")
             result["first_step"] = time_first_step(config)
         except WorkerError as error:
             raise UsageError(f"--reg={config.reg}: {error}.") from None
+        except Interrupted as interrupted:
+            if config.out is not None and (done := len(result["cases"])):
+                raise Interrupted(
+                    interrupted.signum,
+                    f"{config.out} has {done} of {len(cases)} cases.",
+                ) from None
+            raise
     seconds = {name: each["seconds"] for name, each in result["first_step"].items()}
     console.print(
         f"One step of experiments.cifar, from start to end: {seconds['cold']:.1f} s, "
@@ -152,6 +180,7 @@ def check(config: EnsembleConfig) -> None:
     """Validates the settings, see `run_ensemble`."""
     check_choice("--reg", config.reg, REGS)
     check_choice("--model", config.model, list(MODELS))
+    check_choice("--dtype", config.dtype, DTYPES)
     for name, count in ("--rounds", config.rounds), ("--max-seeds", config.max_seeds):
         if count is not None and not 1 <= count < 2**31:
             raise UsageError(
@@ -183,7 +212,7 @@ def describe(
         "epochs": NUM_EPOCHS,
         "rounds": config.rounds,
         "seconds_per_turn": config.seconds,
-        "dtype": "float32",
+        "dtype": config.dtype,
         "flops_per_image": count_flops(
             config.model, dataset.train_images.shape[1:], len(dataset.class_names)
         ),
@@ -384,6 +413,7 @@ def time_first_step(config: EnsembleConfig) -> dict[str, dict]:
             command = [sys.executable, "-m", "experiments.cifar", f"--reg={config.reg}"]
             command += [
                 f"--model={config.model}",
+                f"--dtype={config.dtype}",
                 "--epochs=1",
                 "--steps-per-epoch=1",
                 f"--out={out}",

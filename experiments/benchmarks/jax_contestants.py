@@ -33,7 +33,9 @@ from experiments.training.steps import make_functions
 from experiments.training.trainer import Trainer
 
 
-def prepare_ours(folder: str, reg: str, model: str, num_seeds: int) -> Prepared:
+def prepare_ours(
+    folder: str, reg: str, model: str, num_seeds: int, dtype: str = "float32"
+) -> Prepared:
     """Prepares what `experiments.cifar` does, on the devices that it would choose.
 
     Args:
@@ -41,10 +43,12 @@ def prepare_ours(folder: str, reg: str, model: str, num_seeds: int) -> Prepared:
         reg: the arm, at its default strength.
         model: a name in `MODELS`.
         num_seeds: networks side by side.
+        dtype: of the computation.
     """
     devices.share_cores(num_seeds)
     _set_up()
-    config, dataset = Config(reg=reg, model=model), load_dataset(folder)
+    config = Config(reg=reg, model=model, dtype=dtype)
+    dataset = load_dataset(folder)
     trainer = Trainer(
         make_functions(
             dataset,
@@ -53,6 +57,7 @@ def prepare_ours(folder: str, reg: str, model: str, num_seeds: int) -> Prepared:
             batch_size=config.batch_size,
             learning_rate=config.learning_rate,
             weight_decay=config.weight_decay,
+            dtype=config.dtype,
         ),
         range(num_seeds),
         seeds_at_once=devices.choose_seeds_at_once(),
@@ -81,7 +86,11 @@ def prepare_ours(folder: str, reg: str, model: str, num_seeds: int) -> Prepared:
 
 
 def prepare_plain(
-    folder: str, reg: str, model: str, num_seeds: int | None = None
+    folder: str,
+    reg: str,
+    model: str,
+    num_seeds: int | None = None,
+    dtype: str = "float32",
 ) -> Prepared:
     """Prepares a step as most people would write it, called from Python.
 
@@ -91,9 +100,11 @@ def prepare_plain(
         model: a name in `MODELS`.
         num_seeds: for `jax.vmap` over seeds. None for one seed without it: that is also
             the speed of any number of seeds one after another.
+        dtype: of the computation.
     """
     _set_up()
-    config, dataset = Config(reg=reg, model=model), load_dataset(folder)
+    config = Config(reg=reg, model=model, dtype=dtype)
+    dataset = load_dataset(folder)
     init, train_step = make_plain_functions(dataset, config)
     if num_seeds is not None:
         init = jax.vmap(init)
@@ -159,6 +170,7 @@ def make_plain_functions(dataset: Dataset, config: Config) -> tuple[Callable, Ca
             make_regularizer,
             image_shape,
             num_classes,
+            dtype=config.dtype,
             rngs=nnx.Rngs(params=key),
         )
 
@@ -179,7 +191,7 @@ def make_plain_functions(dataset: Dataset, config: Config) -> tuple[Callable, Ca
             model = nnx.merge(graph, params, batch_stats, layers, copy=True)
             logits = model(inputs, rngs=nnx.Rngs(dropout=noise_key))
             losses = optax.softmax_cross_entropy_with_integer_labels(
-                logits, labels[batch]
+                logits.astype(jnp.float32), labels[batch]
             )
             return losses.mean(), nnx.state(model, nnx.BatchStat)
 
@@ -197,13 +209,20 @@ def make_plain_network(
     image_shape: Shape,
     num_classes: int,
     *,
+    dtype: Any = jnp.float32,
     rngs: nnx.Rngs,
 ) -> nnx.Module:
     """Makes a network of `MODELS` with JAX's own convolution and Flax's own layers."""
     if model == "cnn":  # which has layers of its own beside the convolution
-        return _make_plain_cnn(make_regularizer, image_shape, num_classes, rngs=rngs)
+        return _make_plain_cnn(
+            make_regularizer, image_shape, num_classes, dtype=dtype, rngs=rngs
+        )
     network = MODELS[model](
-        make_regularizer, image_shape=image_shape, num_classes=num_classes, rngs=rngs
+        make_regularizer,
+        image_shape=image_shape,
+        num_classes=num_classes,
+        dtype=dtype,
+        rngs=rngs,
     )
     for _, layer in nnx.iter_modules(network):
         if isinstance(layer, nnx.Conv):
@@ -212,32 +231,37 @@ def make_plain_network(
 
 
 def _make_plain_cnn(
-    make_regularizer: Maker, image_shape: Shape, num_classes: int, *, rngs: nnx.Rngs
+    make_regularizer: Maker,
+    image_shape: Shape,
+    num_classes: int,
+    *,
+    dtype: Any,
+    rngs: nnx.Rngs,
 ) -> nnx.Sequential:
     height, width, channels = image_shape
     layers: list[Any] = []
     for features in FEATURES:
         height, width = height // 2, width // 2
         layers += [
-            nnx.Conv(channels, features, (3, 3), rngs=rngs),
+            nnx.Conv(channels, features, (3, 3), dtype=dtype, rngs=rngs),
             nnx.relu,
-            nnx.BatchNorm(features, momentum=0.9, epsilon=1e-5, rngs=rngs),
+            nnx.BatchNorm(features, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs),
             functools.partial(nnx.max_pool, window_shape=(2, 2), strides=(2, 2)),
             make_regularizer((height, width, features)),
         ]
         channels = features
     layers += [
         lambda maps: maps.reshape(len(maps), -1),
-        nnx.Linear(height * width * channels, num_classes, rngs=rngs),
+        nnx.Linear(height * width * channels, num_classes, dtype=dtype, rngs=rngs),
     ]
     return nnx.Sequential(*layers)
 
 
-def prepare_matmul() -> Prepared:
-    """Prepares products of large square matrices, float32, on the whole device."""
+def prepare_matmul(dtype: str = "float32") -> Prepared:
+    """Prepares products of large square matrices on the whole device."""
     _set_up()
     size = 2048 if jax.default_backend() == "cpu" else 8192
-    left, right = jax.random.normal(jax.random.key(0), (2, size, size))
+    left, right = jax.random.normal(jax.random.key(0), (2, size, size), dtype)
     multiply = jax.jit(jnp.matmul)
 
     def run(num_steps: int) -> tuple[float, float]:

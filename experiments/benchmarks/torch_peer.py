@@ -2,7 +2,8 @@
 
 A network, the loss, AdamW and the augmentation of the other modules, in two ways:
 all of it on whole batches, which is the fastest plain PyTorch, and as the original does
-it, image by image and with noise from NumPy. Maps are NCHW in channels-last memory.
+it, image by image and with noise from NumPy. Maps are NCHW in channels-last memory. The
+batches of several seeds are trained as one, see `torch_networks`.
 """
 
 import functools
@@ -47,6 +48,8 @@ def make_regularizer(
     *,
     channels: Mapping[int, int],
     noise: str = "fresh",
+    num_seeds: int = 1,
+    dtype: str = "float32",
     device: str = "cpu",
 ) -> Regularize:
     """Makes a function from maps to maps.
@@ -54,8 +57,10 @@ def make_regularizer(
     Args:
         reg: "none", "dropout", "gaussian" or "water".
         strength: rate or intensity.
-        channels: of the maps, by their width.
+        channels: of the maps of one seed, by their width.
         noise: how water comes by its noise: "fresh", from a "bank" or on the "host".
+        num_seeds: S, of maps `[N, S * C, H, W]`.
+        dtype: of the maps.
         device: of the maps.
     """
     if reg == "none":
@@ -70,7 +75,7 @@ def make_regularizer(
     if noise == "fresh":
         return lambda maps: maps + strength * pink_noise(maps, filters[maps.shape[-1]])
     banks = {
-        width: make_bank(width, features, filters[width])
+        width: make_bank(width, features, filters[width], num_seeds, dtype)
         for width, features in channels.items()
     }
     return lambda maps: maps + strength * window(banks[maps.shape[-1]], maps)
@@ -114,17 +119,31 @@ def host_noise(maps: Any) -> Any:
     return torch.tensor(noise, dtype=torch.float32, device=maps.device)
 
 
-def make_bank(width: int, channels: int, matrix: Any) -> Any:
-    """Makes a bank of as many values as ours: `[num_rows, width, channels]`."""
+def make_bank(
+    width: int, channels: int, matrix: Any, num_seeds: int = 1, dtype: str = "float32"
+) -> Any:
+    """Makes a bank for each seed, of as many values as ours, side by side.
+
+    Returns:
+        `[num_rows, width, num_seeds * channels]`.
+    """
     num_rows = BANK_VALUES // (width * channels)
-    return matrix @ torch.randn(num_rows, width, channels, device=matrix.device)
+    white = torch.randn(num_rows, width, num_seeds * channels, device=matrix.device)
+    return (matrix @ white).to(getattr(torch, dtype))
 
 
 def window(bank: Any, maps: Any) -> Any:
     """Takes rows that follow one another in the bank, in the shape of the maps."""
     num, channels, height, width = maps.shape
-    start = int(torch.randint(len(bank) - num * height + 1, ()))
-    rows = bank[start : start + num * height]
+    num_rows = num * height
+    num_starts = len(bank) - num_rows + 1
+    if torch.compiler.is_compiling():
+        # A compiled program is given no number, and it gathers while it adds.
+        start = torch.randint(num_starts, (), device=bank.device)
+        rows = bank[start + torch.arange(num_rows, device=bank.device)]
+    else:
+        start = int(torch.randint(num_starts, ()))
+        rows = bank[start : start + num_rows]
     return rows.view(num, height, width, channels).permute(0, 3, 1, 2)
 
 
@@ -196,6 +215,12 @@ def normalize(images: Any) -> Any:
     return ((images - 0.5) / 0.5).permute(0, 3, 1, 2)
 
 
+def group(images: Any, num_seeds: int) -> Any:
+    """From `[S * N, C, H, W]`, seed by seed, to `[N, S * C, H, W]`, channels last."""
+    images = images.unflatten(0, (num_seeds, -1)).transpose(0, 1).flatten(1, 2)
+    return images.contiguous(memory_format=torch.channels_last)
+
+
 # Training
 
 
@@ -211,15 +236,17 @@ def learn(optimizer: Any, model: Callable[[Any], Any], images: Any, labels: Any)
 
     Args:
         optimizer: from `make_optimizer`.
-        model: from images `[N, C, H, W]` to logits.
+        model: from images to logits `[N, num_classes]`, of all seeds.
         images: normalised.
         labels: int64 `[N]`.
 
     Returns:
-        The loss before the step.
+        The loss before the step, the sum of all seeds'.
     """
     optimizer.zero_grad()
-    loss = torch.nn.functional.cross_entropy(model(images), labels)
+    logits = model(images).float()
+    loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
+    loss = loss / BATCH_SIZE
     loss.backward()
     optimizer.step()
     return loss.detach()
@@ -230,41 +257,50 @@ def make_tensor_step(
     model: Callable[[Any], Any],
     optimizer: Any,
     device: str,
-    compiled: bool = False,
+    num_seeds: int = 1,
+    mode: str | None = None,
 ) -> Callable[[], Any]:
     """Makes a function that trains for one step on a whole batch, and returns the loss.
 
     Args:
         dataset: its training images are put on the device.
-        model: from images `[N, C, H, W]` to logits, on the device.
+        model: from images `[N, S * C, H, W]` to logits, on the device.
         optimizer: of its parameters, from `make_optimizer`.
         device: "cpu" or "cuda".
-        compiled: whether torch.compile makes programs of it.
+        num_seeds: S; each has batches of its own.
+        mode: of torch.compile, which makes programs of it; None for none.
     """
     padded = pad(torch.tensor(dataset.train_images, device=device)).contiguous()
     labels = torch.tensor(dataset.train_labels, dtype=torch.int64, device=device)
     colour = random_jitter
-    if compiled:
-        model, colour = (torch.compile(each, dynamic=False) for each in (model, colour))
+    if mode is not None:
+        model, colour = (
+            torch.compile(each, dynamic=False, mode=mode) for each in (model, colour)
+        )
 
     def step(batch: Any, order: tuple[int, ...]) -> Any:
+        if mode is not None:
+            # A CUDA graph may write where the last step's did.
+            torch.compiler.cudagraph_mark_step_begin()
         images = colour(flip_and_crop(padded, batch).float() / 255, order)
-        return learn(optimizer, model, normalize(images), labels[batch])
+        images = group(normalize(images), num_seeds)
+        return learn(optimizer, model, images, labels[batch])
 
-    if compiled:
+    if mode is not None:
         for order in ORDERS:  # a program for each
-            step(torch.arange(BATCH_SIZE, device=device), order)
-    batches = shuffled_batches(len(labels), device)
+            step(torch.arange(BATCH_SIZE, device=device).repeat(num_seeds), order)
+    batches = shuffled_batches(len(labels), device, num_seeds)
     orders = np.random.default_rng(0)
     return lambda: step(next(batches), ORDERS[orders.integers(len(ORDERS))])
 
 
-def shuffled_batches(num_images: int, device: str) -> Iterator[Any]:
-    """Yields indices int64 `[BATCH_SIZE]` for ever, whole batches only."""
+def shuffled_batches(num_images: int, device: str, num_seeds: int = 1) -> Iterator[Any]:
+    """Yields indices int64 `[S * BATCH_SIZE]` for ever, whole batches only."""
     last = num_images - num_images % BATCH_SIZE
     while True:
-        order = torch.randperm(num_images, device=device)
-        yield from order[:last].view(-1, BATCH_SIZE)
+        orders = [torch.randperm(num_images, device=device) for _ in range(num_seeds)]
+        batches = [order[:last].view(-1, BATCH_SIZE) for order in orders]
+        yield from torch.cat(batches, dim=1)
 
 
 def make_loader_step(
@@ -321,9 +357,11 @@ def prepare(
     model: str,
     strength: float,
     num_threads: int,
+    dtype: str = "float32",
+    num_seeds: int = 1,
     pipeline: str = "tensors",
     noise: str = "fresh",
-    compiled: bool = False,
+    mode: str | None = None,
 ) -> Prepared:
     """Prepares training for a worker.
 
@@ -333,9 +371,11 @@ def prepare(
         model: a name in `torch_networks.NETWORKS`.
         strength: see `make_regularizer`.
         num_threads: of PyTorch on a CPU.
-        pipeline: "tensors" or "loader".
+        dtype: of the computation; parameters are float32.
+        num_seeds: networks side by side, as one.
+        pipeline: "tensors" or "loader", which is of one network.
         noise: see `make_regularizer`.
-        compiled: see `make_tensor_step`.
+        mode: see `make_tensor_step`.
     """
     # A compiler that remembers nothing, and leaves no processes behind.
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(dir=folder)
@@ -348,27 +388,33 @@ def prepare(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dataset = load_dataset(folder)
     image_shape, kind = dataset.train_images.shape[1:], NETWORKS[model]
-    network = kind.make(image_shape, len(dataset.class_names)).to(device)
-    channels = kind.list_maps(image_shape)
+    network = kind.make(image_shape, len(dataset.class_names), num_seeds).to(device)
     regularize = make_regularizer(
-        reg, strength, channels=channels, noise=noise, device=device
+        reg,
+        strength,
+        channels=kind.list_maps(image_shape),
+        noise=noise,
+        num_seeds=num_seeds,
+        dtype=dtype,
+        device=device,
     )
 
     def predict(images: Any) -> Any:
-        return kind.predict(network, images, regularize)
+        with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
+            return kind.predict(network, images, regularize)
 
     optimizer = make_optimizer(network)
     begin = time.perf_counter()
     if pipeline == "loader":
         step = make_loader_step(dataset, predict, optimizer, device)
     else:
-        step = make_tensor_step(dataset, predict, optimizer, device, compiled)
-    compile_seconds = time.perf_counter() - begin if compiled else 0.0
+        step = make_tensor_step(dataset, predict, optimizer, device, num_seeds, mode)
+    compile_seconds = time.perf_counter() - begin if mode else 0.0
 
     def run(num_steps: int) -> tuple[float, float]:
         # Reading the loss waits for the device.
         seconds = time_steps(step, num_steps, wait=float)
-        return num_steps * BATCH_SIZE, seconds
+        return num_steps * num_seeds * BATCH_SIZE, seconds
 
     def peak_bytes() -> int:
         return torch.cuda.max_memory_allocated() if device == "cuda" else peak_memory()
