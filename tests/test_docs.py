@@ -276,7 +276,7 @@ def compare(study) -> dict:
         ),
         (
             "shared_robustness",
-            "**Spatial dropout is as",
+            "**Channel dropout cannot",
             ["shared_gaussian spatial_dropout"],
         ),
     ],
@@ -300,14 +300,15 @@ def test_the_words_about_the_results_have_the_numbers_of_the_records(
             ["water dropout", "none dropout"],
             ["water none"],
             "over {seeds} paired seeds, water beats dropout by {:.1f} points of "
-            "accuracy, and so does no regularizer at all, by {:.1f}: water cannot be",
+            "accuracy. Training without a regularizer beats it by {:.1f}; water cannot",
         ),
         (
             "shared_robustness",
             ["shared_gaussian gaussian", "shared_gaussian dropout"],
             ["shared_gaussian spatial_dropout", "shared_pink shared_gaussian"],
-            "by {:.1f} points against independent noise, and again by 1.4, each at its "
-            "tuned strength; against dropout by {:.1f}, then undecided (0.8)",
+            "by {:.1f} points against independent noise, in a second study by 1.4; "
+            "against dropout by {:.1f}, then 0.8 (undecided); against channel dropout, "
+            "undecided.",
         ),
     ],
 )
