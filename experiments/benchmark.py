@@ -32,7 +32,8 @@ COMMANDS: dict[str, Any] = {
 @terminal.sheltered()
 def main() -> None:
     """Runs the command line; bad input ends it with one line and exit code 2."""
-    with exit_codes(interrupted="nothing was written."), Signals():
+    left = "what was done is printed above; --out has the cases that were done."
+    with exit_codes(interrupted=left), Signals(left):
         match terminal.arguments():
             case ["layer", *args]:
                 run_layer(read_flags(LayerConfig, prog=f"{PROG} layer", args=args))

@@ -1,6 +1,7 @@
 """How a command begins and ends: flags, bad input, signals, exit codes."""
 
 import contextlib
+import dataclasses
 import io
 import os
 import signal
@@ -19,6 +20,7 @@ from experiments.words import nearest, printable
 # How many seconds a signal may go unheard. A compiled call of a training takes about
 # two, see `trainer.SECONDS_PER_CALL`.
 PATIENCE = 10.0
+ENDING = (signal.SIGINT, signal.SIGTERM)
 
 Flags = TypeVar("Flags")
 
@@ -97,10 +99,16 @@ def run_command(main: Callable[[], None]) -> None:
     Python's own exit waits for what JAX still computes: as long as an evaluation of
     many networks takes, or for ever.
     """
+    if sys.platform == "win32":
+        sys.stderr.write(
+            "error: the experiment needs Linux or macOS; on Windows use WSL. The "
+            "library needs neither.\n"
+        )
+        sys.exit(2)
     try:
         main()
     except SystemExit as exit:
-        if exit.code not in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+        if exit.code not in [128 + signum for signum in ENDING]:
             raise
         os._exit(exit.code)
 
@@ -166,6 +174,11 @@ def _find_fault(kind: type, args: Sequence[str]) -> str:
                 return f"{name}: its value is missing; give {name}=VALUE."
             if wanted := _find_wanted(flags[name], value):
                 return f"{name}={value}: give {wanted}."
+    given = {arg.partition("=")[0].replace("_", "-") for arg in args}
+    for field in dataclasses.fields(kind):
+        name = f"--{field.name.replace('_', '-')}"
+        if field.default is dataclasses.MISSING and not strays and name not in given:
+            return f"{name} is missing; give {name}=VALUE."
     return f"{' '.join(strays or args)}: no flag; --help lists what can be given."
 
 
@@ -212,13 +225,17 @@ class Signals:
     (see `spectra.LONGEST_PRODUCT`). A first signal that it does not hear in time ends
     the process, and loses no more than SIGKILL would.
 
+    Args:
+        left: what is left behind by a process that is ended so, a sentence.
+
     Attributes:
         held: True while a first signal only notes itself in `heard`; a second one
             raises all the same.
         heard: the signal that came while it was held, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, left: str) -> None:
+        self._left = left
         self.held = False
         self.heard: int | None = None
         self._is_answered = threading.Event()
@@ -228,7 +245,7 @@ class Signals:
         # Elsewhere, as in a notebook's helper, Python has no say in it.
         if threading.current_thread() is threading.main_thread():
             self._watch()
-            for signum in (signal.SIGINT, signal.SIGTERM):
+            for signum in ENDING:
                 if signal.getsignal(signum) != signal.SIG_IGN:
                     before = signal.signal(signum, self._hear)
                     self._undo.callback(signal.signal, signum, before)
@@ -243,12 +260,13 @@ class Signals:
         mouth.setblocking(False)
 
         def watch() -> None:
-            heard = ears.recv(1)
+            # Others may be heard as well, and are none of ours.
+            while (heard := ears.recv(1)) and heard[0] not in ENDING:
+                pass
             if heard and not self._is_answered.wait(PATIENCE):
                 print(
                     f"interrupted: a call did not return within {PATIENCE:g} seconds; "
-                    "what is saved is kept, and the same command goes on (cifar's with "
-                    "--resume).",
+                    f"{self._left}",
                     file=sys.stderr,
                     flush=True,
                 )

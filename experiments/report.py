@@ -29,7 +29,7 @@ one, seed by seed.
   python -m experiments.report runs/none runs/water"""
 
 
-# A run stays as it was.
+# A folder of its own, so that nothing in the run changes.
 COMPARISON = "comparison"
 
 
@@ -48,7 +48,7 @@ class ReportConfig:
     out: Annotated[
         Path | None,
         flag(
-            "Folder for the report. Default: the first DIR; of runs, the folder "
+            "Folder for the report. Default: the first DIR; for runs, the folder "
             f"{COMPARISON} in it.",
             "DIR",
         ),

@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import math
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -76,7 +77,8 @@ class StudyConfig:
         flag("A Python file that adds to REGULARIZERS or MODELS; it is run.", "FILE"),
     ] = None
     seeds: Annotated[
-        int | None, flag("More or fewer than the plan has; the report says so.", "INT")
+        int | None,
+        flag("Number of seeds, instead of the plan's; the report says so.", "INT"),
     ] = None
     part: Annotated[
         str,
@@ -93,8 +95,8 @@ class StudyConfig:
 @terminal.sheltered()
 def main() -> None:
     """Runs the command line; bad input ends it with one line and exit code 2."""
-    interrupted = "what is done is kept; the same command goes on."
-    with exit_codes(interrupted=interrupted), Signals():
+    left = "what is done is kept; the same command goes on."
+    with exit_codes(interrupted=left), Signals(left):
         config = read_flags(
             StudyConfig,
             prog="python -m experiments.study",
@@ -114,6 +116,9 @@ def run(config: StudyConfig) -> Path:
     Raises:
         UsageError: if a flag, the plan or a file that it names is at fault.
     """
+    # As many devices as there are cores: batches are made to be shared by all. Before
+    # the user's file, which may start JAX.
+    devices.share_cores(sys.maxsize)
     if config.module is not None:
         _register(config.module)
     plan = plans.load(config.plan)
@@ -126,8 +131,6 @@ def run(config: StudyConfig) -> Path:
     dataset = datasets.load(plan.dataset, config.data_dir)
     _check_sizes(plan, dataset)
     out = config.out or Path("studies", plan.name)
-    # As many devices as there are cores: batches are made to be shared by all.
-    devices.share_cores(len(plan.seeds) * (os.cpu_count() or 1))
     devices.start_jax()
     own = environment()  # of the code that runs, whatever changes later
     # Before the store is made, as an arm's recording or strengths may be at fault.
@@ -238,10 +241,13 @@ def _register(path: Path) -> None:
         raise UsageError(
             f"--module={path}: cannot be read ({error.strerror}); name a Python file."
         ) from None
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    # By a name that is nobody else's.
+    spec = importlib.util.spec_from_file_location(f"module_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise UsageError(f"--module={path}: not a Python file; end its name in .py.")
-    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses and pickle look for it
+    spec.loader.exec_module(module)
     if known == {*REGULARIZERS, *MODELS}:
         raise UsageError(
             f"--module={path}: it adds nothing to REGULARIZERS or MODELS; see "

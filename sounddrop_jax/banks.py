@@ -94,8 +94,8 @@ def make_power_law_bank(
             its leading axes hold: B for a field `(H, W, C)` of maps `[B, H, W, C]`,
             B * H for `(W, C)`. Give it several times that; with fewer, the noise of a
             batch repeats itself, and a single entry is the same noise at every step.
-        dtype: of the values. bfloat16 keeps two to three digits of them, in half the
-            memory, which a window costs to read.
+        dtype: of the values. bfloat16 keeps two to three digits and needs half the
+            memory, so that a window is read faster.
 
     Returns:
         A bank of independent entries.

@@ -35,10 +35,10 @@ class IntensityRange:
     """The range of an intensity that is drawn anew for every example.
 
     A layer or `random_noise` draws one number for each place along the first axis of
-    the inputs, the batch; where `broadcast_dims` names that axis, one for all. So is
-    noise at the inputs drawn for networks that are to meet any level of it (Zhang et
-    al. 2017, "Beyond a Gaussian denoiser"). Uniform draws have the power of the one
-    intensity sqrt((low**2 + low * high + high**2) / 3).
+    the inputs, the batch; where `broadcast_dims` names that axis, one for all.
+    Denoisers for any level of noise are trained so (Zhang et al. 2017, "Beyond a
+    Gaussian denoiser"). Uniform draws have the power of the one intensity
+    sqrt((low**2 + low * high + high**2) / 3).
 
     Attributes:
         low: the least intensity, a number, 0 or above; above 0 with `log`.
@@ -300,7 +300,8 @@ def check_settings(
     Raises:
         ValueError: if a number given as intensity is negative, infinite or NaN, the
             mode is unknown, or `channel_correlation` is outside 0 to 1.
-        TypeError: if intensity is none of the four, or `bank` is no `NoiseBank`.
+        TypeError: if intensity is not a number, an array, a schedule or an
+            `IntensityRange`, or `bank` is no `NoiseBank`.
 
     Example:
         >>> check_settings(intensity=-1.0)
@@ -325,7 +326,7 @@ def check_settings(
         jnp.issubdtype(values.dtype, kind) for kind in (np.floating, np.integer)
     ):
         raise TypeError(
-            "intensity must be a number, an array or a schedule, or an IntensityRange, "
+            "intensity must be a number, an array, a schedule or an IntensityRange, "
             f"not {intensity!r}."
         )
     values = values.astype(np.float64)

@@ -59,8 +59,8 @@ class _NoiseLayer(nn.Module):
             ValueError: if the mode was given neither here nor to the constructor, the
                 noise does not fit the inputs, the intensity is out of range, or there
                 is no collection to count the calls for a schedule in.
-            TypeError: if the inputs are not floating point, or intensity is none of
-                the four.
+            TypeError: if the inputs are not floating point, or intensity is not a
+                number, an array, a schedule or an `IntensityRange`.
             flax.errors.InvalidRngError: if there is no key.
         """
         layer: Any = self

@@ -142,7 +142,7 @@ class NoiseInjection(nnx.Module):
     Raises:
         ValueError: if a number given as intensity is negative, infinite or NaN, or the
             mode is unknown, or `channel_correlation` is outside 0 to 1.
-        TypeError: if intensity is none of the four, `bank` is no `NoiseBank`, or
+        TypeError: if intensity is none of these, `bank` is no `NoiseBank`, or
             `rngs` is neither of the two, nor None.
     """
 
@@ -201,6 +201,10 @@ class NoiseInjection(nnx.Module):
             value = _keep_intensity(value)
         elif name == "bank":
             value = _keep_bank(value)
+        elif name == "axes":
+            value = tuple(np.atleast_1d(value).tolist())
+        elif name == "broadcast_dims":
+            value = tuple(value)
         elif name in ("mode", "channel_correlation"):
             inject.check_settings(**{name: value})
         super().__setattr__(name, value)

@@ -78,12 +78,12 @@ def power_law(
     _check_law(exponent, min_frequency)
     if 0 in shape:
         return jnp.zeros(shape, dtype)
-    law = power_at_frequencies(lengths, exponent=exponent, min_frequency=min_frequency)
     compute_dtype = np.promote_types(dtype, jnp.float32)
     noise = jax.random.normal(key, shape, compute_dtype)
     if exponent == 0:
         return noise.astype(dtype)
 
+    law = power_at_frequencies(lengths, exponent=exponent, min_frequency=min_frequency)
     others = [axis for axis in range(len(shape)) if axis not in axes]
     amplitude = jnp.expand_dims(jnp.asarray(np.sqrt(law), compute_dtype), others)
     # The law is the same for a frequency and its opposite along each axis, so that

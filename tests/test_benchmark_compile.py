@@ -138,14 +138,16 @@ def test_a_record_of_something_else_is_refused(on_the_cpu, tmp_path, capsys, tex
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        ([], "error: --target is missing; give --target=VALUE."),
+        (["--seeds=2"], "error: --target is missing; give --target=VALUE."),
         (["--target=h10"], "error: --target=h10: choose one of h100, v5e"),
         (
             ["--target=h100", "--model=x"],
             "error: --model=x: choose one of cnn, resnet20",
         ),
         (["--target=h100", "--seeds=0"], "error: --seeds=0: give a whole number"),
-        (["--target=h100"], "pip install 'sounddrop_jax[compile-gpu]'"),
-        (["--target=v5e"], "pip install 'sounddrop_jax[compile-tpu]'"),
+        (["--target=h100"], "pip install -e '.[compile-gpu]'"),
+        (["--target=v5e"], "pip install -e '.[compile-tpu]'"),
     ],
 )
 def test_bad_input_and_a_missing_plugin_are_one_line(

@@ -22,6 +22,7 @@ from experiments.benchmarks import contestants, workers
 from experiments.benchmarks import ensembles as benchmark_ensembles
 from experiments.benchmarks.contestants import Contestant
 from experiments.benchmarks.ensembles import EnsembleConfig
+from experiments.benchmarks.first_step import time_first_step
 from experiments.benchmarks.flops import count_flops
 from experiments.benchmarks.jax_contestants import make_plain_network
 from experiments.benchmarks.workers import Team, Turn, WorkerError
@@ -32,6 +33,7 @@ from tests.programs import ROOT, end
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 COUNTER = "tests.test_workers:prepare_counter"
 CEILINGS = ("matmul", "copy")
+LEFT = "what was done is printed above; --out has the cases that were done."
 
 
 def count_products(jaxpr) -> int:
@@ -202,6 +204,17 @@ def test_a_contestant_that_cannot_take_part_is_left_out_and_says_why():
     assert f"PyTorch: failed, {message}" in captured.get()
 
 
+def test_a_contestant_that_fails_in_a_turn_is_left_out():
+    ours = Contestant("ours", COUNTER, {})
+    # It is warmed up, and fails at the first turn that counts or soon after it.
+    other = Contestant("PyTorch", COUNTER, {"fail_after": 6})
+    case = run_case(ours, other, ours._replace(name="JAX, vmap"))
+    names = [row["contestant"] for row in case["contestants"]]
+    assert names == ["ours", "JAX, vmap"]
+    assert all(len(row["turns"]) == 3 for row in case["contestants"])
+    assert case["failures"]["PyTorch"].endswith("is too much")
+
+
 def test_nothing_is_measured_without_ours():
     with pytest.raises(WorkerError):
         run_case(Contestant("ours", "tests.test_workers:prepare_nothing", {}))
@@ -215,11 +228,9 @@ def test_the_first_step_is_timed_cold_and_warm(monkeypatch):
 
     def run(command, *, env, **settings):
         cache = Path(env["XDG_CACHE_HOME"])
-        out = Path(command[-2].removeprefix("--out="))
+        out = Path(command[-1].removeprefix("--out="))
         assert command[1:4] == ["-m", "experiments.cifar", "--reg=gaussian"]
-        assert "--dtype=bfloat16" in command
-        assert {"--model=vit", "--epochs=1", "--steps-per-epoch=1"} <= set(command)
-        assert command[-1] == "--dataset=digits"
+        assert command[4:-1] == ["--epochs=1", "--steps-per-epoch=1"]
         assert cache.exists() == bool(folders)
         folders.append(cache)
         cache.mkdir(exist_ok=True)
@@ -228,10 +239,7 @@ def test_the_first_step_is_timed_cold_and_warm(monkeypatch):
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", run)
-    config = EnsembleConfig(
-        reg="gaussian", model="vit", dataset="digits", dtype="bfloat16"
-    )
-    times = benchmark_ensembles.time_first_step(config)
+    times = time_first_step(["--reg=gaussian"])
     assert list(times) == ["cold", "warm"]
     assert all(each["seconds"] > 0 for each in times.values())
     assert all(each["compile_seconds"] == 2.5 for each in times.values())
@@ -242,7 +250,7 @@ def test_a_first_step_that_fails_says_why(monkeypatch):
     done = subprocess.CompletedProcess([], 2, "", "something\nerror: it is broken")
     monkeypatch.setattr(subprocess, "run", lambda *args, **settings: done)
     with pytest.raises(WorkerError, match="cifar failed, error: it is broken"):
-        benchmark_ensembles.time_first_step(EnsembleConfig())
+        time_first_step([])
 
 
 # The command
@@ -251,15 +259,22 @@ def test_a_first_step_that_fails_says_why(monkeypatch):
 @pytest.fixture
 def small(monkeypatch):
     """Without what takes longest, and is tested by itself."""
-    first_step = {name: {"seconds": 2.0} for name in ("cold", "warm")}
-    monkeypatch.setattr(benchmark_ensembles, "time_first_step", lambda _: first_step)
+
+    def time_first_step(flags):
+        assert flags[1:] == ["--model=cnn", "--dtype=float32", "--dataset=digits"]
+        return {name: {"seconds": 2.0} for name in ("cold", "warm")}
+
+    monkeypatch.setattr(benchmark_ensembles, "time_first_step", time_first_step)
     every = contestants.torch_contestants
     monkeypatch.setattr(contestants, "torch_contestants", lambda *x: every(*x)[:1])
 
 
 @pytest.mark.slow
-def test_the_command_prints_a_table_and_writes_a_file(small, tmp_path, capsys):
+def test_the_command_prints_a_table_and_writes_a_file(
+    small, monkeypatch, tmp_path, capsys
+):
     out = tmp_path / "ensemble.json"
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # of the workers
     flags = "--reg=dropout --dataset=digits --max-seeds=1 --rounds=1 --seconds=0.1"
     assert end(benchmark.main, "ensemble", *flags.split(), f"--out={out}") == 0
     printed = capsys.readouterr().out
@@ -322,7 +337,7 @@ def test_a_signal_leaves_the_cases_that_are_done(monkeypatch, tmp_path, capsys):
         patch.setattr(benchmark_ensembles, "run_case", run_first)
         flags = "--dataset=digits", "--max-seeds=2", f"--out={out}"
         assert end(benchmark.main, "ensemble", *flags) == 128 + signal.SIGTERM
-    assert capsys.readouterr().err == f"interrupted: {out} has 1 of 2 cases.\n"
+    assert capsys.readouterr().err == f"interrupted: {LEFT}\n"
     result = json.loads(out.read_text())
     assert [each["contestants"] for each in result["cases"]] == [case["contestants"]]
 
@@ -345,5 +360,5 @@ def test_a_signal_leaves_no_folder_behind(tmp_path):
         process.send_signal(signum)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + signum
-    assert err == "interrupted: nothing was written.\n"
+    assert err == f"interrupted: {LEFT}\n"
     assert not list(tmp_path.iterdir())

@@ -31,6 +31,11 @@ def run(name, key=0):
     return program(name)(INPUTS, GRADIENT, jax.random.key(key))
 
 
+@pytest.fixture(autouse=True)
+def small_banks(monkeypatch):
+    monkeypatch.setattr(benchmark_layers, "BANK_VALUES", 2**14)
+
+
 def test_a_copy_copies_both_ways():
     outputs, gradient = run("copy")
     np.testing.assert_array_equal(outputs, INPUTS)

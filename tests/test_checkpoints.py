@@ -565,7 +565,7 @@ def test_the_dead_hold_no_lock(tmp_path):
 
 def test_signals_wait_while_they_are_held_but_only_once():
     before = signal.getsignal(signal.SIGTERM)
-    with Signals() as signals:
+    with Signals("") as signals:
         with pytest.raises(Interrupted) as error:
             os.kill(os.getpid(), signal.SIGINT)
         assert error.value.signum == signal.SIGINT
@@ -580,7 +580,7 @@ def test_signals_wait_while_they_are_held_but_only_once():
 def test_a_signal_that_is_ignored_stays_so():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with Signals() as signals:
+        with Signals("") as signals:
             signals.held = True
             os.kill(os.getpid(), signal.SIGINT)
             assert signals.heard is None
@@ -594,7 +594,7 @@ def test_a_signal_that_is_ignored_stays_so():
 def test_a_signal_that_is_heard_does_not_end_the_process(monkeypatch):
     monkeypatch.setattr(cli, "PATIENCE", 3600.0)
     before = threading.enumerate()
-    with Signals() as signals:
+    with Signals("") as signals:
         (watcher,) = set(threading.enumerate()) - set(before)
         signals.held = True
         os.kill(os.getpid(), signal.SIGTERM)
@@ -610,7 +610,7 @@ from experiments import cli
 
 cli.PATIENCE = 0.5
 mutex = ctypes.create_string_buffer(64)
-with cli.Signals():
+with cli.Signals("nothing is left."):
     threading.Timer(0.5, print, ["waiting"], {"flush": True}).start()
     for _ in range(2):
         ctypes.CDLL(None).pthread_mutex_lock(mutex)
@@ -630,7 +630,22 @@ def test_a_signal_ends_a_process_whose_program_never_ends():
             process.kill()
     assert process.returncode == 143
     (line,) = errors.splitlines()
-    assert line.startswith("interrupted: a call did not return within 0.5 seconds; ")
+    assert line == (
+        "interrupted: a call did not return within 0.5 seconds; nothing is left."
+    )
+
+
+def test_signals_of_others_end_nothing(monkeypatch):
+    monkeypatch.setattr(cli, "PATIENCE", 0.1)
+    heard = []
+    before = signal.signal(signal.SIGUSR1, lambda signum, frame: heard.append(signum))
+    try:
+        with Signals(""):
+            os.kill(os.getpid(), signal.SIGUSR1)
+            time.sleep(0.5)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert heard == [signal.SIGUSR1]
 
 
 # What cannot be drawn or saved

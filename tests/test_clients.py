@@ -55,13 +55,12 @@ RANGE = {"intensity": IntensityRange(0.1, 1.0, log=True), "channel_correlation":
 CLIENTS = [
     DROPOUT,
     Client("NoiseInjection", "bank", {"intensity": 0.5, "bank": ROWS}),
-    Client("NoiseInjection", "range", RANGE),
     Client("WaterNoiseLayer", "fresh", {"intensity": 0.5}),
     Client("WaterNoiseLayer", "schedule", {"intensity": SCHEDULE, "bank": ROWS}),
     Client(
         "AphexNoiseLayer", "array", {"intensity": jnp.float32(0.25), "bank": RECORDING}
     ),
-    Client("GaussianNoiseLayer", "fresh", {"intensity": 0.5}),
+    Client("GaussianNoiseLayer", "range", RANGE),
 ]
 each_client = pytest.mark.parametrize(
     "client", CLIENTS, ids=lambda client: f"{client.name} {client.kind}".strip()

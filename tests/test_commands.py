@@ -15,7 +15,7 @@ import pytest
 
 import experiments
 from experiments import __main__ as listing
-from experiments import benchmark, cifar, study
+from experiments import benchmark, cifar, cli, study
 from experiments.cli import UsageError
 from experiments.training import devices
 from tests.programs import ROOT, end, python
@@ -156,3 +156,12 @@ def test_the_list_names_every_command():
     assert set(listed) == commands
     done = python("-m", "experiments")
     assert (done.stdout, done.returncode) == (f"{listing.COMMANDS}\n", 0)
+
+
+def test_on_windows_a_command_says_so_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(SystemExit) as exit:
+        cli.run_command(lambda: None)
+    assert exit.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: the experiment needs Linux or macOS; ")

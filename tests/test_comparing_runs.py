@@ -180,6 +180,8 @@ def damage(folder: Path, *path: Any, value: Any) -> None:
         (("runs", 0, "train_loss"), [1.0, None], "has gaps"),
         (("runs", 0, "confusion"), [[1]], "not of 2 classes"),
         (("runs", 1, "seed"), 0, "a seed comes twice"),
+        (("environment",), None, "damaged .*environment"),
+        (("dataset", "test_size"), None, "damaged .*test_size"),
     ],
     ids=str,
 )

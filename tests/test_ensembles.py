@@ -167,6 +167,21 @@ def test_fewer_are_tried_in_proportion_to_the_memory(monkeypatch):
     assert asked == [16, 8]
 
 
+def test_fewer_are_tried_where_the_compiler_refuses(monkeypatch):
+    monkeypatch.setattr(ensembles, "required_memory", lambda size: size)
+
+    def compile_with(size):
+        if size > 5:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        if size < 3:
+            raise jax.errors.JaxRuntimeError("INTERNAL: of another kind")
+        return size
+
+    assert fit_seeds_at_once(compile_with, 16, memory=None) == (4, 4)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="another kind"):
+        fit_seeds_at_once(compile_with, 16, memory=2)
+
+
 def test_a_process_with_less_memory_decides_for_all(monkeypatch):
     monkeypatch.setattr(
         ensembles,

@@ -369,6 +369,9 @@ def test_settings_are_changed_by_assignment():
     layer.bank, layer.intensity = None, IntensityVariable(jnp.float32(0.6))
     layer.exponent, layer.mode, layer.broadcast_dims = 0.0, "multiplicative", (0,)
     check(intensity=0.6, mode="multiplicative", broadcast_dims=(0,))
+    # As the constructor takes them, and as Flax can hash them.
+    layer.axes, layer.broadcast_dims = -2, [0]
+    check(intensity=0.6, mode="multiplicative", broadcast_dims=(0,))
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, nnx.clone])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from experiments.analysis.names import describe_arm
 from experiments.cli import UsageError
 from experiments.studies import plans
 from experiments.studies.plans import Arm, Regime, Tuning
@@ -144,11 +145,14 @@ def test_a_regularizer_that_was_registered_can_be_an_arm(monkeypatch):
     prepare = REGULARIZERS["gaussian"].prepare
     monkeypatch.setitem(REGULARIZERS, "mine", Recipe("intensity", 0.3, prepare))
     tables = {
-        "arms.mine": {"reg": "mine", "mode": "relative"},
+        "arms.mine": {"reg": "mine", "mode": "relative", "where": "late"},
         "arms.weak": {"reg": "mine", "intensity": [0, 0.1], "where": "inputs"},
     }
     plan = plans.parse(make(tables), "p")
     assert plan.arms["mine"].strengths == (0.3,)
+    assert describe_arm(plan.arms["mine"]) == (
+        "mine, in the last third of its places, mode = relative"
+    )
     # What was done with it can be read without it.
     monkeypatch.delitem(REGULARIZERS, "mine")
     assert plans.parse(plan.document, "p", is_done=True) == plan

@@ -11,13 +11,19 @@ import pytest
 import soundfile
 from flax import nnx
 
+from experiments.training import regularizers
 from experiments.training.regularizers import (
     REGULARIZERS,
     Dropout,
     Recipe,
     check_settings,
 )
-from sounddrop_jax import make_recording_bank, spectra, tracks
+from sounddrop_jax import (
+    make_power_law_bank,
+    make_recording_bank,
+    spectra,
+    tracks,
+)
 
 SHAPES = [(16, 16, 16), (8, 8, 32), (4, 4, 64)]
 NUM_IMAGES = 16
@@ -29,6 +35,19 @@ NOISES = [name for name in STRONG if REGULARIZERS[name].strength == "intensity"]
 def make_layer(name: str, shape: tuple[int, ...]) -> nnx.Module:
     """A layer of the default strength."""
     return REGULARIZERS[name].prepare(REGULARIZERS[name].default)(shape)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_banks():
+    """Banks of a million values; four million take long to make."""
+
+    def make(key, field, **law):
+        num_entries = 2**20 // math.prod(field)
+        return make_power_law_bank(key, field, num_entries=num_entries, **law)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(regularizers, "make_power_law_bank", make)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -338,3 +357,15 @@ def test_aphex_without_a_file_takes_the_glitch_track():
     expected = make_recording_bank(tracks.make_track("glitch")).values
     values = bank_values(make_layer("aphex", SHAPES[2]))
     np.testing.assert_array_equal(values, expected)
+
+
+@pytest.mark.parametrize("reg", ["gaussian", "plane"])
+def test_what_is_shared_needs_no_correlation(reg):
+    layer, alone = (
+        REGULARIZERS[reg].prepare(0.5, shared=True, **settings)((8, 8, 4))
+        for settings in ({"channel_correlation": 0.5}, {})
+    )
+    maps = jnp.zeros((2, 8, 8, 4))
+    outputs = layer(maps, rngs=nnx.Rngs(dropout=0))
+    assert bool((outputs == alone(maps, rngs=nnx.Rngs(dropout=0))).all())
+    assert bool((outputs == outputs[..., :1]).all()) and float(outputs.std()) > 0.1

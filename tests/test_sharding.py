@@ -10,7 +10,12 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from sounddrop_jax import NoiseInjection, make_power_law_bank
+from sounddrop_jax import (
+    NoiseInjection,
+    make_matched_bank,
+    make_power_law_bank,
+    make_recording_bank,
+)
 from tests.devices import check_on_four_devices, elsewhere, on_four_devices
 from tests.layers import KEY, differ
 
@@ -69,18 +74,28 @@ def test_fresh_noise_of_a_batch_that_is_sharded_is_local_work(axes):
 
 
 @on_four_devices
-def test_a_bank_made_within_a_shard_map_serves_everywhere():
+@pytest.mark.parametrize(
+    "make_bank",
+    [
+        lambda: make_power_law_bank(0, (), exponent=0.0, num_entries=1_000),
+        lambda: make_recording_bank(np.sin(np.arange(1_000))),
+        lambda: make_matched_bank(np.eye(8)[:, None], num_entries=100),
+    ],
+    ids=["power law", "recording", "matched"],
+)
+def test_a_bank_made_within_a_shard_map_serves_everywhere(make_bank):
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
     banks = []
 
     def make(inputs):
-        banks.append(make_power_law_bank(0, (), exponent=0.0, num_entries=1_000))
+        banks.append(make_bank())
         return inputs
 
     spec = P("data")
     jax.jit(jax.shard_map(make, mesh=mesh, in_specs=spec, out_specs=spec))(jnp.ones(4))
     layer = NoiseInjection(0.5, bank=banks[0])
     add = jax.jit(lambda inputs: layer(inputs, rngs=KEY))
-    expected = add(jnp.ones((2, 3)))
+    maps = jnp.ones((2, 1, 8))
+    expected = add(maps)
     with jax.set_mesh(mesh):
-        np.testing.assert_array_equal(add(jnp.ones((2, 3))), expected)
+        np.testing.assert_array_equal(add(maps), expected)

@@ -515,6 +515,14 @@ SONG = '[arms.song]\nreg = "aphex"\naudio = "song.wav"\n\n'
 ARM = "[arms.none]"
 WATER = '"water"\nintensity = [0.1, 1.0]'
 FIXED = '"fixed"\nintensity = [1, 2]'
+# What looks for its own module.
+IDLE = """from __future__ import annotations
+import dataclasses
+
+@dataclasses.dataclass
+class Settings:
+    width: int
+"""
 BAD = [
     # what of the plan is other, flags, how the line starts, a part of the remedy
     (
@@ -559,7 +567,7 @@ def test_bad_input_ends_with_one_line_and_code_2_and_leaves_no_folder(
     if start.startswith("arms."):
         monkeypatch.setattr(study, "measure_noise", measure_noise)
     text = PLAN.replace(*change)
-    files = {"my.toml": text, "song.wav": "la la la\n" * 99, "idle.py": "x = 1\n"}
+    files = {"my.toml": text, "song.wav": "la la la\n" * 99, "idle.py": IDLE}
     for name, content in files.items():
         (tmp_path / name).write_text(content)
     pets = {"images": np.zeros((999, 8, 9, 3), np.uint8), "labels": np.arange(999) % 5}

@@ -9,7 +9,7 @@ import optax
 import pytest
 from flax import nnx
 
-from experiments.benchmarks import torch_peer, workers
+from experiments.benchmarks import torch_noise, torch_peer, workers
 from experiments.benchmarks.contestants import TORCH_MODELS
 from experiments.benchmarks.flops import count_flops
 from experiments.benchmarks.torch_networks import NETWORKS
@@ -127,7 +127,7 @@ def test_networks_that_are_one_have_the_losses_and_gradients_of_each(model):
 def test_regularizers(reg, noise, num_seeds):
     maps = torch.ones(64, num_seeds * 16, 16, 16)
     maps = maps.contiguous(memory_format=torch.channels_last)
-    regularize = torch_peer.make_regularizer(
+    regularize = torch_noise.make_regularizer(
         reg, 0.25, channels={16: 16}, noise=noise, num_seeds=num_seeds
     )
     outputs = regularize(maps)
@@ -171,7 +171,7 @@ def test_jitter_is_ours_without_the_rounding(order):
 def test_training_reduces_the_loss(pipeline, noise):
     kind = NETWORKS["cnn"]
     network, channels = kind.make(SHAPE, 10, 1), kind.list_maps(SHAPE)
-    regularize = torch_peer.make_regularizer(
+    regularize = torch_noise.make_regularizer(
         "water", 0.05, channels=channels, noise=noise
     )
     model = functools.partial(kind.predict, network, regularize=regularize)

@@ -1,7 +1,10 @@
 """What sentences and pictures call arms, seeds and datasets."""
 
+from typing import Any
+
 from experiments.studies.plans import Arm, Plan
 from experiments.studies.store import Study
+from experiments.training.regularizers import BUILT_IN
 
 _NOISES = {
     "none": "no regularizer",
@@ -17,6 +20,11 @@ _SPECTRA = {
     2: "power 1/f² (brown)",
     -1: "power that grows as f (blue)",
 }
+_PLACES = {
+    "inputs": ["at the inputs"],
+    "early": ["in the first third of its places"],
+    "late": ["in the last third of its places"],
+}
 
 
 def name_arm(plan: Plan, arm: str, strength: float | None) -> str:
@@ -31,10 +39,20 @@ def describe_arm(arm: Arm) -> str:
     """Describes what an arm does: "white Gaussian noise, the same in all channels"."""
     settings = dict(arm.settings)
     words = [_NOISES.get(arm.reg, arm.reg)]
+    if arm.reg in BUILT_IN:
+        words = _describe_settings(arm.reg, settings)
+    words += _PLACES.get(arm.where, [])
+    words += [f"{name} = {value}" for name, value in settings.items()]
+    return ", ".join(words)
+
+
+def _describe_settings(reg: str, settings: dict[str, Any]) -> list[str]:
+    """Takes from the settings of our own what it has words for."""
+    words = [_NOISES.get(reg, reg)]
     if "exponent" in settings:
         exponent = settings.pop("exponent")
         words.append(_SPECTRA.get(exponent, f"power 1/f^{exponent:g}"))
-    if arm.reg == "aphex":
+    if reg == "aphex":
         audio, surrogate = settings.pop("audio", None), settings.pop("surrogate", "")
         words = [f"windows of {audio or 'a built-in glitch track'}"]
         if surrogate == "phases":
@@ -48,10 +66,7 @@ def describe_arm(arm: Arm) -> str:
     if settings.get("mode") == "multiplicative":
         words.append("multiplied")
         del settings["mode"]
-    if arm.where == "inputs":
-        words.append("at the inputs")
-    words += [f"{name} = {value}" for name, value in settings.items()]
-    return ", ".join(words)
+    return words
 
 
 def name_dataset(study: Study) -> str:

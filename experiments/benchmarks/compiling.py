@@ -50,8 +50,8 @@ class CompileConfig:
     program: Annotated[
         str | None,
         flag(
-            "One alone: training, the same with JAX's own layers, evaluation, or the "
-            "layers. Default: all.",
+            "Which program: train, plain (the same with JAX's own layers), evaluate "
+            "or layers. Default: all.",
             choices(PROGRAMS),
         ),
     ] = None
@@ -76,7 +76,10 @@ class CompileConfig:
     out: Annotated[Path | None, flag("File for the results, JSON.", "FILE")] = None
     against: Annotated[
         Path | None,
-        flag("A file of results: what grew by more than 5 % ends it with 1.", "FILE"),
+        flag(
+            "Earlier results: lists what grew by more than 5 %, and exits with 1.",
+            "FILE",
+        ),
     ] = None
 
 

@@ -31,9 +31,6 @@ class Contestant(NamedTuple):
     cores: tuple[tuple[int, ...] | None, ...] = (None,)
 
 
-# Who takes part
-
-
 def plan(
     reg: str,
     model: str,

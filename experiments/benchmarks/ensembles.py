@@ -9,12 +9,8 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import importlib.util
-import json
 import math
-import os
 import platform
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -24,7 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from experiments import files, terminal
+from experiments import terminal
 from experiments.benchmarks import workers
 from experiments.benchmarks.contestants import (
     BATCH_SIZE,
@@ -35,25 +31,19 @@ from experiments.benchmarks.contestants import (
     Contestant,
     plan,
 )
+from experiments.benchmarks.first_step import time_first_step
 from experiments.benchmarks.flops import count_flops
 from experiments.benchmarks.layers import check_writable, save
 from experiments.benchmarks.workers import Team, WorkerError
-from experiments.cli import (
-    DataDir,
-    Interrupted,
-    UsageError,
-    check_choice,
-    choices,
-    flag,
-)
+from experiments.cli import DataDir, UsageError, check_choice, choices, flag
 from experiments.data import datasets
 from experiments.data.dataset import Dataset
-from experiments.runs import outputs
 from experiments.runs.configs import DTYPES
 from experiments.training.models import MODELS
 
 NUM_EPOCHS = 10  # of a complete run
 TABLE_WIDTH = 110  # where nobody knows how wide the screen is
+OF_CIFAR = ("reg", "model", "dtype", "dataset")  # flags that experiments.cifar has
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,13 +79,15 @@ class EnsembleConfig:
     max_seeds: Annotated[
         int | None,
         flag(
-            "Networks at most; fewer in powers of 2, on a GPU of 4. Default: 16 on a "
-            "CPU, 256 on a GPU.",
+            "Largest number of networks; the smaller ones are powers of 2, on a GPU "
+            "of 4. Default: 16 on a CPU, 256 on a GPU.",
             "INT",
         ),
     ] = None
-    rounds: Annotated[int, flag("Turns of every contestant; the median counts.")] = 5
-    seconds: Annotated[float, flag("That a turn lasts, about.")] = 3.0
+    rounds: Annotated[
+        int, flag("How often each contestant is timed; the median is reported.")
+    ] = 5
+    seconds: Annotated[float, flag("About how long each timing lasts.")] = 3.0
 
 
 def run_ensemble(config: EnsembleConfig) -> dict:
@@ -106,7 +98,6 @@ def run_ensemble(config: EnsembleConfig) -> dict:
 
     Raises:
         UsageError: if a flag is at fault, or ours does not run.
-        Interrupted: by a signal; it says where the cases are that were done.
     """
     check(config)
     dataset = datasets.load(config.dataset, config.data_dir)
@@ -115,7 +106,6 @@ def run_ensemble(config: EnsembleConfig) -> dict:
         console.width = TABLE_WIDTH
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         workers.save_dataset(dataset, folder)
-        result: dict[str, Any] = {"cases": []}
         try:
             ceiling_settings = {"matmul": {"dtype": config.dtype}, "copy": {}}
             ceilings = {
@@ -155,16 +145,12 @@ def run_ensemble(config: EnsembleConfig) -> dict:
                 if config.out is not None:
                     save(config.out, result)
             console.print("Starting experiments.cifar twice, for its first step")
-            result["first_step"] = time_first_step(config)
+            flags = [f"--{name}={getattr(config, name)}" for name in OF_CIFAR]
+            if config.data_dir is not None:
+                flags.append(f"--data-dir={Path(config.data_dir).resolve()}")
+            result["first_step"] = time_first_step(flags)
         except WorkerError as error:
-            raise UsageError(f"--reg={config.reg}: {error}.") from None
-        except Interrupted as interrupted:
-            if config.out is not None and (done := len(result["cases"])):
-                raise Interrupted(
-                    interrupted.signum,
-                    f"{config.out} has {done} of {len(cases)} cases.",
-                ) from None
-            raise
+            raise UsageError(f"the benchmark failed: {error}.") from None
     seconds = {name: each["seconds"] for name, each in result["first_step"].items()}
     console.print(
         f"One step of experiments.cifar, from start to end: {seconds['cold']:.1f} s, "
@@ -283,9 +269,16 @@ def run_case(
             num_steps[name] = choose_steps(ceiling, config.seconds)
             rows[name] = {"turns": []}
         for index in range(config.rounds):
-            for name, team in teams.items():
+            for name, team in list(teams.items()):
                 show(len(contestants) + index, f"{_seeds(num_seeds)}, {name}")
-                turns = team.take_turn(num_steps[name])
+                try:
+                    turns = team.take_turn(num_steps[name])
+                except WorkerError as error:
+                    if name in (OURS, *ceilings):
+                        raise
+                    case["failures"][name] = str(error)
+                    del teams[name], rows[name]
+                    continue
                 rows[name]["turns"].append([turn._asdict() for turn in turns])
     case["ceilings"] = {name: rows.pop(name) for name in ceilings}
     case["contestants"] = list(rows.values())
@@ -389,50 +382,3 @@ def make_table(case: dict[str, Any]) -> Table:
             f"{row['of_matmul']:.1%}",
         )
     return table
-
-
-# The first step
-
-
-def time_first_step(config: EnsembleConfig) -> dict[str, dict]:
-    """Starts `experiments.cifar` for one step, and again with what that has kept.
-
-    Returns:
-        For "cold" and "warm" the seconds from its start to its end, which include the
-        data set and one evaluation, and those that it says it compiled for.
-
-    Raises:
-        WorkerError: if it fails.
-    """
-    times = {}
-    environment = os.environ.copy()
-    environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # it would be used instead
-    with tempfile.TemporaryDirectory() as folder:
-        for name in ("cold", "warm"):
-            out = Path(folder, name)
-            command = [sys.executable, "-m", "experiments.cifar", f"--reg={config.reg}"]
-            command += [
-                f"--model={config.model}",
-                f"--dtype={config.dtype}",
-                "--epochs=1",
-                "--steps-per-epoch=1",
-                f"--out={out}",
-            ]
-            command.append(f"--dataset={config.dataset}")
-            if config.data_dir is not None:
-                command.append(f"--data-dir={Path(config.data_dir).resolve()}")
-            begin = time.perf_counter()
-            done = subprocess.run(
-                command,
-                cwd=Path(__file__).parents[2],
-                env=environment | {"XDG_CACHE_HOME": str(Path(folder, "caches"))},
-                capture_output=True,
-                text=True,
-            )
-            seconds = time.perf_counter() - begin
-            if done.returncode != 0:
-                lines = done.stderr.splitlines() or [f"exit code {done.returncode}"]
-                raise WorkerError(f"experiments.cifar failed, {lines[-1]}")
-            says = json.loads(files.read(out / outputs.RESULT))["seconds"]
-            times[name] = {"seconds": seconds, "compile_seconds": says["compile"]}
-    return times

@@ -42,6 +42,7 @@ LARGE_SHAPES: tuple[Shape, ...] = ((64, 32, 32, 64), (64, 128, 128, 64))
 NUM_SEEDS = (1, 8)
 
 SECONDS_PER_TURN = 0.005
+BANK_VALUES = 2**22
 NUM_KEYS = 64  # so that windows come from all over the bank, as they do in training
 
 
@@ -50,7 +51,9 @@ class LayerConfig:
     """Times the layers against nnx.Dropout and a plain copy, forward and backward."""
 
     out: Annotated[Path | None, flag("File for the results, JSON.", "FILE")] = None
-    rounds: Annotated[int, flag("Turns of every layer; the median counts.")] = 101
+    rounds: Annotated[
+        int, flag("How often each layer is timed; the median is reported.")
+    ] = 101
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,16 +76,16 @@ def _no_bank(shape: Shape) -> None:
 
 
 def _make_bank(shape: Shape, field_rank: int, **law: Any) -> NoiseBank:
-    """Makes a bank of about four million values, and of two windows at least."""
+    """Makes a bank of about `BANK_VALUES` values, and of two windows at least."""
     field_shape = shape[len(shape) - field_rank :]
-    num_entries = max(2**22, 2 * math.prod(shape)) // math.prod(field_shape)
+    num_entries = max(BANK_VALUES, 2 * math.prod(shape)) // math.prod(field_shape)
     key = jax.random.key(0)
     return make_power_law_bank(key, field_shape, num_entries=num_entries, **law)
 
 
 def _make_recording(shape: Shape, field_shape: Shape | None = None) -> NoiseBank:
     # The numbers do not matter to the time that a window takes.
-    num_frames = max(2**22, 2 * math.prod(shape))
+    num_frames = max(BANK_VALUES, 2 * math.prod(shape))
     frames = np.random.default_rng(0).standard_normal(num_frames, np.float32)
     return make_recording_bank(frames, field_shape=field_shape)
 
@@ -266,13 +269,13 @@ def make_table(shape: Shape, num_seeds: int, rows: list[dict]) -> Table:
 
 
 def run_layer(config: LayerConfig) -> dict:
-    """Times every layer on every shape, prints the tables and writes the file.
+    """Times every layer on every shape, and prints and writes each as it is done.
 
     Returns:
         The results, as in the file.
 
     Raises:
-        UsageError: if a flag is at fault; nothing was written then.
+        UsageError: if a flag is at fault.
     """
     check(config)
     devices.start_jax()
@@ -303,8 +306,9 @@ def run_layer(config: LayerConfig) -> dict:
                 {"shape": list(shape), "num_seeds": num_seeds, "layers": rows}
             )
             console.print(make_table(shape, num_seeds, rows))
+            if config.out is not None:
+                save(config.out, result)
     if config.out is not None:
-        save(config.out, result)
         console.print(f"Results: {config.out}")
     return result
 

@@ -60,7 +60,7 @@ def open_target(name: str) -> jax.Device:
     """
     target = TARGETS[name]
     module, extra = PLUGINS[target.platform]
-    remedy = f"pip install 'sounddrop_jax[{extra}]'"
+    remedy = f"pip install -e '.[{extra}]'"
     if importlib.util.find_spec(module) is None:
         raise UsageError(f"--target={name}: needs the package {module}; {remedy}.")
     jax.config.update("jax_platforms", "cpu")

@@ -40,7 +40,7 @@ def curves(
     """Draws the mean of each arm's curves, and the band between lowest and highest.
 
     Args:
-        arms: at most seven.
+        arms: at most one more than `drawing.COLOURS` has.
         xlabel: what the values are counted by, from 1 on; where one is NaN, none of
             the arm's is drawn.
         ylabel: what they are.

@@ -1,4 +1,4 @@
-"""Pictures of scores and of differences between arms."""
+"""Pictures of differences between arms."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

@@ -57,7 +57,7 @@ def svg(name: str, label: str, draw: Callable[..., Any], *args: Any, **kw: Any) 
     Args:
         name: tells its parts from those of the page's other pictures.
         label: what it shows, for those who cannot see it.
-        draw: a function of this module that returns a figure.
+        draw: a function that returns a figure.
         *args: its arguments.
         **kw: its keywords.
 
@@ -88,7 +88,7 @@ def svg_alone(label: str, draw: Callable[..., Any], *args: Any) -> str:
     """Draws a picture that stands by itself, on white paper.
 
     Args:
-        label: as in `svg`, as the next two are.
+        label: see `svg`.
         draw: a function that returns a figure.
         *args: its arguments.
 

@@ -141,15 +141,15 @@ class Config:
         tyro.conf.FlagCreatePairsOff,
         flag(
             "On a GPU, only algorithms that give the same bits every time, which may "
-            "be slower. A CPU has no others."
+            "be slower. Changes nothing on a CPU."
         ),
     ] = False
     distributed: Annotated[
         bool,
         tyro.conf.FlagCreatePairsOff,
         flag(
-            "One run of several processes, each started with this same command: SLURM, "
-            "Open MPI, Kubernetes and TPU pods are found; by hand, give each "
+            "One run of several processes, each started with this command. SLURM, Open "
+            "MPI, Kubernetes and TPU pods are recognised; elsewhere set for each "
             "JAX_COORDINATOR_ADDRESS=HOST:PORT of the first, JAX_NUM_PROCESSES and its "
             "JAX_PROCESS_ID, from 0.",
         ),

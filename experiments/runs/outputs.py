@@ -60,6 +60,7 @@ class Set(_Open):
     title: str
     fingerprint: str
     train_size: int
+    test_size: int
     class_names: list[str]
 
 
@@ -80,6 +81,7 @@ class Result(_Open):
 
     config: Settings
     dataset: Set
+    environment: dict[str, Any]
     runs: Annotated[list[Run], Field(min_length=1)]
     summary: dict[str, Number | list[int] | None]
 

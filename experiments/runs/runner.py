@@ -33,7 +33,7 @@ from sounddrop_jax.audio import AudioError
 
 
 class Setup(NamedTuple):
-    """Validated config, dataset and regularizer factory.
+    """What a run needs before it trains, validated.
 
     Attributes:
         config: as flags gave it.
@@ -117,7 +117,7 @@ def run(config: Config) -> dict:
         Interrupted: after a signal.
     """
     is_first = processes.is_first()
-    signals = Signals()
+    signals = Signals("what is saved is kept, and --resume goes on.")
     with contextlib.ExitStack() as stack:
         if not config.distributed:
             stack.enter_context(signals)

@@ -79,7 +79,10 @@ def share_cores(num_seeds: int) -> None:
     As many as there are cores that this process may use, unless too many would run in
     vain, where the devices do not divide the seeds.
     """
-    num_cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
+    if sys.platform == "linux":
+        num_cores = len(os.sched_getaffinity(0))
+    else:
+        num_cores = os.cpu_count() or 1
     counts = range(min(num_cores, num_seeds), 0, -1)
     num_devices = next((n for n in counts if _wastes_little(num_seeds, n)), 1)
     if jax.distributed.is_initialized():
@@ -108,9 +111,10 @@ def start_jax() -> None:
         names = [n for n in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME") if os.environ.get(n)]
         asked = ", ".join(f"{name}={os.environ[name]}" for name in names) or "JAX"
         reason = str(error).partition("\n")[0].partition(" (set JAX_PLATFORMS")[0]
+        remedy = "set JAX_PLATFORMS=cpu, or leave the choice to JAX."
         message = (
             f"{asked}: no such device can be used here ({reason or 'none was found'}); "
-            "set JAX_PLATFORMS=cpu, or leave the choice to JAX."
+            f"{remedy if names else 'set JAX_PLATFORMS=cpu.'}"
         )
         if jax.distributed.is_initialized():
             # At once: the others, which may have their devices, cannot be told.

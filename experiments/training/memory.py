@@ -26,6 +26,12 @@ def check_seeds(functions: Functions, first_seed: int, num_seeds: int) -> None:
     size = network_bytes(functions)
     if own * size > free:
         fitting = free // size * jax.process_count()
+        if not fitting:
+            raise UsageError(
+                f"--seeds={num_seeds}: one network needs {size / 1e9:.1f} GB of "
+                f"memory, and {free / 1e9:.1f} GB are free; free some, or raise the "
+                "limit."
+            )
         raise UsageError(
             f"--seeds={num_seeds}: they need {own * size / 1e9:.1f} GB of memory, and "
             f"{free / 1e9:.1f} GB are free; give at most --seeds={fitting}, and the "

@@ -236,7 +236,7 @@ def _gaussian(
         strength,
         mode=mode,
         broadcast_dims=dims,
-        channel_correlation=channel_correlation,
+        channel_correlation=0.0 if shared else channel_correlation,
     )
 
 
@@ -271,7 +271,7 @@ def _plane(
             bank=bank,
             mode=mode,
             broadcast_dims=dims,
-            channel_correlation=channel_correlation,
+            channel_correlation=0.0 if shared else channel_correlation,
         )
 
     return make

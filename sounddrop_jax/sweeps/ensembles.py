@@ -273,12 +273,20 @@ def fit_seeds_at_once(
     """
     seeds_at_once = num_seeds
     while True:
-        program = compile_with(seeds_at_once)
-        needed = required_memory(program)
         fitting = seeds_at_once
-        if memory is not None and needed > memory:
-            # In proportion, which errs on the side of fewer: not all grows with them.
-            fitting = max(1, fitting * memory // needed)
+        try:
+            program = compile_with(seeds_at_once)
+        except jax.errors.JaxRuntimeError as error:
+            # A TPU's compiler refuses what does not fit.
+            if seeds_at_once == 1 or "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            fitting //= 2
+        else:
+            needed = required_memory(program)
+            if memory is not None and needed > memory:
+                # In proportion, which errs on the side of fewer: not all grows with
+                # them.
+                fitting = max(1, fitting * memory // needed)
         if mesh is not None:
             fitting = int(exchange(fitting, mesh=mesh).min())
         if fitting == seeds_at_once:
