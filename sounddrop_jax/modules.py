@@ -92,6 +92,10 @@ def _keep_bank(bank: Any) -> Any:
     return nnx.static(_ConstantBank(bank.values))
 
 
+def _as_tuple(axes: int | Sequence[int]) -> tuple[int, ...]:
+    return tuple(np.atleast_1d(axes).tolist())
+
+
 class NoiseInjection(nnx.Module):
     """Adds structured noise to its inputs while training; returns them in evaluation.
 
@@ -174,7 +178,7 @@ class NoiseInjection(nnx.Module):
             self.bank = bank
         for name, value in (
             ("exponent", exponent),
-            ("axes", tuple(np.atleast_1d(axes).tolist())),
+            ("axes", _as_tuple(axes)),
             ("channel_correlation", channel_correlation),
             ("mode", mode),
             ("broadcast_dims", tuple(broadcast_dims)),
@@ -202,7 +206,7 @@ class NoiseInjection(nnx.Module):
         elif name == "bank":
             value = _keep_bank(value)
         elif name == "axes":
-            value = tuple(np.atleast_1d(value).tolist())
+            value = _as_tuple(value)
         elif name == "broadcast_dims":
             value = tuple(value)
         elif name in ("mode", "channel_correlation"):

@@ -17,7 +17,7 @@ import pytest
 from flax import nnx
 from rich.console import Console
 
-from experiments import benchmark
+from experiments import benchmark, cores
 from experiments.benchmarks import contestants, workers
 from experiments.benchmarks import ensembles as benchmark_ensembles
 from experiments.benchmarks.contestants import Contestant
@@ -78,7 +78,7 @@ def test_flops_are_those_of_the_products(model):
 
 
 def plan(monkeypatch, platform, num_cores, max_seeds=None, model="cnn"):
-    monkeypatch.setattr(workers, "available_cores", lambda: list(range(num_cores)))
+    monkeypatch.setattr(cores, "available_cores", lambda: list(range(num_cores)))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
     settings = model, "bfloat16", max_seeds, platform, "folder"
     return dict(contestants.plan("water", *settings))

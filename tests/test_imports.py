@@ -32,8 +32,9 @@ ALLOWED = {
 }
 # Each imports only what stands before it.
 WINGS = (
-    *("words", "values", "cli", "terminal", "files", "data", "pictures", "training"),
-    *("robustness", "runs", "studies", "analysis", "reporting", "benchmarks"),
+    *("words", "values", "cores", "cli", "terminal", "files", "data", "pictures"),
+    *("training", "robustness", "runs", "studies", "analysis", "reporting"),
+    "benchmarks",
     *COMMANDS,
 )
 

@@ -18,12 +18,7 @@ from experiments.training.regularizers import (
     Recipe,
     check_settings,
 )
-from sounddrop_jax import (
-    make_power_law_bank,
-    make_recording_bank,
-    spectra,
-    tracks,
-)
+from sounddrop_jax import make_power_law_bank, make_recording_bank, spectra, tracks
 
 SHAPES = [(16, 16, 16), (8, 8, 32), (4, 4, 64)]
 NUM_IMAGES = 16

@@ -12,6 +12,7 @@ import pytest
 from experiments.benchmarks import workers
 from experiments.benchmarks.workers import Prepared, WorkerError, start_team
 from experiments.cli import UsageError
+from experiments.cores import available_cores
 from experiments.data import datasets
 from tests.programs import python
 
@@ -70,7 +71,7 @@ def test_members_do_the_same_and_keep_what_they_hold():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not pin")
 def test_a_worker_keeps_to_its_cores():
-    core = workers.available_cores()[-1]
+    core = available_cores()[-1]
     with start_team(f"{HERE}:prepare_counter", {}, [[core]]) as team:
         assert team.about["cores"] == [core]
 

@@ -38,9 +38,8 @@ def name_arm(plan: Plan, arm: str, strength: float | None) -> str:
 def describe_arm(arm: Arm) -> str:
     """Describes what an arm does: "white Gaussian noise, the same in all channels"."""
     settings = dict(arm.settings)
-    words = [_NOISES.get(arm.reg, arm.reg)]
-    if arm.reg in BUILT_IN:
-        words = _describe_settings(arm.reg, settings)
+    is_ours = arm.reg in BUILT_IN
+    words = _describe_settings(arm.reg, settings) if is_ours else [arm.reg]
     words += _PLACES.get(arm.where, [])
     words += [f"{name} = {value}" for name, value in settings.items()]
     return ", ".join(words)

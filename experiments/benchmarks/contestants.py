@@ -1,12 +1,11 @@
 """Who takes part in the benchmark of ensembles, and how each is started."""
 
-import importlib.metadata
 import importlib.util
 from typing import NamedTuple
 
 import numpy as np
 
-from experiments.benchmarks import workers
+from experiments import cores
 from experiments.training.regularizers import REGULARIZERS
 
 REGS = ("none", "dropout", "gaussian", "water")  # which PyTorch has as well
@@ -48,8 +47,8 @@ def plan(
     """
     kind = "cpu" if platform == "cpu" else "gpu"
     most = max_seeds or MAX_SEEDS[kind]
-    cores = workers.available_cores()
-    side_by_side = min(len(cores), most)
+    available = cores.available_cores()
+    side_by_side = min(len(available), most)
     compared = {1, side_by_side, most}
     powers = {FACTOR[kind] ** n for n in range(most.bit_length())}
     counts = compared | {n for n in powers if n < most}
@@ -65,12 +64,12 @@ def plan(
             if kind == "gpu" or num_seeds <= MAX_PLAIN_VMAP_ON_CPU:
                 contestants.append(Contestant("JAX, vmap", plain, together))
         if has_torch and num_seeds in (1, side_by_side):
-            shares = np.array_split(np.array(cores), num_seeds)
+            shares = np.array_split(np.array(available), num_seeds)
             contestants += torch_contestants(
                 settings, tuple(tuple(share.tolist()) for share in shares)
             )
         if has_torch and kind == "gpu" and 1 < num_seeds == most:
-            contestants += grouped_contestants(together)
+            contestants += grouped_contestants(together, (tuple(available),))
         cases.append((num_seeds, contestants))
     return cases
 
@@ -97,14 +96,15 @@ def torch_contestants(
     ]
 
 
-def grouped_contestants(settings: dict) -> list[Contestant]:
+def grouped_contestants(
+    settings: dict, shares: tuple[tuple[int, ...], ...]
+) -> list[Contestant]:
     """Lists those that train all networks as one, with CUDA graphs on a GPU."""
     settings = settings | {"mode": "max-autotune"}
     variants: dict[str, dict] = {"PyTorch, grouped": {}}
     if settings["reg"] == "water":
         variants["PyTorch, grouped, our bank"] = {"noise": "bank"}
-    cores = (tuple(workers.available_cores()),)
-    return [_make_torch(name, settings | own, cores) for name, own in variants.items()]
+    return [_make_torch(name, settings | own, shares) for name, own in variants.items()]
 
 
 def _make_torch(

@@ -36,6 +36,7 @@ from experiments.benchmarks.flops import count_flops
 from experiments.benchmarks.layers import check_writable, save
 from experiments.benchmarks.workers import Team, WorkerError
 from experiments.cli import DataDir, UsageError, check_choice, choices, flag
+from experiments.cores import available_cores
 from experiments.data import datasets
 from experiments.data.dataset import Dataset
 from experiments.runs.configs import DTYPES
@@ -187,7 +188,7 @@ def describe(
         "environment": environment
         | {
             "cpu": cpu_model(),
-            "cores": len(workers.available_cores()),
+            "cores": len(available_cores()),
             "numpy": np.__version__,
             "torch": importlib.metadata.version("torch") if has_torch else None,
         },

@@ -39,9 +39,7 @@ class Kind(NamedTuple):
 
 
 def make_cnn(
-    image_shape: tuple[int, int, int] = (32, 32, 3),
-    num_classes: int = 10,
-    num_seeds: int = 1,
+    image_shape: tuple[int, int, int], num_classes: int, num_seeds: int
 ) -> Any:
     """Makes the layers of `cnn.CNN`: three blocks, and the linear layer."""
     height, width, channels = image_shape
@@ -76,9 +74,7 @@ def _list_cnn_maps(image_shape: tuple[int, int, int]) -> dict[int, int]:
 
 
 def make_resnet20(
-    image_shape: tuple[int, int, int] = (32, 32, 3),
-    num_classes: int = 10,
-    num_seeds: int = 1,
+    image_shape: tuple[int, int, int], num_classes: int, num_seeds: int
 ) -> Any:
     """Makes the layers of `resnet.ResNet20`: the first, the blocks, the linear one."""
     channels = STAGES[0]

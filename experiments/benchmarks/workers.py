@@ -138,13 +138,6 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def available_cores() -> list[int]:
-    """Returns the cores that this process may use, where the system says which."""
-    if sys.platform == "linux":
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
 def save_dataset(dataset: Dataset, folder: str) -> None:
     """Writes a data set for `load_dataset`, a file for each of its fields."""
     for field in dataclasses.fields(dataset):

@@ -12,6 +12,7 @@ import jax
 from jax.sharding import Mesh
 
 from experiments.cli import UsageError
+from experiments.cores import available_cores
 from experiments.files import cache_folder, trim
 from sounddrop_jax import ensembles
 
@@ -79,11 +80,7 @@ def share_cores(num_seeds: int) -> None:
     As many as there are cores that this process may use, unless too many would run in
     vain, where the devices do not divide the seeds.
     """
-    if sys.platform == "linux":
-        num_cores = len(os.sched_getaffinity(0))
-    else:
-        num_cores = os.cpu_count() or 1
-    counts = range(min(num_cores, num_seeds), 0, -1)
+    counts = range(min(len(available_cores()), num_seeds), 0, -1)
     num_devices = next((n for n in counts if _wastes_little(num_seeds, n)), 1)
     if jax.distributed.is_initialized():
         # How many processes there are, JAX tells when it has its devices: `make_mesh`.
