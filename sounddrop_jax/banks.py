@@ -55,6 +55,9 @@ class NoiseBank:
     def __hash__(self) -> int:
         return id(self.values)
 
+    def __deepcopy__(self, memo: dict) -> "NoiseBank":
+        return self  # a copy of a model shares its banks, and so their program
+
     def __repr__(self) -> str:
         # In short, for models that show what they are made of.
         values = self.values
@@ -143,6 +146,12 @@ def _count_entries(num_entries: int | None, field_shape: tuple[int, ...]) -> int
         raise ValueError(f"A bank's field cannot be empty, but it is {field_shape}.")
     if num_entries is None:
         num_entries = max(2**22 // field_size, 1)
+        if num_entries == 1:
+            warnings.warn(
+                f"By default a bank of so large a field, {field_shape}, has one entry: "
+                "the same noise at every step. Give it more: num_entries=...",
+                stacklevel=3,
+            )
     if num_entries < 1:
         raise ValueError(f"A bank needs at least one entry, not {num_entries}.")
     return num_entries
@@ -168,8 +177,8 @@ def make_recording_bank(
 
     Returns:
         A bank whose entries are fields, if `field_shape` is given; or single samples,
-        for feature maps of any shape; or, of several channels, fields `[C]`, for maps
-        that end in C.
+        of one channel, for feature maps of any shape; or, of several channels, fields
+        `[C]`, for maps that end in C.
 
     Raises:
         ValueError: if the waveform has another shape, is empty, has more channels than
@@ -211,6 +220,8 @@ def make_recording_bank(
             "give one that varies."
         )
     frames = frames / deviation
+    if frames.ndim == 2 and frames.shape[1] == 1:  # one channel is laid out as none
+        frames = frames[:, 0]
     if field_shape is not None:
         frames = _lay_out(frames, tuple(map(operator.index, field_shape)))
     with jax.ensure_compile_time_eval():
@@ -246,7 +257,8 @@ def sample_window(key: jax.Array, bank: NoiseBank, shape: Sequence[int]) -> jax.
     A bank with a field fills the shape's last axes with fields, entry by entry. Where
     the shape is smaller than the field, the first places are taken; where it is larger,
     fields stand side by side: so the noise along that axis has the bank's spectrum
-    within each field, and is independent beyond.
+    within each field, and goes on with the bank's next entry. Entries of power-law
+    noise are independent; those of a recording are what comes next.
 
     A recording, whose entries are samples, runs along the middle axes first, then along
     the last (the channels), then along the first (the batch): neighbours in time
@@ -314,7 +326,7 @@ def sample_window(key: jax.Array, bank: NoiseBank, shape: Sequence[int]) -> jax.
         return window[..., *part].reshape(shape)
 
     num_entries = math.prod(leading) * math.prod(repeats)
-    return _take(key, bank.values, num_entries, arrange)
+    return _take(key, jnp.asarray(bank.values), num_entries, arrange)
 
 
 def _fits(trailing: tuple[int, ...], field: tuple[int, ...]) -> bool:
@@ -334,8 +346,9 @@ def _take(
     # One draw, where randint makes several and a call this short would feel them. No
     # start is likelier than another by more than num_starts / 2^32.
     bits = jax.random.bits(key, (), jnp.uint32)
-    if jax.export.is_symbolic_dim(size) or length < 2 * size:
-        if not jax.export.is_symbolic_dim(size) and length < size:
+    is_symbolic = jax.export.is_symbolic_dim(size)
+    if is_symbolic or length < 2 * size:
+        if not is_symbolic and length < size:
             warnings.warn(
                 f"A bank of {length} entries is shorter than a window of {size}: its "
                 "noise repeats itself within a batch. Make it several times as long: "
@@ -355,9 +368,9 @@ def _take(
         entries = lax.dynamic_slice_in_dim(rows, start, size)
         return arrange(entries.reshape(size, *values.shape[1:]))
 
-    # Of many cuts a TPU makes a loop anyway, and then another pass to arrange them. So
-    # what has to be arranged is, one cut after the other, while it is on the chip;
-    # entries as large as a map are as they should be.
+    # Under vmap a TPU cuts in a loop anyway, and arranges all windows in a second pass.
+    # So we loop ourselves, and arrange each window while it is on the chip. Entries as
+    # large as a map need no arranging.
     cut_on_a_tpu = cut
     if values.ndim <= 3:
         cut_on_a_tpu = jax.custom_vjp(jax.custom_batching.sequential_vmap(cut_rows))

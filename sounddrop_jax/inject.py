@@ -36,8 +36,8 @@ class IntensityRange:
 
     A layer or `random_noise` draws one number for each place along the first axis of
     the inputs, the batch; where `broadcast_dims` names that axis, one for all.
-    Denoisers for any level of noise are trained so (Zhang et al. 2017, "Beyond a
-    Gaussian denoiser"). Uniform draws have the power of the one intensity
+    This is how denoisers for unknown levels of noise are trained (Zhang et al. 2017,
+    "Beyond a Gaussian denoiser"). Uniform draws have the power of the one intensity
     sqrt((low**2 + low * high + high**2) / 3).
 
     Attributes:
@@ -90,9 +90,10 @@ def add_noise(
     | multiplicative | inputs * (1 + intensity * noise)          |
 
     rms is the root of the mean square over all of the inputs, one number, itself a
-    constant to the gradient. White noise that multiplies is the Gaussian dropout of
-    Srivastava et al. (2014), "Dropout: a simple way to prevent neural networks from
-    overfitting", section 10, with intensity sqrt(rate / (1 - rate)).
+    constant to the gradient; within `jax.vmap` or `jax.shard_map` over those of one
+    call. White noise that multiplies is the Gaussian dropout of Srivastava et al.
+    (2014), "Dropout: a simple way to prevent neural networks from overfitting",
+    section 10, with intensity sqrt(rate / (1 - rate)).
 
     Args:
         inputs: `[...]`, floating point.
@@ -130,19 +131,12 @@ def add_noise(
             "intensity must be a number or an array, not a range, which takes a key to "
             "draw from: random_noise has one."
         )
-    inputs = jnp.asarray(inputs)
-    if not jnp.issubdtype(inputs.dtype, jnp.floating):
-        raise TypeError(
-            f"Noise is added to floating point features, but these are {inputs.dtype}: "
-            "convert them first."
-        )
-    largest = float(jnp.finfo(inputs.dtype).max)
-    if not isinstance(intensity, jax.Array) and np.max(intensity) > largest:
-        raise ValueError(
-            f"intensity={intensity} is more than {inputs.dtype} can hold, {largest:g}: "
-            "lower it, or convert the inputs."
-        )
+    inputs = _as_features(inputs)
+    if not isinstance(intensity, jax.Array):
+        _check_size(intensity, inputs.dtype)
     scale = jnp.asarray(intensity, inputs.dtype)
+    if 0 < scale.ndim < inputs.ndim:  # JAX may be told to refuse what does it for us
+        scale = lax.expand_dims(scale, range(inputs.ndim - scale.ndim))
     # Not by jnp.broadcast_shapes, whose error does not say what has which shape.
     for name, array in (("Noise", noise), ("An intensity", scale)):
         padded = (1,) * (inputs.ndim - array.ndim) + array.shape
@@ -163,6 +157,25 @@ def add_noise(
         rms = jnp.sqrt(jnp.mean(jnp.square(lax.stop_gradient(wide))))
         noise = rms.astype(inputs.dtype) * noise
     return inputs + noise
+
+
+def _as_features(inputs: ArrayLike) -> jax.Array:
+    inputs = jnp.asarray(inputs)
+    if not jnp.issubdtype(inputs.dtype, jnp.floating):
+        raise TypeError(
+            f"Noise is added to floating point features, but these are {inputs.dtype}: "
+            "convert them first."
+        )
+    return inputs
+
+
+def _check_size(intensity: ArrayLike, dtype: np.dtype) -> None:
+    largest = float(jnp.finfo(dtype).max)
+    if np.max(intensity) > largest:
+        raise ValueError(
+            f"intensity={intensity} is more than {dtype} can hold, {largest:g}: "
+            "lower it, or convert the inputs."
+        )
 
 
 def random_noise(
@@ -186,8 +199,8 @@ def random_noise(
         bank: the noise to take a window of, see `banks.sample_window`.
         exponent: of the spectrum of fresh noise, see `spectra.power_law`; 0 is white.
         axes: of the inputs, along which fresh noise is shaped; not used by white
-            noise, which looks the same along any. Counted from the back, they may not
-            come to the first axis, the batch.
+            noise, which looks the same along any. Negative axes must not reach the
+            first axis, which is the batch.
         broadcast_dims: dimensions of the inputs that share the same noise.
         channel_correlation: between the noise of any two channels, places along the
             last axis; a number from 0, noise of its own for each, to 1, the same for
@@ -203,8 +216,8 @@ def random_noise(
     Raises:
         ValueError: if the inputs have no batch axis before the bank's field or the
             axes, the law, its axes, `broadcast_dims` or `channel_correlation` are out
-            of range, the last two contradict each other, or `add_noise` refuses the
-            intensity or the mode.
+            of range, the last contradicts one of the two before it, or `add_noise`
+            refuses the intensity or the mode.
         TypeError: if the inputs are not floating point, intensity is neither a number
             nor a range, or `bank` is no `NoiseBank`.
 
@@ -224,13 +237,20 @@ def random_noise(
         bank=bank,
         channel_correlation=channel_correlation,
     )
-    inputs = jnp.asarray(inputs)
-    shares = 0 < channel_correlation < 1
-    if shares and {-1, inputs.ndim - 1} & set(broadcast_dims):
+    inputs = _as_features(inputs)
+    shares_a_part = 0 < channel_correlation < 1
+    if shares_a_part and {-1, inputs.ndim - 1} & set(broadcast_dims):
         raise ValueError(
             f"channel_correlation={channel_correlation} has channels share a part of "
             f"the noise, broadcast_dims={tuple(broadcast_dims)} all of it: give one."
         )
+    if shares_a_part and bank is None and exponent != 0:
+        if {-1, inputs.ndim - 1} & set(np.atleast_1d(axes).tolist()):
+            raise ValueError(
+                f"channel_correlation={channel_correlation} is between channels in no "
+                f"order, but axes={axes} shape the noise along them: give other axes, "
+                "or exponent=0."
+            )
     if channel_correlation == 1:
         broadcast_dims = (*broadcast_dims, -1)
     shape = list(inputs.shape)
@@ -258,8 +278,9 @@ def random_noise(
     if isinstance(intensity, IntensityRange):
         key, intensity_key = jax.random.split(key)
         one_each = [*shape[:1], *[1] * (inputs.ndim - 1)]
+        _check_size(intensity.high, inputs.dtype)
         intensity = _draw_intensity(intensity_key, intensity, one_each)
-    if shares:
+    if shares_a_part:
         key, shared_key = jax.random.split(key)
         own, shared = draw(key, shape), draw(shared_key, [*shape[:-1], 1])
         noise = math.sqrt(1 - channel_correlation) * own

@@ -2,8 +2,8 @@
 
 For the same key they give the same numbers as those in `modules`. A bank is an
 attribute and no variable: `init` returns the same variables as it does with Dropout,
-and no optimizer, gradient or checkpoint sees the noise. In a compiled function it is a
-constant, stored once however many layers, seeds and devices share it.
+and no optimizer, gradient or checkpoint sees the noise. In a compiled program it is a
+constant, stored once on each device however many layers and seeds share it.
 """
 
 import dataclasses

@@ -19,7 +19,7 @@ from sounddrop_jax.inject import Intensity, Mode
 
 
 class BankVariable(nnx.Variable):
-    """Holds the values of a bank that is state of the model, as few banks should be.
+    """Holds the values of a bank that is state of the model; most should not be.
 
     A layer keeps a bank as a constant, which no transformation, optimizer or checkpoint
     sees. It keeps it in this variable if the bank is traced, so that it cannot be a
@@ -57,9 +57,6 @@ class IntensityVariable(nnx.Variable):
 @jax.tree_util.register_static
 class _ConstantBank(NoiseBank):
     """A bank that is part of a pytree's structure, where JAX sees no array."""
-
-    def __deepcopy__(self, memo: dict) -> "_ConstantBank":
-        return self  # a copy of a model shares its banks
 
 
 def _keep_intensity(intensity: Any) -> Any:
@@ -106,10 +103,12 @@ class NoiseInjection(nnx.Module):
     layer has the state of an `nnx.Dropout`. An array as intensity is, in an
     `IntensityVariable`. All settings may be changed by assignment.
 
-    A schedule, of optax or any function from a step to an intensity, is asked at every
-    call in training: for the `step` given there or, without one, for the number of keys
-    that the layer's own stream has given before, from 0. Give the step where streams
-    are made anew: by `nnx.reseed`, or at every call by `nnx.bridge.ToLinen`.
+    A schedule, of optax or any function from a step to an intensity, is called with a
+    step at every call in training: with the `step` given there or, without one, with
+    the number of keys that the layer's own stream has given before, from 0. Give the
+    step where streams are made anew: once by `nnx.reseed`; at every call by
+    `nnx.split_rngs`, `nnx.fork_rngs` or `nnx.bridge.ToLinen`, within which a layer
+    counts from 0 again.
 
     Example:
         >>> import jax.numpy as jnp
@@ -150,8 +149,8 @@ class NoiseInjection(nnx.Module):
             `rngs` is neither of the two, nor None.
     """
 
-    # Here, and in the layer only where it was given others: at every call of `nnx.jit`
-    # Flax visits every attribute of every layer.
+    # Defaults are the class's. A layer stores only what differs, because `nnx.jit`
+    # visits every attribute of every layer at every call.
     bank: NoiseBank | BankVariable | None = None
     exponent: float = 0.0
     axes: tuple[int, ...] = (-2,)

@@ -14,9 +14,9 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
-# Of the transforms that are products with a matrix, whose work grows with the length.
-# More of them are in JAX 0.11.1 and 0.11.2: two Fourier transforms in one program there
-# can wait for each other's threads for good, on a CPU.
+# Axes up to this length are transformed by a product with a matrix, longer ones by a
+# Fourier transform. In JAX 0.11.1 and 0.11.2 more are products: two Fourier transforms
+# in one program there can wait for each other's threads for good, on a CPU.
 LONGEST_PRODUCT = 4096 if jax.__version_info__ in ((0, 11, 1), (0, 11, 2)) else 256
 
 
@@ -194,7 +194,8 @@ def fit_exponent(noise: ArrayLike, *, axes: int | Sequence[int] = (-1,)) -> floa
         The exponent, about 0 for white noise and 1 for pink noise.
 
     Raises:
-        ValueError: if there are fewer than two frequencies to fit a line through.
+        ValueError: if there are fewer than two frequencies to fit a line through, or
+            one of them has no power.
 
     Example:
         >>> import jax
@@ -208,6 +209,12 @@ def fit_exponent(noise: ArrayLike, *, axes: int | Sequence[int] = (-1,)) -> floa
         raise ValueError(
             f"A slope needs two frequencies, but axes of lengths {lengths} hold "
             f"{len(frequencies)} above zero; measure along longer axes."
+        )
+    if not (power > 0).all():
+        raise ValueError(
+            "A slope needs power at every frequency, and there is none at "
+            f"{frequencies[~(power > 0)][0]:.3g} cycles per sample; measure noise that "
+            "has all of them."
         )
     radial = _radial_frequency(lengths).round(12)
     _, counts = np.unique(radial[radial > 0], return_counts=True)

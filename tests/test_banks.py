@@ -1,5 +1,6 @@
 """Banks: how they are made, and that every window is the next entries, in order."""
 
+import copy
 import functools
 import math
 import re
@@ -190,10 +191,14 @@ def test_a_power_law_bank_is_shaped_within_the_field_only(field, axes, axes_of_a
 @pytest.mark.parametrize(
     ("field", "num_entries"), [((3, 5), 279_620), ((3000, 3000), 1)], ids=str
 )
-def test_a_bank_holds_about_four_million_values_by_default(field, num_entries):
+def test_a_bank_holds_about_four_million_values_by_default(field, num_entries, recwarn):
     make = functools.partial(make_power_law_bank, field_shape=field)
     bank = jax.eval_shape(make, jax.random.key(0))
     assert bank.values.shape == (num_entries, *field)
+    messages = [str(warning.message) for warning in recwarn]
+    assert len(messages) == (num_entries == 1)
+    for message in messages:
+        assert "the same noise at every step. Give it more: num_entries=" in message
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16])
@@ -259,6 +264,15 @@ def test_every_channel_of_a_recording_is_brought_there_by_itself():
     assert (bank.num_entries, bank.field_shape) == (len(frames), (num_channels,))
 
 
+@pytest.mark.parametrize("field_shape", [None, (3, 4, 5)], ids=str)
+def test_one_channel_that_is_kept_is_as_none(field_shape):
+    kept, mono = (
+        make_recording_bank(frames, field_shape=field_shape)
+        for frames in (SOUND[:, None], SOUND)
+    )
+    assert_array_equal(kept.values, mono.values)
+
+
 @pytest.mark.parametrize("field_shape", [(3, 4, 5), (6,), (1000,)], ids=str)
 def test_a_recording_for_one_shape_lies_as_windows_of_one_for_all_do(field_shape):
     bank = make_recording_bank(SOUND, field_shape=field_shape)
@@ -292,6 +306,19 @@ def test_a_recording_for_one_shape_lies_as_windows_of_one_for_all_do(field_shape
 def test_a_recording_that_will_not_do_is_refused(waveform, field_shape, message):
     with pytest.raises(ValueError, match=message):
         make_recording_bank(waveform, field_shape=field_shape)
+
+
+@pytest.mark.parametrize("length", [20, 1_000])
+def test_a_bank_of_a_numpy_array_serves_in_compiled_functions_too(length):
+    values = np.arange(float(length), dtype=np.float32)
+    take = functools.partial(sample_window, shape=(3, 4))
+    found = jax.jit(lambda key: take(key, NoiseBank(values)))(KEY)
+    assert_array_equal(found, take(KEY, NoiseBank(jnp.asarray(values))))
+
+
+def test_a_copy_of_what_has_a_bank_shares_it():
+    bank = NoiseBank(jnp.zeros(4))
+    assert copy.deepcopy({"bank": bank})["bank"] == bank
 
 
 def test_a_bank_is_shown_in_short_whatever_jax_puts_in_it():

@@ -221,6 +221,13 @@ def test_a_setting_that_will_not_do_is_refused(settings, message):
         map_seeds(train, **settings)
 
 
+@pytest.mark.parametrize("arguments", [(), (jnp.zeros(3), jnp.zeros(3))])
+def test_as_many_arguments_as_axes_are_needed(arguments):
+    message = f"is for 1 arguments, and {len(arguments)} were given: name"
+    with pytest.raises(ValueError, match=message):
+        map_seeds(train)(*arguments)
+
+
 @pytest.mark.parametrize(
     ("arguments", "lengths"),
     [

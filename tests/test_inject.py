@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -157,6 +158,16 @@ def test_a_correlation_that_cannot_be_is_refused(correlation, dims, message):
     settings = {"channel_correlation": correlation, "broadcast_dims": dims}
     with pytest.raises(ValueError, match=message):
         random_noise(KEY, INPUTS, intensity=0.3, **settings)
+
+
+@pytest.mark.parametrize("axes", [-1, (1, 2)])
+def test_channels_with_a_spectrum_along_them_share_no_part_of_it(axes):
+    add = functools.partial(
+        random_noise, KEY, INPUTS, intensity=0.3, channel_correlation=0.5, axes=axes
+    )
+    with pytest.raises(ValueError, match=f"but axes={re.escape(str(axes))} shape the"):
+        add(exponent=1.0)
+    add()  # white noise has no axes
 
 
 # What an intensity means
@@ -372,6 +383,22 @@ def test_an_intensity_beyond_the_dtype_is_refused(inject):
     with pytest.raises(ValueError, match="more than float16 can hold, 65504: lower"):
         inject(KEY, INPUTS.astype(jnp.float16), intensity=1e6)
     inject(KEY, INPUTS.astype(jnp.float16), intensity=65504)
+
+
+def test_a_range_beyond_the_dtype_is_refused():
+    for dtype, high in ((jnp.float16, 1e5), (jnp.float32, 1e39)):
+        with pytest.raises(ValueError, match=f"more than {jnp.dtype(dtype)} can hold"):
+            drawn_from = IntensityRange(0.0, high)
+            random_noise(KEY, INPUTS.astype(dtype), intensity=drawn_from)
+
+
+@every_function
+@pytest.mark.parametrize("size", [(), (1,), SHAPE[-1:]], ids=str)
+def test_an_intensity_of_lower_rank_needs_no_promotion(inject, size):
+    expected = inject(KEY, INPUTS, intensity=0.3)
+    with jax.numpy_rank_promotion("raise"):
+        found = inject(KEY, INPUTS, intensity=jnp.full(size, 0.3))
+    assert_array_equal(found, expected)
 
 
 @every_function

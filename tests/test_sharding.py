@@ -12,12 +12,14 @@ from jax.sharding import PartitionSpec as P
 
 from sounddrop_jax import (
     NoiseInjection,
+    convolution,
     make_matched_bank,
     make_power_law_bank,
     make_recording_bank,
 )
 from tests.devices import check_on_four_devices, elsewhere, on_four_devices
 from tests.layers import KEY, differ
+from tests.platforms import on
 
 SHAPE = (8, 5, 6, 3)
 
@@ -99,3 +101,28 @@ def test_a_bank_made_within_a_shard_map_serves_everywhere(make_bank):
     expected = add(maps)
     with jax.set_mesh(mesh):
         np.testing.assert_array_equal(add(maps), expected)
+
+
+@on_four_devices
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_a_convolution_has_its_gradient_within_a_shard_map(platform):
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    inputs = jax.random.normal(jax.random.key(0), (8, 6, 5, 3))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 4))
+
+    def loss(convolve, kernel, inputs):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        outputs = convolve(inputs, kernel, (1, 1), "SAME", dimension_numbers=numbers)
+        return jnp.sin(outputs).sum()
+
+    def total(kernel, inputs):
+        ours = on(platform, convolution.conv_general_dilated)
+        return jax.lax.psum(loss(ours, kernel, inputs), "data")
+
+    gradient = jax.shard_map(
+        jax.grad(total), mesh=mesh, in_specs=(P(), P("data")), out_specs=P()
+    )
+    expected = jax.grad(loss, 1)(jax.lax.conv_general_dilated, kernel, inputs)
+    np.testing.assert_allclose(
+        jax.jit(gradient)(kernel, inputs), expected, rtol=1e-5, atol=1e-4
+    )

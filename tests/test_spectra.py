@@ -314,6 +314,12 @@ def test_fit_needs_two_frequencies(shape):
         fit_exponent(np.ones(shape))
 
 
+@pytest.mark.parametrize("power", [0.0, math.nan])
+def test_fit_needs_power_at_every_frequency(power):
+    with pytest.raises(ValueError, match="and there is none at 0.0625 cycles per"):
+        fit_exponent(np.full((4, 16), power))
+
+
 @pytest.mark.parametrize("measure", [periodogram, fit_exponent])
 @pytest.mark.parametrize("axes", [(), (0, -2), 2])
 def test_measuring_along_wrong_axes_is_refused(measure, axes):

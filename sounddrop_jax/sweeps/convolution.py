@@ -119,12 +119,25 @@ def conv_general_dilated(
             exact = (tuple(top_bottom), tuple(left_right))
             settings = {"padding": exact, "precision": precision}
             return lax.platform_dependent(
-                lhs,
-                rhs,
+                *_vary_alike(lhs, rhs),
                 cpu=functools.partial(_convolve, is_merged=False, **settings),
                 default=functools.partial(_convolve, is_merged=True, **settings),
             )
     return jax_convolution(lhs, rhs)
+
+
+def _vary_alike(*arrays):
+    """Makes arrays vary over the same axes of a mesh, as JAX's own functions do.
+
+    Within `jax.shard_map` images differ from device to device and kernels do not; a
+    gradient by a rule of one's own has to vary as what it is the gradient of.
+    """
+    varying = [jax.typeof(array).manual_axis_type.varying for array in arrays]
+    axes = frozenset().union(*varying)
+    return [
+        lax.pcast(array, tuple(sorted(axes - own)), to="varying")
+        for array, own in zip(arrays, varying, strict=True)
+    ]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -177,7 +190,9 @@ def _kernel_gradient(inputs, gradient, is_merged: bool, padding: Padding, precis
             )
 
         shape = rows, columns, inputs.shape[-1] // groups, gradient.shape[-1]
-        kernel = jax.ShapeDtypeStruct(shape, inputs.dtype)
+        # Not only its shape: of a kernel that is everywhere the same, JAX would sum
+        # the gradients of all devices.
+        kernel, _ = _vary_alike(jnp.zeros(shape, inputs.dtype), inputs)
         return jax.linear_transpose(convolve, kernel)(gradient)[0]
 
     def in_blocks(inputs, gradient):
@@ -228,8 +243,8 @@ def _is_narrow(inputs, kernel, padding: Padding) -> bool:
 def _convolve_narrow(inputs, kernel, padding: Padding, precision):
     """Convolves in strides of two, for 2x2 outputs at once.
 
-    It is 16/9 of the arithmetic for a kernel of 3x3, in products four times as wide:
-    those with as few channels as colours are far from their best.
+    For a kernel of 3x3 that is 16/9 of the arithmetic, in products four times as wide:
+    with only three channels, narrow products are so slow that this wins.
     """
     # The kernel where each of the four outputs sees its inputs.
     moved = [
@@ -290,7 +305,9 @@ def _kernel_gradient_in_blocks(inputs, gradient, rows: int, columns: int, precis
         maps.reshape(num // size, size, *maps.shape[1:]) for maps in (inputs, gradient)
     ]
     channels = inputs.shape[-1]
-    zeros = jnp.zeros((columns * channels, rows * features), dtype)
+    zeros, _ = _vary_alike(
+        jnp.zeros((columns * channels, rows * features), dtype), inputs
+    )
     total, _ = lax.scan(add_block, zeros, blocks)
     kernel = total.reshape(columns, channels, rows, features).transpose(2, 0, 1, 3)
     # The last rows of the gradient are the first that lie side by side.
@@ -367,7 +384,9 @@ def _map_merged(convolve, groups: int = 1):
         # the kernels of all.
         is_shared = groups == 1 and not is_mapped[0]
         if not is_shared:
-            left = _merge(left if is_mapped[0] else jnp.stack([left] * size))
+            left = _merge(
+                left if is_mapped[0] else jnp.broadcast_to(left, (size, *left.shape))
+            )
         merged = _map_merged(convolve, groups if is_shared else groups * size)
         outputs = merged(left, _merge(right))
         split = outputs.reshape(*outputs.shape[:-1], size, -1)

@@ -58,8 +58,9 @@ def map_seeds(
         seeds_at_once: how many seeds a device works on side by side; by default all
             that it has. Fewer need less memory, and the others wait for their turn. At
             1 there is no vmap, which is the fastest way on a CPU.
-        mesh: from `make_mesh`; without one, a single device. If it does not divide the
-            seeds, the last is run more than once, and its copies are left out.
+        mesh: from `make_mesh`; without one, a single device. If the number of its
+            devices does not divide that of the seeds, the last seed is run more than
+            once, and its copies are left out.
 
     Returns:
         A function of the same arguments, all positional, whose results have a leading
@@ -68,7 +69,8 @@ def map_seeds(
 
     Raises:
         ValueError: if `seeds_at_once` is below 1, `in_axes` names no argument, or, at
-            the call, two arguments have different numbers of seeds.
+            the call, there are more or fewer arguments than it has entries, or two of
+            them have different numbers of seeds.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -90,6 +92,11 @@ def map_seeds(
         )
 
     def split(args):
+        if len(args) != len(is_mapped):
+            raise ValueError(
+                f"in_axes={tuple(in_axes)} is for {len(is_mapped)} arguments, and "
+                f"{len(args)} were given: name an axis, or None, for each."
+            )
         pairs = list(zip(args, is_mapped, strict=True))
         return [a for a, own in pairs if own], [a for a, own in pairs if not own]
 
