@@ -198,8 +198,8 @@ def _find_wanted(hint: Any, value: str) -> str | None:
 DataDir = Annotated[
     str | None,
     flag(
-        "Folder of tensorflow-datasets, or of FILE.npz. Default: $TFDS_DATA_DIR, or "
-        "TFDS's own.",
+        "Folder where tensorflow-datasets keeps its sets, or where FILE.npz lies. "
+        "Default: $TFDS_DATA_DIR, or TFDS's own.",
         "DIR",
     ),
 ]

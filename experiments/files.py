@@ -97,18 +97,24 @@ def read_arrays(path: Path, largest: int) -> dict[str, np.ndarray]:
 
     Raises:
         OSError: as there.
-        ValueError: if it is damaged or larger, or needs a pickle.
+        ValueError: if it is damaged, needs a pickle, or an array is larger.
     """
     with open_to_read(path, largest) as file:
         try:
             with zipfile.ZipFile(file) as archive:
-                return {
-                    each.filename.removesuffix(".npy"): _read_array(archive, each)
-                    for each in archive.infolist()
-                    if each.file_size <= largest
-                }
+                entries = archive.infolist()
+                large = [each for each in entries if each.file_size > largest]
+                if not large:
+                    return {
+                        each.filename.removesuffix(".npy"): _read_array(archive, each)
+                        for each in entries
+                    }
         except Exception as error:  # what is damaged may raise anything at all
             raise ValueError(f"damaged: {reason(error)}") from None
+    raise ValueError(
+        f"{large[0].filename.removesuffix('.npy')} has {large[0].file_size:,} bytes, "
+        f"more than {largest:,}"
+    )
 
 
 def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:

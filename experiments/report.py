@@ -12,7 +12,7 @@ import tyro
 from experiments import terminal
 from experiments.analysis import runs, verdict
 from experiments.analysis.comparisons import Analysis
-from experiments.cli import UsageError, exit_codes, flag, read_flags
+from experiments.cli import UsageError, exit_codes, flag, read_flags, run_command
 from experiments.reporting import runs as reporting_runs
 from experiments.reporting.tables import write
 from experiments.studies import store
@@ -76,8 +76,8 @@ def main() -> None:
             analysis = Analysis(store.read(config.folders))
             print(printable(verdict.sentence(analysis)))
             page = write(analysis, config.out or first)
-        print(f"Report: {page}")
+        print(printable(f"Report: {page}"))
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -41,7 +41,8 @@ from experiments.studies.logits import find_faults
 from experiments.studies.networks import make_arm_functions, select
 from experiments.studies.noise import measure_noise
 from experiments.studies.plans import Plan
-from experiments.studies.runner import parse_part, train_missing
+from experiments.studies.records import NETWORKS
+from experiments.studies.runner import check_share, parse_part, train_missing
 from experiments.training import devices
 from experiments.training.models import MODELS
 from experiments.training.regularizers import REGULARIZERS
@@ -122,13 +123,16 @@ def run(config: StudyConfig) -> Path:
     if config.module is not None:
         _register(config.module)
     plan = plans.load(config.plan)
+    written = plan.document
     if config.seeds is not None:
         plan = plans.parse({**plan.document, "seeds": config.seeds}, plan.name)
     part = parse_part(config.part)
+    check_share(plan, *part)
     plan, inputs = _find_recordings(plan, config.audio_dir)
     if config.module is not None:
         inputs[config.module.name] = _digest(config.module)
-    dataset = datasets.load(plan.dataset, config.data_dir)
+    entry = f"plan {plan.name}: dataset"
+    dataset = datasets.load(plan.dataset, config.data_dir, entry=entry)
     _check_sizes(plan, dataset)
     out = config.out or Path("studies", plan.name)
     devices.start_jax()
@@ -143,7 +147,9 @@ def run(config: StudyConfig) -> Path:
             noise[arm.name] = measure_noise(plan, arm, dataset)
     description = describe_dataset(dataset)
     with store.claim(out):
-        opened = store.open_store(out, plan, description, inputs, noise)
+        opened = store.open_store(
+            out, plan, description, inputs, noise, written=written
+        )
         _check_logits(plan, dataset, opened)
         settings = {"part": part, "data_dir": config.data_dir, "environment": own}
         return _train_and_report(plan, dataset, opened, settings)
@@ -166,8 +172,11 @@ def _train_and_report(
     for name, strength in chosen.items():
         if strength is None:
             console.print(
-                f"{name}: its strength cannot be chosen before the other shares of the "
-                f"tuning are in {out}, too; it waits."
+                printable(
+                    f"{name} is not trained yet: its strength is chosen when the "
+                    f"{NETWORKS} in {out} has the tuning's records of all shares. "
+                    "Append those of the others to it, and give this command again."
+                )
             )
         else:
             console.print(f"{name}: {strength:g} was the best on held-out images.")
@@ -180,7 +189,7 @@ def _train_and_report(
 
     analysis = comparisons.Analysis(store.read([out]))
     console.print(printable(verdict.sentence(analysis)))
-    console.print(f"Report: {tables.write(analysis, out)}")
+    console.print(printable(f"Report: {tables.write(analysis, out)}"))
     return out
 
 
@@ -194,8 +203,9 @@ def _check_logits(plan: Plan, dataset: Dataset, opened: store.Store) -> None:
     if faults := find_faults(opened.folder, records, shapes):
         others = f", and {len(faults) - 1} more like it" if len(faults) > 1 else ""
         terminal.warn(
-            f"{faults[0]}{others}; the records are whole, and without their lines in "
-            "networks.jsonl the networks would be trained again."
+            f"{faults[0]}{others}; no score depends on that. To have them again, copy "
+            "them from where they are, or delete the lines of their networks from "
+            f"{NETWORKS}: these are then trained again."
         )
 
 
@@ -259,8 +269,14 @@ def _check_sizes(plan: Plan, dataset: Dataset) -> None:
     """Raises for a plan that needs more images than the dataset has, or others."""
     num_train, num_test = len(dataset.train_labels), len(dataset.test_labels)
     held = 0 if plan.tuning is None else plan.tuning.images
+    if plan.batch_size > num_train - held:
+        raise UsageError(
+            f"plan {plan.name}: training.batch_size={plan.batch_size}: {dataset.title} "
+            f"has {num_train} training images, {held} of them held out for tuning; "
+            "give a smaller batch or another dataset."
+        )
     for regime in plan.regimes.values():
-        needed = max(regime.train_images or 1, plan.batch_size) + held
+        needed = (regime.train_images or 0) + held
         if needed > num_train:
             raise UsageError(
                 f"plan {plan.name}: regime {regime.name} needs {needed} training "

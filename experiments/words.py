@@ -51,7 +51,14 @@ def printable(text: object) -> str:
 
 
 def reason(error: Exception) -> str:
-    """Returns the first line of an error's message: ours are one line long."""
+    """Returns the first line of an error's message: ours are one line long.
+
+    Example:
+        >>> reason(FileNotFoundError(2, "No such file or directory", "a.npz"))
+        'No such file or directory: a.npz'
+    """
+    if isinstance(error, OSError) and error.strerror:  # without its number
+        return ": ".join(map(str, filter(None, (error.strerror, error.filename))))
     message = str(error).removeprefix("<urlopen error ").removesuffix(">").strip()
     return message.partition("\n")[0].strip() or type(error).__name__
 
@@ -70,6 +77,11 @@ def name_seeds(seeds: Sequence[int]) -> str:
     if len(seeds) > _MOST_LISTED:
         return f"{len(seeds)} seeds from {seeds[0]} to {seeds[-1]}"
     return f"seeds {', '.join(map(str, seeds))}"
+
+
+def upper(text: str) -> str:
+    """Writes the first letter large, and the rest as it is."""
+    return text[:1].upper() + text[1:]
 
 
 def join(parts: Sequence[str], word: str) -> str:

@@ -30,8 +30,9 @@ def make_matched_bank(
 
     An entry is a whole map, so a window starts at one, and channels stay in their
     places. Give the maps of the layer that the noise is for, of the same size: in
-    smaller ones the first places are taken. `channel_correlation` and `broadcast_dims`
-    along channels would give every channel the noise of the first.
+    smaller ones the first places are taken. Leave `channel_correlation` and
+    `broadcast_dims` along channels as they are: they would copy the noise of the first
+    channel to the others.
 
     Args:
         activations: `[B, H, W, C]`, or `[B, T, C]`, or `[B, C]` without a spectrum;

@@ -167,8 +167,7 @@ def refusal(name: str, data_dir: Path) -> str:
     with pytest.raises(UsageError) as error:
         datasets.load(name, str(data_dir))
     message = str(error.value)
-    assert "\n" not in message and message.startswith("--")
-    assert "--dataset=digits" in message
+    assert "\n" not in message and "--data-dir" in message
     return message
 
 

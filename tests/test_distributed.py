@@ -289,6 +289,13 @@ def test_one_process_asks_nobody(monkeypatch):
     processes.check_alike({"seeds": 3}, 3)
 
 
+@pytest.mark.parametrize(("num_seeds", "count"), [(1, 0), (3, 3), (4, 4), (9, 4)])
+def test_one_process_takes_no_more_devices_than_seeds(num_seeds, count, monkeypatch):
+    monkeypatch.setattr(jax, "devices", lambda: list(range(4)))
+    monkeypatch.setattr(ensembles, "make_mesh", lambda devices: devices)
+    assert devices.make_mesh(num_seeds) == (list(range(count)) or None)
+
+
 @pytest.mark.parametrize(
     ("num_seeds", "counts", "expected"),
     [

@@ -1,5 +1,6 @@
 """Files that are written whole, onto the disk, and through no link."""
 
+import numpy as np
 import pytest
 
 from experiments import files
@@ -38,6 +39,14 @@ def test_a_link_that_is_to_be_replaced_is_itself_replaced(tmp_path):
         temporary.write_text("new")
     assert target.read_text() == "mine"
     assert (tmp_path / "a.json").read_text() == "new"
+
+
+def test_an_array_that_is_too_large_is_named(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, small=np.zeros(4), large=np.zeros(4_000))
+    assert files.read_arrays(path, 64_000).keys() == {"small", "large"}
+    with pytest.raises(ValueError, match="^large has 32,128 bytes, more than 9,000$"):
+        files.read_arrays(path, 9_000)
 
 
 def test_leftovers_of_replacing_are_removed_and_nothing_else(tmp_path):

@@ -118,6 +118,13 @@ def test_strengths_left_to_defaults_are_written_out_as_defaults_may_change(monke
     assert plans.parse(plan.document, "p") == plan
 
 
+def test_arms_that_a_page_could_not_tell_apart_are_refused_but_read():
+    document = make({"arms.none.title": "water"})
+    with pytest.raises(UsageError, match="arms.water.title='water': arms.none has it"):
+        plans.parse(document, "p")
+    assert len(plans.parse(document, "p", is_done=True).arms) == 3
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -406,6 +406,37 @@ def test_a_damaged_line_is_named(tmp_path, content, why):
     assert contents(tmp_path) == before
 
 
+@pytest.mark.parametrize("name", [store.STUDY, store.NETWORKS])
+def test_a_file_that_cannot_be_read_is_not_called_damaged(tmp_path, name):
+    plan = open_store(tmp_path)
+    (tmp_path / name).unlink(missing_ok=True)
+    (tmp_path / name).mkdir()
+    message = refusal(store.read, [tmp_path])
+    assert message.startswith(f"{tmp_path / name}: cannot be read (Is a directory); ")
+    assert message == refusal(store.open_store, tmp_path, plan, DATASET, INPUTS)
+
+
+def test_two_records_of_one_network_are_refused_before_anything_is_trained(tmp_path):
+    plan = open_store(tmp_path)
+    write(tmp_path, CELL)
+    path = tmp_path / store.NETWORKS
+    (own,) = (line for line in path.read_text().splitlines() if "accuracy" in line)
+    other = json.dumps(json.loads(own) | {"accuracy": 1.0})
+    path.write_text(f"{path.read_text()}{other}\n")
+    message = refusal(store.open_store, tmp_path, plan, DATASET, INPUTS)
+    assert message == refusal(store.read, [tmp_path])
+    assert "is another network than in" in message and "by its accuracy" in message
+
+
+def test_noise_that_is_not_finite_leaves_a_store_that_can_be_read(tmp_path):
+    plan = make_plan()
+    for std in (math.nan, 1e20):
+        store.open_store(tmp_path, plan, DATASET, INPUTS, {"water": noise(std)})
+        (layer,) = store.read([tmp_path]).noise["water"]["layers"]
+        assert layer["std"] == (None if math.isnan(std) else std)
+        (tmp_path / store.STUDY).unlink()
+
+
 def test_what_a_computer_hides_is_passed_over(tmp_path):
     # By macOS beside every file that it copies, or in every folder that it shows.
     open_store(tmp_path)

@@ -445,9 +445,44 @@ def test_a_study_departs_from_its_plan_file(tmp_path, change, departure):
     registered = None
     if change is not None:
         registered = plans.parse({**PLANTED, "robustness": {}, **change}, "fake")
+    else:  # nor does its store say what there was
+        study = dataclasses.replace(study, begun=None)
     found = departures(study, registered)
     assert any(departure in said for said in found)
     assert all("plan file" in said or "in the study" in said for said in found)
+
+
+def test_what_a_study_has_grown_by_is_a_departure(tmp_path):
+    document = {**PLANTED, "robustness": {}}
+    settings = {"dataset": OFFICIAL, "with_robustness": False}
+    folder = make_store(tmp_path, plan_document=document, **settings)
+    assert departures(store.read([folder]), None) == []
+    arms = {**PLANTED["arms"], "weak": GAUSSIAN | {"title": "weak noise"}}
+    grown = document | {
+        "seeds": 16,
+        "arms": arms,
+        "comparisons": [*PLANTED["comparisons"], ["weak", "none"]],
+        "hypotheses": {"weak": {"text": "?", "comparisons": [["weak", "none"]]}},
+    }
+    plan = plans.parse(store.read([folder]).plan.document | grown, "fake")
+    for _ in range(2):  # the second time it has nothing new
+        store.open_store(folder, plan, OFFICIAL, {})
+    found = departures(store.read([folder]), plan)
+    assert "When the study began, its plan had 8 seeds; the study has 16." in found
+    added = [said for said in found if said.startswith("Added since the study began")]
+    assert [said.partition(", ")[2] for said in added] == [
+        "arm: weak.",
+        "comparison: weak with none.",
+        "hypothesis: weak.",
+    ]
+
+
+def test_other_seeds_than_those_of_the_file_are_a_departure(tmp_path):
+    plan = plans.parse(PLANTED, "fake")
+    written = {**plan.document, "seeds": 6}
+    store.open_store(tmp_path, plan, OFFICIAL, {}, written=written)
+    (said, *_) = departures(store.read([tmp_path]), None)
+    assert said == "When the study began, its plan had 6 seeds; the study has 8."
 
 
 @pytest.mark.parametrize(

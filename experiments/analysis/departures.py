@@ -1,7 +1,8 @@
 """How a study departs from its plan, and from the benchmarks it is named by."""
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from experiments.analysis.comparisons import Analysis
 from experiments.analysis.names import name_arm, name_dataset
@@ -25,13 +26,15 @@ def departures(analysis: Analysis, registered: Plan | None) -> list[str]:
     study = analysis.study
     plan = study.plan
     found = []
-    if registered is None:
+    if registered is not None:
+        found += _changes(plan, registered)
+    elif study.begun is None:
         found.append(
             f"There is no plan file of the name {plan.name}, so nothing shows what was "
             "decided before the networks were trained."
         )
-    else:
-        found += _changes(plan, registered)
+    if study.begun is not None:
+        found += _growth(plan, study.begun)
     for row in analysis.rows:
         arm = name_arm(study.plan, row["arm"], row["strength"])
         name = f"{arm} in regime {study.plan.regimes[row['regime']].title}"
@@ -78,11 +81,40 @@ def departures(analysis: Analysis, registered: Plan | None) -> list[str]:
             f"{which} {'was' if which in names else 'were'} generated here, after the "
             "published definitions, instead of read from CIFAR-10-C."
         )
-    if study.dataset["title"] != "CIFAR-10":
+    if plan.dataset in ("auto", "cifar10") and study.dataset["title"] != "CIFAR-10":
         found.append(
             f"The images are {name_dataset(study)}, not CIFAR-10 with its official "
             "pixels."
         )
+    return found
+
+
+def _growth(plan: Plan, begun: Mapping[str, Any]) -> list[str]:
+    """Lists what a plan has that it had not when its study began."""
+    found = []
+    if len(plan.seeds) != begun["seeds"]:
+        found.append(
+            f"When the study began, its plan had {begun['seeds']} seeds; the study has "
+            f"{len(plan.seeds)}."
+        )
+    pairs = [list(pair) for pair in plan.comparisons]
+    for kind, names in (
+        ("arm", [name for name in plan.arms if name not in begun["arms"]]),
+        (
+            "comparison",
+            [" with ".join(p) for p in pairs if p not in begun["comparisons"]],
+        ),
+        (
+            "hypothesis",
+            [
+                name
+                for name in plan.document.get("hypotheses", {})
+                if name not in begun.get("hypotheses", [])
+            ],
+        ),
+    ):
+        if names:
+            found.append(f"Added since the study began, {kind}: {', '.join(names)}.")
     return found
 
 

@@ -13,7 +13,7 @@ from experiments import words
 from experiments.analysis.results import read_result
 from experiments.cli import UsageError
 from experiments.pictures.drawing import COLOURS
-from experiments.runs.outputs import RESULT, summarize
+from experiments.runs.outputs import RESULT, count_steps, summarize
 from experiments.studies.records import STUDY
 from experiments.words import name_run, name_seeds
 from sounddrop_jax import statistics
@@ -47,8 +47,7 @@ class Run(NamedTuple):
     def settings(self) -> dict[str, Any]:
         """What the numbers of the run depend on, and which seeds it has."""
         config, dataset = self.result["config"], self.result["dataset"]
-        num_batches = dataset["train_size"] // config["batch_size"]
-        steps = min(config["steps_per_epoch"] or num_batches, num_batches)
+        steps = count_steps(config, dataset["train_size"])
         # How it was computed, and what is said by another entry.
         others = {"dataset", "seed", "seeds", "seeds_at_once", "distributed"}
         others |= {"intensity", "rate"}
@@ -282,8 +281,8 @@ def sentence(runs: Runs) -> str:
         parts.append(f"A test takes {count} or more shared seeds (--seeds={count}).")
     if others := [name for name in runs.settings if name not in _EXPECTED]:
         parts.append(
-            f"The runs differ in {words.join(others, ' and')}, too, and a difference "
-            "is one of all that together."
+            f"The runs also differ in {words.join(others, ' and')}, and a difference "
+            "in accuracy may come from any of these."
         )
     return " ".join(parts)
 

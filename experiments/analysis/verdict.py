@@ -9,7 +9,7 @@ from experiments.analysis.names import name_arm, name_dataset
 from experiments.studies.outcomes import OUTCOMES
 from experiments.studies.plans import Hypothesis, Plan, Regime
 from experiments.studies.store import Study
-from experiments.words import join
+from experiments.words import join, upper
 from sounddrop_jax import statistics
 
 # What `sentence` spells out; more, it counts.
@@ -97,7 +97,7 @@ def sentences(analysis: Analysis, *, with_limits: bool = True) -> list[str]:
         ]
     found: list[str] = []
     for each in answer(analysis):
-        start = _upper(each.numbers) if found else f"{opening(study)} {each.numbers}"
+        start = upper(each.numbers) if found else f"{opening(study)} {each.numbers}"
         found.append(f"{each} {start}.")
     if not tested:
         found = [f"{opening(study)} no comparison could be tested."]
@@ -301,11 +301,7 @@ def _say_limits(plan: Plan, tested: Sequence[Comparison], num_comparisons: int) 
             f"corrected for the {num_comparisons} comparisons and intervals are not"
         )
     said = "; ".join(parts)
-    return f"{_upper(said)}." if said else ""
-
-
-def _upper(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    return f"{upper(said)}." if said else ""
 
 
 def describe_training(regime: Regime) -> str:

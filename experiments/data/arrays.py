@@ -18,7 +18,7 @@ SUFFIX = ".npz"
 KEYS = {"images", "labels", "is_test", "class_names"}
 
 
-def load(path: Path) -> Dataset:
+def load(path: Path, *, entry: str = "--dataset") -> Dataset:
     """Reads images and labels.
 
     Args:
@@ -26,6 +26,7 @@ def load(path: Path) -> Dataset:
             integers from 0 to 255, (N,); and, if there are, `is_test`, bool (N,), and
             `class_names`, strings. Without `is_test` every fifth image of each class is
             a test image.
+        entry: what the user chose it by, for messages.
 
     Returns:
         The set, titled by the name of the file.
@@ -38,7 +39,7 @@ def load(path: Path) -> Dataset:
         return _make(path, arrays)
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"--dataset={path}: {words.reason(error).removesuffix('.')}; see "
+            f"{entry}={path}: {words.reason(error).removesuffix('.')}; see "
             "docs/experiment.md for what it has to hold."
         ) from None
 

@@ -33,7 +33,10 @@ ARCHIVE_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1
 
 _VERSION = "3.0.2"
 _FOLDER = f"cifar10/{_VERSION}"
-REMEDIES = f"connect and rerun, or point --data-dir at a folder that holds {_FOLDER}"
+REMEDIES = (
+    f"connect and rerun, or point --data-dir at a folder that holds {_FOLDER}, or that "
+    "can be written to"
+)
 
 # Channel sums (red, green, blue) of the official train and test images. They follow
 # from the published means, e.g. 0.49139968, 0.48215841, 0.44653091 for train
@@ -76,8 +79,8 @@ def load(data_dir: str | None) -> Dataset:
     except ValueError as error:
         raise UsageError(
             f"--data-dir={root}: {_FOLDER} in it cannot be read ({error}); "
-            "point --data-dir elsewhere, remove that folder to have it prepared "
-            "afresh, or use --dataset=digits"
+            "point --data-dir elsewhere, or remove that folder to have it prepared "
+            "afresh"
         ) from error
 
 
@@ -120,8 +123,7 @@ def _prepare(root: Path) -> None:
     parent = next(path for path in (root, *root.parents) if os.path.lexists(path))
     if not parent.is_dir():
         raise UsageError(
-            f"--data-dir={root}: {parent} is not a folder; point --data-dir at one, "
-            "or use --dataset=digits"
+            f"--data-dir={root}: {parent} is not a folder; point --data-dir at one"
         )
     if not os.access(parent, os.W_OK | os.X_OK):
         raise Unavailable(f"not prepared in {root}, which cannot be written to")
@@ -189,16 +191,18 @@ def _download() -> bytearray:
     print(f"Downloading CIFAR-10, {megabytes}: {ARCHIVE_URL}", file=sys.stderr)
     show_progress = sys.stderr.isatty()
     archive = bytearray()
-    with contextlib.closing(receive(ARCHIVE_URL)) as chunks:
-        for chunk in chunks:
-            archive += chunk
-            if show_progress:
-                done = f"\r{len(archive) / 1e6:.0f} of {megabytes} "
-                print(done, end="", file=sys.stderr, flush=True)
-            if len(archive) > ARCHIVE_BYTES:
-                break  # a byte too many is enough to know that this is another file
-    if show_progress:
-        print(file=sys.stderr)
+    try:
+        with contextlib.closing(receive(ARCHIVE_URL)) as chunks:
+            for chunk in chunks:
+                archive += chunk
+                if show_progress:
+                    done = f"\r{len(archive) / 1e6:.0f} of {megabytes} "
+                    print(done, end="", file=sys.stderr, flush=True)
+                if len(archive) > ARCHIVE_BYTES:
+                    break  # a byte too many shows that this is another file
+    finally:
+        if show_progress:
+            print(file=sys.stderr)
     sha256 = hashlib.sha256(archive).hexdigest()
     if len(archive) != ARCHIVE_BYTES or sha256 != ARCHIVE_SHA256:
         raise OSError(
@@ -259,7 +263,6 @@ def _parse(
 
 def _bad_archive(problem: str) -> UsageError:
     return UsageError(
-        f"--dataset=cifar10: {ARCHIVE_URL} is not CIFAR-10's binary version "
-        f"({problem}); point --data-dir at a folder that holds {_FOLDER}, "
-        "or use --dataset=digits"
+        f"{ARCHIVE_URL} is not CIFAR-10's binary version ({problem}); point --data-dir "
+        f"at a folder that holds {_FOLDER}"
     )

@@ -21,7 +21,7 @@ PATTERN = rf"^({prepared.NAME}|.*\.npz)$"
 DESCRIPTION = f"such as {', '.join(CHOICES)}, {' or '.join(OWN)}"
 
 
-def check(name: str, data_dir: str | None = None) -> None:
+def check(name: str, data_dir: str | None = None, *, entry: str = "--dataset") -> None:
     """Raises for the name of no dataset, see `load`."""
     if name in CHOICES or name.endswith(arrays.SUFFIX):
         return
@@ -29,13 +29,15 @@ def check(name: str, data_dir: str | None = None) -> None:
     if not re.fullmatch(prepared.NAME, name) or not prepared.find(root, name):
         known = [*CHOICES, *(path.parent.name for path in root.glob("*/*.*.*"))]
         raise UsageError(
-            f"--dataset={name}: no such dataset; choose one of {', '.join(CHOICES)}, "
+            f"{entry}={name}: no such dataset; choose one of {', '.join(CHOICES)}, "
             f"one that tensorflow-datasets has prepared in {root}, or the path of an "
             f"{arrays.SUFFIX} file{nearest(name, known)}."
         )
 
 
-def load(name: str = "auto", data_dir: str | None = None) -> Dataset:
+def load(
+    name: str = "auto", data_dir: str | None = None, *, entry: str = "--dataset"
+) -> Dataset:
     """Loads a set by name.
 
     Args:
@@ -47,6 +49,7 @@ def load(name: str = "auto", data_dir: str | None = None) -> Dataset:
         data_dir: The folder that holds, or will hold, `cifar10/3.0.2`, and where the
           path of an .npz file begins. None is TFDS's own default: $TFDS_DATA_DIR, else
           ~/tensorflow_datasets; and the current folder.
+        entry: What the user chose it by, for messages.
 
     Returns:
         The set; the same files give the same arrays in the same order.
@@ -60,23 +63,22 @@ def load(name: str = "auto", data_dir: str | None = None) -> Dataset:
       >>> load("digits").train_images.shape
       (1437, 32, 32, 3)
     """
-    check(name, data_dir)
+    check(name, data_dir, entry=entry)
     if name.endswith(arrays.SUFFIX):
-        return arrays.load(Path(data_dir or "", name))
+        return arrays.load(Path(data_dir or "", name), entry=entry)
     if name == "digits":
         return digits.load()
     if name not in CHOICES:
-        return _load_prepared(name, data_dir)
+        return _load_prepared(name, data_dir, entry)
     try:
         return cifar10.load(data_dir)
     except cifar10.Unavailable as error:
         if name == "cifar10":
             raise UsageError(
-                f"--dataset=cifar10: {error}; {cifar10.REMEDIES}, or use "
-                "--dataset=digits"
+                f"{entry}=cifar10: {error}; {cifar10.REMEDIES}, or use {entry}=digits"
             ) from error
         print(
-            "WARNING: --dataset=auto takes handwritten digits INSTEAD OF CIFAR-10: "
+            f"WARNING: {entry}=auto takes handwritten digits INSTEAD OF CIFAR-10: "
             f"{error}; for CIFAR-10, {cifar10.REMEDIES}",
             file=sys.stderr,
             flush=True,
@@ -84,13 +86,13 @@ def load(name: str = "auto", data_dir: str | None = None) -> Dataset:
         return digits.load()
 
 
-def _load_prepared(name: str, data_dir: str | None) -> Dataset:
+def _load_prepared(name: str, data_dir: str | None, entry: str) -> Dataset:
     folder = prepared.find(prepared.find_root(data_dir), name)
     assert folder is not None  # see `check`
     try:
         return prepared.load(folder, name)
     except ValueError as error:
         raise UsageError(
-            f"--dataset={name}: {folder} cannot be used ({error}); prepare it anew, or "
+            f"{entry}={name}: {folder} cannot be used ({error}); prepare it anew, or "
             "take another."
         ) from error

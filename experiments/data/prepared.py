@@ -36,8 +36,7 @@ def find_root(data_dir: str | None) -> Path:
     root = Path(os.path.expanduser(data_dir or tfds.core.constants.DATA_DIR))
     if root.parts[:1] and root.parts[0].startswith("~"):
         raise UsageError(
-            f"--data-dir={root}: there is no user {root.parts[0][1:]}; name a folder, "
-            "or use --dataset=digits"
+            f"--data-dir={root}: there is no user {root.parts[0][1:]}; name a folder"
         )
     return root
 
@@ -82,7 +81,8 @@ def load(
     # common base.
     except Exception as error:
         raise ValueError(reason(error).removesuffix(".")) from error
-    if decoded and found and dataset.train_images.nbytes < files.CACHE_SIZE:
+    size = dataset.train_images.nbytes + dataset.test_images.nbytes
+    if decoded and found and size < files.CACHE_SIZE:
         _write_decoded(decoded, found, dataset)
     return dataset
 

@@ -41,11 +41,6 @@ def span(counts: Iterable[int]) -> str:
     return str(most) if least == most else f"{least} to {most}"
 
 
-def upper(text: str) -> str:
-    """Writes the first letter large, and the rest as it is."""
-    return text[:1].upper() + text[1:]
-
-
 def score(outcome: Outcome) -> str:
     """Names a score with its unit: "final accuracy, %"."""
     return f"{outcome.title},{outcome.unit}" if outcome.unit else outcome.title

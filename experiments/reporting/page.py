@@ -14,6 +14,7 @@ from experiments.analysis.comparisons import Analysis
 from experiments.pictures import drawing
 from experiments.reporting import comparisons, formats, networks, origin, robustness
 from experiments.reporting.context import Context
+from experiments.words import upper
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -105,7 +106,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         finalize=_clean,
     )
-    for write in (formats.number, formats.interval, formats.p_value, formats.upper):
+    for write in (formats.number, formats.interval, formats.p_value, upper):
         environment.filters[write.__name__] = write
     return environment
 

@@ -89,10 +89,8 @@ def load(
 
 def _load_published(name: str, severity: int, data_dir: str | None) -> Corrupted | None:
     """CIFAR-10-C as TFDS prepares it, or None where it is not prepared."""
-    import tensorflow_datasets as tfds
-
     renamed = {"glass_blur": "frosted_glass_blur", "elastic_transform": "elastic"}
-    root = Path(os.path.expanduser(data_dir or tfds.core.constants.DATA_DIR))
+    root = prepared.find_root(data_dir)
     folder = f"cifar10_corrupted/{renamed.get(name, name)}_{severity}/1.0.0"
     if not os.path.exists(root / folder):
         return None

@@ -12,6 +12,8 @@ from experiments.data.dataset import Dataset
 from experiments.robustness import cifar10c, corruptions
 from experiments.robustness.fourier import add_fourier_noise
 
+CACHE_SIZE = 2**32
+"""How many bytes of corrupted images are kept: 10,000 images take 2.6 GB."""
 FOURIER_NORM = 4.0  # of the paper, see `fourier.add_fourier_noise`
 
 
@@ -57,17 +59,20 @@ def make_probes(
     )
     images, corrupted, sources = [dataset.test_images[:0]], [], {}
     names = corruptions.CORRUPTIONS if count else ()
+    cache = files.cache_folder("corruptions")
     for name, severity in itertools.product(names, corruptions.SEVERITIES):
         loaded = cifar10c.load(
             part,
             name,
             severity,
             data_dir=data_dir,
-            cache_dir=files.cache_folder("corruptions"),
+            cache_dir=cache,
         )
         images.append(loaded.images[:count])
         corrupted.append((name, severity, loaded.labels[:count]))
         sources[name] = loaded.source
+    if cache is not None:
+        files.trim(cache, CACHE_SIZE)
     clean = dataset.test_images[:fourier_images] / np.float32(255)
     height, width = clean.shape[1:3]
     frequencies = [

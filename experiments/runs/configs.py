@@ -64,12 +64,15 @@ class Config:
     ] = "auto"
     seed: Annotated[
         int,
-        flag("Seed of the first: of its weights, order, augmentation and noise."),
+        flag(
+            "Seed of the first network: of its initial weights, order of images, "
+            "augmentation and noise. The others have the next numbers."
+        ),
     ] = 58
     epochs: Annotated[int, flag("Passes over the training set.")] = 10
     steps_per_epoch: Annotated[
         int | None,
-        flag("Stop each epoch after so many steps. Default: all of it.", "INT"),
+        flag("Stop each epoch after so many steps. Default: whole epochs.", "INT"),
     ] = None
     batch_size: Annotated[int, flag("Images a step.")] = 64
     learning_rate: Annotated[float, flag("Of AdamW, constant.")] = 1e-3

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 from experiments import terminal
+from experiments.cores import available_cores
 
 GIT_SECONDS = 10.0
 
@@ -22,7 +23,7 @@ def environment() -> dict:
         "flax": flax.__version__,
         "device": f"{device.device_kind} x{jax.device_count()}",
         "processes": jax.process_count(),
-        "cores": os.cpu_count(),
+        "cores": len(available_cores()),
         "commit": commit(),
     }
 

@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
 
@@ -129,8 +129,8 @@ def _check_folder(out: Path, resume: bool) -> None:
     if resume:
         if checkpoints.exist(out) and not (out / METRICS).exists():
             raise UsageError(
-                f"--out={out}: the checkpoints in it are of no run of this command; "
-                "name another folder."
+                f"--out={out}: the checkpoints in it were not written by "
+                "experiments.cifar; name another folder."
             )
     elif os.path.lexists(out / RESULT):
         raise UsageError(
@@ -243,12 +243,15 @@ def describe_numbers(result: dict) -> dict[str, Any]:
     strength = settings.pop("strength")
     if name := Config(reg=config["reg"]).recipe.strength:
         settings[name] = strength
-    num_batches = dataset["train_size"] // config["batch_size"]
-    settings["steps_per_epoch"] = min(
-        config["steps_per_epoch"] or num_batches, num_batches
-    )
+    settings["steps_per_epoch"] = count_steps(config, dataset["train_size"])
     settings["dataset"] = f"{dataset['title']} ({dataset['fingerprint'][:12]})"
     return {f"--{name.replace('_', '-')}": value for name, value in settings.items()}
+
+
+def count_steps(config: Mapping[str, Any], train_size: int) -> int:
+    """Counts the steps of an epoch: as many as were asked for, in whole batches."""
+    num_batches = train_size // config["batch_size"]
+    return min(config["steps_per_epoch"] or num_batches, num_batches)
 
 
 def summarize(runs: list[dict]) -> dict:
@@ -354,7 +357,7 @@ def next_lines(config: Config, out: Path, result: dict) -> list[str]:
     first, second = (beside, out) if reg == "none" else (out, beside)
     return [
         *lines,
-        f"Next, {reg} with the same seeds and both on a page (then a study, "
+        f"Next, train {reg} with the same seeds and compare the two (more of them: "
         f"docs/study.md): {_command(other)} && python -m experiments.report "
         f"{_quote(first)} {_quote(second)}",
     ]

@@ -15,11 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from experiments import files, terminal, words
-from experiments.cli import (
-    Interrupted,
-    Signals,
-    UsageError,
-)
+from experiments.cli import Interrupted, Signals, UsageError
 from experiments.data import datasets
 from experiments.data.dataset import Dataset
 from experiments.pictures import runs as run_pictures
@@ -82,13 +78,12 @@ def _prepare(config: Config, is_first: bool) -> Setup:
         raise UsageError(f"--audio={error}") from None  # which begins with the file
     with contextlib.redirect_stderr(sys.stderr if is_first else io.StringIO()):
         dataset = datasets.load(config.dataset, config.data_dir)
-    num_batches = len(dataset.train_labels) // config.batch_size
-    if num_batches == 0:
+    steps_per_epoch = outputs.count_steps(vars(config), len(dataset.train_labels))
+    if steps_per_epoch == 0:
         raise UsageError(
             f"--batch-size={config.batch_size}: the training set has only "
             f"{len(dataset.train_labels)} images; give at most that many."
         )
-    steps_per_epoch = min(config.steps_per_epoch or num_batches, num_batches)
     functions = make_functions(
         dataset,
         make_regularizer,
@@ -175,7 +170,7 @@ def _close_finished(config: Config, out: Path, result: dict, console: Console) -
     if config.tensorboard is not None:
         seeds, records = outputs.read_records(finished)
         tensorboard.write(config.tensorboard, out, seeds, records, anew=True)
-    console.print(f"Nothing to do, the run is finished: {out}")
+    console.print(words.printable(f"Nothing to do, the run is finished: {out}"))
     return finished
 
 
@@ -183,12 +178,13 @@ def _run(setup: Setup, result: dict, console: Console, signals: Signals) -> dict
     config, dataset = setup.config, setup.dataset
     out = setup.out
     in_model = "" if config.model == "cnn" else f" in {config.model}"
-    console.print(
+    began = (
         f"{config.reg}{in_model} on {dataset.title} "
         f"({len(dataset.train_labels):,} images), "
         f"{config.seeds} seed{'s' if config.seeds > 1 else ''} from {config.seed}, "
         f"{result['environment']['device']}"
     )
+    console.print(words.printable(began))
     if config.settings == {"audio": None}:
         console.print("No --audio: using a glitch track that the program synthesised.")
     with contextlib.ExitStack() as stack:
@@ -206,7 +202,8 @@ def _run(setup: Setup, result: dict, console: Console, signals: Signals) -> dict
             tensorboard.write(
                 config.tensorboard, out, _seeds(config), records, anew=True
             )
-            console.print(f"See the curves: tensorboard --logdir={config.tensorboard}")
+            where = words.printable(config.tensorboard)
+            console.print(f"See the curves: tensorboard --logdir={where}")
         training = _train(setup, about, saved, checkpoint, console, signals)
         # The rest is a matter of seconds.
         signals.held = True
@@ -223,7 +220,7 @@ def _run(setup: Setup, result: dict, console: Console, signals: Signals) -> dict
         *outputs.closing_lines(result),
         *outputs.next_lines(config, out, result),
     ):
-        console.print(line)
+        console.print(words.printable(line))
     return result
 
 

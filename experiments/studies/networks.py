@@ -8,9 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.cli import (
-    UsageError,
-)
+from experiments.cli import UsageError
 from experiments.data.dataset import Dataset
 from experiments.robustness.probes import Probes, score_answers
 from experiments.studies import plans
@@ -124,8 +122,9 @@ def make_arm_functions(
     )
     if several and not takes_strengths(functions):
         raise UsageError(
-            f"arms.{arm.name}: {arm.reg} cannot take several strengths, as it has no "
-            "intensity or rate that is an array; give it one strength."
+            f"arms.{arm.name}: {arm.reg} cannot take several strengths, as no layer of "
+            "it keeps one in an IntensityVariable or a RateVariable; give it one "
+            "strength."
         )
     return functions
 

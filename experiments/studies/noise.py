@@ -48,7 +48,7 @@ def measure_noise(plan: Plan, arm: Arm, dataset: Dataset) -> dict:
         layers.append(
             {
                 "shape": list(shape),
-                "std": float(noise.std()),
+                "std": float(noise.std(dtype=np.float64)),
                 "exponents": {
                     name: _fit_exponent(noise, axis) for name, axis in axes.items()
                 },

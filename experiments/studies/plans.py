@@ -207,6 +207,8 @@ def parse(document: Mapping[str, Any], name: str, *, is_done: bool = False) -> P
         _check_names("regimes", said.regimes)
         _check_names("arms", said.arms)
         arms = {each: _make_arm(each, arm, is_done) for each, arm in said.arms.items()}
+        if not is_done:
+            _check_titles(arms.values())
         tuning = said.tuning
         plan = Plan(
             name=name,
@@ -317,6 +319,17 @@ def _check_names(key: str, names: Iterable[str]) -> None:
             raise ValueError(
                 f"{key}.{name}: the same folder as {same} to some computers; give "
                 "another name."
+            )
+
+
+def _check_titles(arms: Iterable[Arm]) -> None:
+    """Raises for two arms that pages could not tell apart."""
+    names: dict[str, str] = {}
+    for arm in arms:
+        if (same := names.setdefault(arm.title, arm.name)) != arm.name:
+            raise ValueError(
+                f"arms.{arm.name}.title={arm.title!r}: arms.{same} has it, too; give "
+                "another one."
             )
 
 

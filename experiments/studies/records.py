@@ -28,7 +28,7 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Score = Number | None  # None where a network diverged
-Pair = Annotated[list[Number], Field(min_length=2, max_length=2)]
+Pair = Annotated[list[Score], Field(min_length=2, max_length=2)]
 
 
 def _floats(values: list[float | None]) -> np.ndarray:
@@ -116,7 +116,7 @@ class Layer(TypedDict):
     """What a layer adds to maps of zeros."""
 
     shape: list[Count]
-    std: Number
+    std: Score
     exponents: Exponents
     power: Power
 
@@ -156,6 +156,7 @@ class StudyFile(TypedDict):
 
     version: int
     name: str
+    begun: NotRequired[dict[str, Any]]
     plan: dict[str, Any]
     dataset: DatasetDescription
     inputs: dict[str, str]
@@ -187,7 +188,7 @@ def shapes(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def origin(study: Mapping[str, Any], cell: Cell) -> dict[str, Any]:
-    """Returns what a network's numbers hang on, by the words of study.json."""
+    """Returns what a network's numbers depend on, by the words of study.json."""
     plan, inputs = study["plan"], study["inputs"]
     said = plan["arms"][cell.arm]
     arm = {k: v for k, v in said.items() if k not in (*plans.STRENGTHS, "title")}

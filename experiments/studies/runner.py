@@ -11,13 +11,11 @@ import jax
 from rich.console import Console
 
 from experiments import terminal
-from experiments.cli import (
-    UsageError,
-)
+from experiments.cli import UsageError
 from experiments.data.dataset import Dataset
 from experiments.robustness.probes import make_probes
 from experiments.studies import store
-from experiments.studies.cells import TUNING, Cell
+from experiments.studies.cells import TUNING, Cell, all_cells, tuning_cells
 from experiments.studies.networks import count_images, train
 from experiments.studies.plans import Plan
 
@@ -75,7 +73,7 @@ def train_missing(
     with terminal.progress_bar(sum(sizes), console) as show:
         for index, batch in enumerate(batches):
             cell, done = batch[0], sum(sizes[:index])
-            what = f"{cell.regime} {cell.arm} {cell.strength:g}, {len(batch)} networks"
+            what = _describe(batch)
 
             def show_part(share, done=done, size=sizes[index], what=what):
                 show(round(done + share * size), what)
@@ -94,16 +92,34 @@ def train_missing(
             )
 
 
+def _describe(batch: Sequence[Cell]) -> str:
+    """Names a batch: "few_images water 0.1, 8 networks"."""
+    cell, strengths = batch[0], {each.strength for each in batch}
+    ends = dict.fromkeys(f"{choose(strengths):g}" for choose in (min, max))
+    strength = " to ".join(ends)
+    count = f"{len(batch)} network{'s' if len(batch) > 1 else ''}"
+    return f"{cell.regime} {cell.arm} {strength}, {count}"
+
+
 def _take_share(
     plan: Plan, cells: Iterable[Cell], share: int, num_shares: int
 ) -> list[Cell]:
     """Selects this worker's share of the networks, whatever its devices."""
-    return [
-        cell
-        for cell in cells
-        if (cell.seed + plan.arms[cell.arm].strengths.index(cell.strength)) % num_shares
-        == share
-    ]
+    return [cell for cell in cells if _deal(plan, cell) % num_shares == share]
+
+
+def _deal(plan: Plan, cell: Cell) -> int:
+    return cell.seed + plan.arms[cell.arm].strengths.index(cell.strength)
+
+
+def check_share(plan: Plan, share: int, num_shares: int) -> None:
+    """Raises for a share of a study that has no network."""
+    dealt = {_deal(plan, cell) for cell in (*tuning_cells(plan), *all_cells(plan))}
+    if not any(each % num_shares == share for each in dealt):
+        raise UsageError(
+            f"--part={share + 1}/{num_shares}: no network of the plan falls to this "
+            f"share; make {len(dealt)} shares or fewer."
+        )
 
 
 def _batches(

@@ -1,13 +1,13 @@
 """The store of a study: two files, and the test logits beside them.
 
-    DIR/study.json        the plan, what its numbers hang on, and each arm's noise
+    DIR/study.json        the plan, what its numbers depend on, and each arm's noise
     DIR/networks.jsonl    a line for each network: its cell, scores and curves
     DIR/logits/REGIME/ARM/STRENGTH/SEED.npz    see `logits`
 
 Lines are only ever appended, so a study goes on wherever it was stopped: a last line
 without an end, or with zeros, is one that was being written, and counts for nothing.
 What networks share, such as the environment, has a line of its own above the first of
-them, and they refer to it. Among that is what their numbers hang on: a record of
+them, and they refer to it. Among that is what their numbers depend on: a record of
 another study is refused, wherever it was put. Stores of several machines merge by
 reading them together, or by appending the lines of one to those of another. The
 networks that chose the strengths of a plan have the regime "tuning".
@@ -27,7 +27,7 @@ import numpy as np
 from experiments import files, terminal, values, words
 from experiments.cli import UsageError
 from experiments.studies import plans
-from experiments.studies.cells import Cell, all_cells, cell_of, tuning_cells
+from experiments.studies.cells import Cell, all_cells, tuning_cells
 from experiments.studies.logits import LOGITS, logits_path, write_logits
 from experiments.studies.plans import Plan
 from experiments.studies.records import (
@@ -46,6 +46,8 @@ from experiments.studies.records import (
 VERSION = 1
 SHARED = ("environment", "corruption_source", "origin")
 """What of a record many networks have in common."""
+GROWS = ("seeds", "arms", "comparisons", "hypotheses")
+"""What of a plan a study that goes on may add to."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Study:
         tuning: the same of the networks that chose strengths.
         noise: by arm, see `noise.measure_noise`.
         folders: that were read.
+        begun: what of the plan may grow, as it was when the study began; None of a
+            store that does not say.
     """
 
     plan: Plan
@@ -68,6 +72,7 @@ class Study:
     tuning: Sequence[Mapping[str, Any]]
     noise: Mapping[str, Any]
     folders: tuple[Path, ...]
+    begun: Mapping[str, Any] | None = None
 
 
 @contextlib.contextmanager
@@ -91,12 +96,12 @@ class Store:
         self,
         folder: Path,
         study: Mapping[str, Any],
-        records: list[dict],
+        records: dict[Cell, dict],
         shared: Collection[str],
     ):
         self.folder = folder
         self._study = study
-        self._records = {cell_of(record): record for record in reversed(records)}
+        self._records = records
         self._shared = set(shared)
 
     def missing(self, cells: Iterable[Cell]) -> list[Cell]:
@@ -144,6 +149,8 @@ def open_store(
     dataset: Mapping[str, Any],
     inputs: Mapping[str, str],
     noise: Mapping[str, Any] | None = None,
+    *,
+    written: Mapping[str, Any] | None = None,
 ) -> Store:
     """Makes a store, or goes on with one: with more seeds and arms, but no others.
 
@@ -151,8 +158,9 @@ def open_store(
         folder: of the store.
         plan: of the study.
         dataset: as in `Study`.
-        inputs: digests of the other files that numbers hang on, by name.
+        inputs: digests of the other files that numbers depend on, by name.
         noise: by arm, of those whose noise the store does not hold yet.
+        written: the document of the plan's file, where the plan has other seeds.
 
     Raises:
         UsageError: if the folder holds the store of another study, and which difference
@@ -161,12 +169,14 @@ def open_store(
     ours: dict = {
         "version": VERSION,
         "name": plan.name,
+        "begun": _what_grows(written or plan.document),
         "plan": dict(plan.document),
         "dataset": dict(dataset),
         "inputs": dict(inputs),
         "noise": dict(noise or {}),
     }
     ours = json.loads(files.dumps(ours))  # as it will be read
+    values.read(STUDY_FILE, ours)
     path = folder / STUDY
     with _writing(folder, remedy="name another folder"):
         if os.path.lexists(path):
@@ -175,6 +185,8 @@ def open_store(
             plans.parse(ours["plan"], plan.name, is_done=True)
         records, shared = _read_networks(folder)
         check_origins(folder, ours, records)
+        merged = merge_records((folder, record) for record in records)
+        check_shapes(plan, len(dataset["class_names"]), merged)
         files.make_folder(folder / LOGITS)
         # Not where a link leads out of the store.
         for own in (folder, *folder.glob(f"{LOGITS}/*/*/*")):
@@ -183,7 +195,7 @@ def open_store(
         _mend(folder / NETWORKS)
         with files.replacing(path) as temporary:
             temporary.write_text(_write_study(ours), encoding="utf-8")
-    return Store(folder, ours, records, shared)
+    return Store(folder, ours, merged, shared)
 
 
 def read_noise(folder: Path) -> Mapping[str, Any]:
@@ -218,13 +230,15 @@ def read(folders: Sequence[Path]) -> Study:
         [records[cell] for cell in tuning_cells(plan) if cell in records],
         merged["noise"],
         tuple(folders),
+        merged.get("begun"),
     )
 
 
 @contextlib.contextmanager
 def _writing(
     folder: Path,
-    remedy: str = "see to that and run the study again, which goes on from here",
+    remedy: str = "make room or permit it, and give the same command again, which goes "
+    "on from here",
 ) -> Iterator[None]:
     """Raises a one-line error for what cannot be written."""
     try:
@@ -245,11 +259,20 @@ def _read_study(folder: Path) -> dict:
         value = json.loads(files.read(path).decode())
         values.read(STUDY_FILE, value)
         plans.parse(value["plan"], value["name"], is_done=True)
-    except (OSError, ValueError, RecursionError, UsageError) as error:
+    except OSError as error:
+        raise _cannot_be_read(path, error) from None
+    except (ValueError, RecursionError, UsageError) as error:
         raise UsageError(
             f"{path}: damaged ({_why(error)}); restore it, or name another folder."
         ) from None
     return value
+
+
+def _cannot_be_read(path: Path, error: OSError) -> UsageError:
+    return UsageError(
+        f"{path}: cannot be read ({error.strerror}); see to that, or name another "
+        "folder."
+    )
 
 
 def _write_study(study: Mapping[str, Any]) -> str:
@@ -285,7 +308,9 @@ def _read_networks(folder: Path) -> tuple[list[dict], dict[str, Any]]:
             own = {name: shared[line[name]] for name in SHARED if name in line}
             # Not what validation made of it, a copy for each record.
             records.append(values.read(RECORD, line | own) | own)
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except OSError as error:
+        raise _cannot_be_read(path, error) from None
+    except (ValueError, TypeError, RecursionError) as error:
         raise UsageError(
             f"{path}: line {number} is damaged ({_why(error)}); remove it, and run the "
             "study again."
@@ -341,7 +366,6 @@ def _merge(first: dict, second: dict, where: str) -> dict:
         second: what it shall go with, "here", whose order of arms comes first.
         where: the folder, as messages call it.
     """
-    grows = {"arms", "seeds", "comparisons", "hypotheses"}
     for key in ("version", "name", "dataset"):
         if first[key] != second[key]:
             raise UsageError(
@@ -350,24 +374,25 @@ def _merge(first: dict, second: dict, where: str) -> dict:
             )
     old, new = first["plan"], second["plan"]
     for key in sorted(old.keys() | new.keys()):
-        if key not in grows and old.get(key) != new.get(key):
+        if key not in GROWS and old.get(key) != new.get(key):
             raise UsageError(
                 f"{where}: holds a study with another plan: {key} is "
                 f"{difference(old.get(key), new.get(key))}; name another folder."
             )
-    for kind, ours, theirs in (
+    for kind, there, here in (
         ("arm", old["arms"], new["arms"]),
         ("file", first["inputs"], second["inputs"]),
     ):
-        for name in sorted(ours.keys() & theirs.keys()):
-            if _untitled(ours[name]) != _untitled(theirs[name]):
+        for name in sorted(there.keys() & here.keys()):
+            if _untitled(there[name]) != _untitled(here[name]):
                 raise UsageError(
                     f"{where}: holds a study with another {kind} {name}: "
-                    f"{difference(ours[name], theirs[name])}; name another folder."
+                    f"{difference(there[name], here[name])}; name another folder."
                 )
     comparisons = [c for c in old["comparisons"] if c not in new["comparisons"]]
     hypotheses = old.get("hypotheses", {}) | new.get("hypotheses", {})
     return second | {
+        "begun": first.get("begun", _what_grows(old)),
         "plan": new
         | ({"hypotheses": hypotheses} if hypotheses else {})
         | {
@@ -378,6 +403,12 @@ def _merge(first: dict, second: dict, where: str) -> dict:
         "inputs": first["inputs"] | second["inputs"],
         "noise": first["noise"] | second["noise"],
     }
+
+
+def _what_grows(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what of a plan a study may add to; of arms and hypotheses the names."""
+    found = {key: document[key] for key in GROWS if key in document}
+    return {k: list(v) if isinstance(v, Mapping) else v for k, v in found.items()}
 
 
 def _untitled(value: Any) -> Any:

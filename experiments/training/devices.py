@@ -123,12 +123,16 @@ def start_jax() -> None:
 def make_mesh(num_seeds: int) -> Mesh | None:
     """Makes the mesh of a run; None for a single device.
 
-    Of several processes on CPUs, each takes part with as many devices as divide the
-    seeds well: they come process by process, so that with more of them than seeds the
-    last processes would have copies and nothing else.
+    No more devices of a process take part than there are seeds. Of several processes on
+    CPUs, each takes part with as many devices as divide the seeds well: they come
+    process by process, so that with more of them than seeds the last processes would
+    have copies and nothing else.
     """
-    if jax.process_count() == 1 or jax.default_backend() != "cpu":
-        return ensembles.make_mesh() if jax.device_count() > 1 else None
+    if jax.process_count() == 1:
+        devices = jax.devices()[:num_seeds]
+        return ensembles.make_mesh(devices=devices) if len(devices) > 1 else None
+    if jax.default_backend() != "cpu":
+        return ensembles.make_mesh()
     own = [jax.local_devices(process_index=i) for i in range(jax.process_count())]
     for num_devices in range(max(map(len, own)), 0, -1):
         devices = [device for each in own for device in each[:num_devices]]

@@ -2,7 +2,7 @@
 
 Scores have a leading axis of seeds, `[S]` or `[S, ...]`, and entry k of both arms comes
 from the same seed; whatever axes follow are compared one by one. Differences are scores
-minus baseline. What is masked is refused as NaN is. SciPy is imported when a function
+minus baseline. Masked entries are refused, like NaN. SciPy is imported when a function
 needs it.
 """
 
