@@ -8,10 +8,10 @@ import numpy as np
 from experiments.analysis.names import describe_arm
 from experiments.pictures import maps
 from experiments.reporting.context import Context
-from experiments.reporting.formats import Heat, score, span, upper
+from experiments.reporting.formats import Heat, score, span
 from experiments.robustness.corruptions import BENCHMARK
 from experiments.studies import plans
-from experiments.words import name_seeds
+from experiments.words import name_seeds, upper
 
 
 def arms(context: Context) -> dict[str, Any]:

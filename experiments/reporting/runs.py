@@ -15,9 +15,9 @@ from experiments.pictures.curves import Series
 from experiments.pictures.maps import to_percent
 from experiments.reporting import marks, page, tables
 from experiments.reporting.comparisons import strips
-from experiments.reporting.formats import Heat, score, span, upper
+from experiments.reporting.formats import Heat, score, span
 from experiments.studies.outcomes import OUTCOMES
-from experiments.words import join, name_seeds
+from experiments.words import join, name_seeds, upper
 
 _OUTCOME = OUTCOMES["accuracy"]
 _OPEN = ("Answer", "Differences", "Every seed", "Training")

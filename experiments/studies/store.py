@@ -123,13 +123,13 @@ class Store:
         Raises:
             UsageError: if it cannot be written; the records before it are whole.
         """
-        record = cell._asdict() | dict(record) | {"origin": origin(self._study, cell)}
-        record = json.loads(files.dumps(record))  # as it will be read
-        line, shared = dict(record), {}
+        own: Any = cell._asdict() | dict(record) | {"origin": origin(self._study, cell)}
+        own = json.loads(files.dumps(own))  # as it will be read
+        line, shared = dict(own), {}
         for name in SHARED:
-            if name in record:
-                line[name] = _digest(record[name])
-                shared[line[name]] = record[name]
+            if name in own:
+                line[name] = _digest(own[name])
+                shared[line[name]] = own[name]
         texts = [
             files.dumps({"shared": digest, "value": value})
             for digest, value in shared.items()
@@ -140,7 +140,7 @@ class Store:
             write_logits(path, logits)
             files.append_lines(self.folder / NETWORKS, [*texts, files.dumps(line)])
         self._shared |= shared.keys()
-        self._records.setdefault(cell, record)
+        self._records.setdefault(cell, own)
 
 
 def open_store(
