@@ -57,6 +57,9 @@ def reason(error: Exception) -> str:
         >>> reason(FileNotFoundError(2, "No such file or directory", "a.npz"))
         'No such file or directory: a.npz'
     """
+    inner = getattr(error, "reason", None)  # of urllib's errors
+    if isinstance(inner, OSError):
+        return reason(inner)
     if isinstance(error, OSError) and error.strerror:  # without its number
         return ": ".join(map(str, filter(None, (error.strerror, error.filename))))
     message = str(error).removeprefix("<urlopen error ").removesuffix(">").strip()

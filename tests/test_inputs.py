@@ -15,8 +15,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from experiments import benchmark, cifar, files, report, study
 from experiments.runs import checkpoints
-from experiments.studies import store
-from experiments.studies.cells import Cell
+from experiments.studies.cells import Cell, cell_of
 from experiments.studies.logits import find_faults, logits_path, write_logits
 from experiments.training import devices
 from tests import faults, fuzz_inputs
@@ -155,7 +154,7 @@ def test_logits_that_are_missing_or_damaged_are_named(tmp_path):
         {**Cell("short", "water", 0.5, seed)._asdict(), "diverged": seed == 4}
         for seed in range(len(logits))
     ]
-    paths = [logits_path(tmp_path, store.cell_of(record)) for record in records]
+    paths = [logits_path(tmp_path, cell_of(record)) for record in records]
     for path, array in zip(paths, logits, strict=True):
         write_logits(path, array)
     paths[1].write_bytes(paths[0].read_bytes()[:-30])
