@@ -223,7 +223,7 @@ def scatter(
         axes.errorbar(place, means[each], errors[each], fmt="o", color=colour)
         # To the left, where another point is near on the right.
         is_crowded = any(
-            0 < predicted[other] - place < 0.15 * width
+            0 < predicted[other] - place < 0.2 * width
             and abs(means[other] - means[each]) < 0.05 * height
             for other in predicted
         )
