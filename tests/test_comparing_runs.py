@@ -147,7 +147,7 @@ def test_what_else_differs_is_said_and_names_tell_runs_apart(tmp_path):
     assert [run.name for run in read.runs] == names
     # All of an epoch's 10 steps, however it was asked for.
     assert read.settings == {"batch_size": [10, 5, 10]}
-    assert "The runs differ in batch_size, too" in runs.sentence(read)
+    assert "The runs also differ in batch_size, and a" in runs.sentence(read)
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -357,7 +357,7 @@ def next_lines(config: Config, out: Path, result: dict) -> list[str]:
     first, second = (beside, out) if reg == "none" else (out, beside)
     return [
         *lines,
-        f"Next, train {reg} with the same seeds and compare the two (more of them: "
+        f"Next, train {reg} with the same seeds and compare the two (more than two, by "
         f"docs/study.md): {_command(other)} && python -m experiments.report "
         f"{_quote(first)} {_quote(second)}",
     ]
