@@ -274,7 +274,7 @@ def test_another_runs_folder_is_refused_and_kept(shared, tmp_path, capsys):
     file = tmp_path / checkpoints.FOLDER / "100" / "weights"
     file.parent.mkdir(parents=True)
     file.write_text("mine")
-    for flags, named in ((["--resume"], "of no run"), ([], "by --resume")):
+    for flags, named in ((["--resume"], "were not written by"), ([], "by --resume")):
         assert train(tmp_path, *flags) == 2
         line = one_error(capsys)
         assert line.startswith(f"error: --out={tmp_path}: ") and named in line

@@ -455,7 +455,7 @@ def test_parts_make_one_study(faked, plan_file, tmp_path, monkeypatch, capsys):
         for index, out in enumerate(parts, 1)
     ]
     for command in commands:
-        assert "water: its strength cannot be chosen" in call_main(*command)
+        assert "water is not trained yet: its strength" in call_main(*command)
     # Each tuned a half, which the other needs as well.
     texts = [(out / store.NETWORKS).read_text() for out in parts]
     for out, text in zip(parts, reversed(texts), strict=True):
