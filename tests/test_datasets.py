@@ -319,6 +319,11 @@ def test_unreachable_host_raises_for_cifar10(tmp_path):
     assert message.startswith("--dataset=cifar10: ")
     for part in (str(data_dir), "refused", "connect", "--data-dir", "cifar10/3.0.2"):
         assert part in message
+    assert message.endswith("or use --dataset=digits")
+    with pytest.raises(UsageError) as error:
+        datasets.load("cifar10", str(data_dir), entry="plan p: dataset")
+    assert str(error.value).startswith("plan p: dataset=cifar10: ")
+    assert str(error.value).endswith("or use dataset=digits")
     assert not data_dir.exists()
 
 

@@ -74,8 +74,9 @@ def load(
         return cifar10.load(data_dir)
     except cifar10.Unavailable as error:
         if name == "cifar10":
+            *_, key = entry.split()
             raise UsageError(
-                f"{entry}=cifar10: {error}; {cifar10.REMEDIES}, or use {entry}=digits"
+                f"{entry}=cifar10: {error}; {cifar10.REMEDIES}, or use {key}=digits"
             ) from error
         print(
             f"WARNING: {entry}=auto takes handwritten digits INSTEAD OF CIFAR-10: "
