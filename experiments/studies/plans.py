@@ -20,6 +20,8 @@ from experiments.words import nearest, reason
 
 FOLDER = Path(__file__).parents[1] / "plans"
 STRENGTHS = ("intensity", "rate")
+GROWS = ("seeds", "arms", "comparisons", "hypotheses")
+"""What of a plan a study that goes on may add to."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -300,6 +302,12 @@ def _with_strengths(tables: Mapping[str, Any], arms: Mapping[str, Arm]) -> dict:
         if recipe is not None and recipe.strength is not None:
             full[name].setdefault(recipe.strength, arm.strengths[0])
     return full
+
+
+def what_grows(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what of a plan a study may add to; of arms and hypotheses the names."""
+    found = {key: document[key] for key in GROWS if key in document}
+    return {k: list(v) if isinstance(v, Mapping) else v for k, v in found.items()}
 
 
 # What entries have to do with each other

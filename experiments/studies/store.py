@@ -46,8 +46,6 @@ from experiments.studies.records import (
 VERSION = 1
 SHARED = ("environment", "corruption_source", "origin")
 """What of a record many networks have in common."""
-GROWS = ("seeds", "arms", "comparisons", "hypotheses")
-"""What of a plan a study that goes on may add to."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +167,7 @@ def open_store(
     ours: dict = {
         "version": VERSION,
         "name": plan.name,
-        "begun": _what_grows(written or plan.document),
+        "begun": plans.what_grows(written or plan.document),
         "plan": dict(plan.document),
         "dataset": dict(dataset),
         "inputs": dict(inputs),
@@ -183,10 +181,7 @@ def open_store(
             ours = _merge(_read_study(folder), ours, f"--out={folder}")
             # Arms may not go together.
             plans.parse(ours["plan"], plan.name, is_done=True)
-        records, shared = _read_networks(folder)
-        check_origins(folder, ours, records)
-        merged = merge_records((folder, record) for record in records)
-        check_shapes(plan, len(dataset["class_names"]), merged)
+        records, shared = _read_all([folder], ours, plan)
         files.make_folder(folder / LOGITS)
         # Not where a link leads out of the store.
         for own in (folder, *folder.glob(f"{LOGITS}/*/*/*")):
@@ -195,7 +190,7 @@ def open_store(
         _mend(folder / NETWORKS)
         with files.replacing(path) as temporary:
             temporary.write_text(_write_study(ours), encoding="utf-8")
-    return Store(folder, ours, merged, shared)
+    return Store(folder, ours, records, shared)
 
 
 def read_noise(folder: Path) -> Mapping[str, Any]:
@@ -216,13 +211,7 @@ def read(folders: Sequence[Path]) -> Study:
     for folder in folders[1:]:
         merged = _merge(_read_study(folder), merged, str(folder))
     plan = plans.parse(merged["plan"], merged["name"], is_done=True)
-    found: list[tuple[Path, dict]] = []
-    for folder in folders:
-        own = _read_networks(folder)[0]
-        check_origins(folder, merged, own)
-        found += ((folder, record) for record in own)
-    records = merge_records(found)
-    check_shapes(plan, len(merged["dataset"]["class_names"]), records)
+    records, _ = _read_all(folders, merged, plan)
     return Study(
         plan,
         merged["dataset"],
@@ -285,6 +274,22 @@ def _write_study(study: Mapping[str, Any]) -> str:
             text = "{\n" + ",\n".join(lines) + "\n }"
         entries.append(f" {json.dumps(key)}: {text}")
     return "{\n" + ",\n".join(entries) + "\n}\n"
+
+
+def _read_all(
+    folders: Sequence[Path], study: Mapping[str, Any], plan: Plan
+) -> tuple[dict[Cell, dict], set[str]]:
+    """Reads the records of stores of one study, and the digests of what they share."""
+    found: list[tuple[Path, dict]] = []
+    shared: set[str] = set()
+    for folder in folders:
+        own, known = _read_networks(folder)
+        check_origins(folder, study, own)
+        found += ((folder, record) for record in own)
+        shared |= known.keys()
+    records = merge_records(found)
+    check_shapes(plan, len(study["dataset"]["class_names"]), records)
+    return records, shared
 
 
 def _read_networks(folder: Path) -> tuple[list[dict], dict[str, Any]]:
@@ -374,7 +379,7 @@ def _merge(first: dict, second: dict, where: str) -> dict:
             )
     old, new = first["plan"], second["plan"]
     for key in sorted(old.keys() | new.keys()):
-        if key not in GROWS and old.get(key) != new.get(key):
+        if key not in plans.GROWS and old.get(key) != new.get(key):
             raise UsageError(
                 f"{where}: holds a study with another plan: {key} is "
                 f"{difference(old.get(key), new.get(key))}; name another folder."
@@ -392,7 +397,7 @@ def _merge(first: dict, second: dict, where: str) -> dict:
     comparisons = [c for c in old["comparisons"] if c not in new["comparisons"]]
     hypotheses = old.get("hypotheses", {}) | new.get("hypotheses", {})
     return second | {
-        "begun": first.get("begun", _what_grows(old)),
+        "begun": first.get("begun", plans.what_grows(old)),
         "plan": new
         | ({"hypotheses": hypotheses} if hypotheses else {})
         | {
@@ -403,12 +408,6 @@ def _merge(first: dict, second: dict, where: str) -> dict:
         "inputs": first["inputs"] | second["inputs"],
         "noise": first["noise"] | second["noise"],
     }
-
-
-def _what_grows(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what of a plan a study may add to; of arms and hypotheses the names."""
-    found = {key: document[key] for key in GROWS if key in document}
-    return {k: list(v) if isinstance(v, Mapping) else v for k, v in found.items()}
 
 
 def _untitled(value: Any) -> Any:
