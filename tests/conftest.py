@@ -13,6 +13,9 @@ import soundfile
 from tests.layers import CASES, TRACK
 from tests.programs import with_xla_flags
 
+# A script, which its test runs. Where pytest looks for examples, it would run, too.
+collect_ignore = ["typed.py"]
+
 
 def keep_in_new_folder(variable: str) -> None:
     os.environ[variable] = tempfile.mkdtemp()
@@ -29,20 +32,12 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-
-
-def pytest_configure(config):
-    # Most tests compile for longer than they compute; the slow ones compute as well.
-    name = "JAX_DISABLE_MOST_OPTIMIZATIONS"
-    if name in os.environ:
-        return
-    if config.option.markexpr == "not slow":
-        os.environ[name] = "1"
-        jax.config.update(name.lower(), True)
-    else:
-        level = "--xla_backend_optimization_level=1"
-        os.environ["XLA_FLAGS"] = with_xla_flags(level)
-
+# Tests, and most of the commands that they start, compile for longer than they compute.
+# Commands that compute for longer take this back, and have some optimizations.
+if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    os.environ["XLA_FLAGS"] = with_xla_flags("--xla_backend_optimization_level=1")
+    jax.config.update("jax_disable_most_optimizations", True)
 
 # A script that runs the tests in the background has Ctrl-C ignored, and what they start
 # would inherit that; some of them send it.

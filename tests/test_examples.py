@@ -31,8 +31,13 @@ def output(example: str) -> str:
         capture_output=True,
         text=True,
         cwd=ROOT,
-        # A stranger has installed the package; whoever only checked it out has not.
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
+        env={
+            **os.environ,
+            # A stranger has installed the package; whoever only checked it out has not.
+            "PYTHONPATH": str(ROOT),
+            "PYTHONIOENCODING": "utf-8",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",  # it computes for long
+        },
         encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr

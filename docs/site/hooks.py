@@ -1,17 +1,14 @@
 """What MkDocs asks while it builds the site: addresses, pages from elsewhere, links.
 
 The home page is README.md and the changelog CHANGELOG.md; reports are made of the
-records in results/, by the command that makes them for anybody. Links that leave docs/
+records in results/, as the command makes them for anybody. Links that leave docs/
 lead to the repository. A link that leads nowhere is a warning, and so an error of
 `--strict`.
 """
 
 import logging
-import os
 import posixpath
 import re
-import subprocess
-import sys
 import tomllib
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -31,8 +28,8 @@ REPOSITORY = PROJECT["urls"]["Repository"]
 ELSEWHERE = {"index.md": "README.md", "changelog.md": "CHANGELOG.md"}
 
 log = logging.getLogger("mkdocs.hooks.site")
-# Reports are made while the notebook runs.
-pool = ThreadPoolExecutor(max_workers=os.cpu_count())
+# Reports are made while the notebook runs, one after the other.
+pool = ThreadPoolExecutor(max_workers=1)
 reports: list[Future[None]] = []
 
 
@@ -49,8 +46,12 @@ def make_report(records: Path) -> None:
     report = records / "report.html"
     newest = max(path.stat().st_mtime for path in records.glob("*.json*"))
     if not report.exists() or report.stat().st_mtime < newest:
-        command = [sys.executable, "-m", "experiments.report", str(records)]
-        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        # Here, and not by the command, which would load JAX for each.
+        from experiments.analysis.comparisons import Analysis
+        from experiments.reporting.tables import write
+        from experiments.studies import store
+
+        write(Analysis(store.read([records])), records)
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
