@@ -270,11 +270,8 @@ def small(monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_command_prints_a_table_and_writes_a_file(
-    small, monkeypatch, tmp_path, capsys
-):
+def test_the_command_prints_a_table_and_writes_a_file(small, tmp_path, capsys):
     out = tmp_path / "ensemble.json"
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # of the workers
     flags = "--reg=dropout --dataset=digits --max-seeds=1 --rounds=1 --seconds=0.1"
     assert end(benchmark.main, "ensemble", *flags.split(), f"--out={out}") == 0
     printed = capsys.readouterr().out
