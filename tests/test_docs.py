@@ -165,6 +165,18 @@ def test_performance_states_what_the_size_of_blocks_does():
     assert f"medians of {result['rounds']} rounds" in page
 
 
+def test_performance_states_what_the_programs_of_other_platforms_learn():
+    module = runpy.run_path(str(DOCS / "make_platforms.py"))
+    result = json.loads((DOCS / "performance/platforms_cpu.json").read_text())
+    page = (DOCS / "performance.md").read_text("utf-8")
+    assert table_of(page, "make_platforms.py") == module["make_table"](result["cases"])
+    assert result["cases"].keys() == module["PLATFORMS"].keys()
+    assert result["seeds"] == list(module["SEEDS"])
+    assert f"CPU: {len(result['seeds'])} seeds under `vmap`" in page
+    assert "dirty" not in result["environment"]["commit"]
+    assert f"commit {result['environment']['commit'][:7]}" in page
+
+
 def test_performance_states_what_variants_of_a_step_took():
     module = runpy.run_path(str(DOCS / "make_variants.py"))
     result = json.loads((DOCS / "performance/variants_cpu.json").read_text())
