@@ -86,6 +86,8 @@ def on_the_cpu(monkeypatch):
     monkeypatch.setattr(compiling, "SHAPES", ((2, 4, 4, 2),))
     few = {name: compiling.CONTESTANTS[name] for name in ("copy", "nnx.Dropout")}
     monkeypatch.setattr(compiling, "CONTESTANTS", few)
+    yield
+    jax.config.update("jax_enable_compilation_cache", True)
 
 
 LAYERS = ("--target=h100", "--program=layers", "--seeds=2")

@@ -23,17 +23,11 @@ from sounddrop_jax.sweeps.ensembles import (
     place,
     required_memory,
 )
-from tests.devices import check_on_four_devices, elsewhere, on_four_devices
+from tests.devices import on_four_devices
 
 KEYS = jax.random.split(jax.random.key(0), 7)
 SCALE = jnp.linspace(0.1, 1.0, 5)
 SIZES = [1, 3, None]
-
-
-@pytest.mark.slow
-@elsewhere
-def test_all_of_these_pass_on_four_devices_too():
-    check_on_four_devices(__file__)
 
 
 def train(key, scale, num_steps):

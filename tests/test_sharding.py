@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,17 +18,26 @@ from sounddrop_jax import (
     make_power_law_bank,
     make_recording_bank,
 )
-from tests.devices import check_on_four_devices, elsewhere, on_four_devices
+from tests.devices import HAS_FOUR, on_four_devices
 from tests.layers import KEY, differ
 from tests.platforms import on
+from tests.programs import python, with_xla_flags
 
 SHAPE = (8, 5, 6, 3)
+WITH_DEVICES = ("ensembles", "sharding")
 
 
 @pytest.mark.slow
-@elsewhere
-def test_the_others_pass_on_four_devices():
-    check_on_four_devices(__file__)
+@pytest.mark.skipif(HAS_FOUR, reason="this is the process with four devices")
+def test_these_and_those_of_ensembles_pass_on_four_devices():
+    files = [str(Path(__file__).with_name(f"test_{n}.py")) for n in WITH_DEVICES]
+    options = ["-q", "-m", "", "-p", "no:cacheprovider"]  # slow tests, too
+    count = "--xla_force_host_platform_device_count=4"
+    flags = {"JAX_PLATFORMS": "cpu", "PYTEST_ADDOPTS": ""}
+    flags["XLA_FLAGS"] = with_xla_flags(count)
+    done = python("-m", "pytest", *options, *files, **flags)
+    assert done.returncode == 0, done.stdout
+    assert "1 skipped" in done.stdout  # this one
 
 
 def shard(axis_type, spec) -> jax.Array:
