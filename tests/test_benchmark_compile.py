@@ -1,5 +1,6 @@
 """What is counted of programs for accelerators, on programs that a CPU compiles too."""
 
+import dataclasses
 import importlib.util
 import json
 from pathlib import Path
@@ -12,7 +13,7 @@ from experiments import benchmark
 from experiments.benchmarks import compiling, targets
 from experiments.benchmarks.cases import Case, prepare
 from experiments.benchmarks.compiling import CompileConfig
-from experiments.benchmarks.programs import count_bytes, list_kernels
+from experiments.benchmarks.programs import count_bytes, list_growth, list_kernels
 from tests.programs import end
 
 
@@ -129,6 +130,20 @@ def test_programs_are_those_of_the_network(program):
     assert num_images == 2 * (10_000 if program == "evaluate" else 64)
 
 
+def test_another_batch_is_named_and_is_another_program(on_the_cpu):
+    (case,) = compiling.list_cases(
+        CompileConfig("h100", "train", seeds=2, dtype="float32", batch_size=128)
+    )
+    assert case == Case("train", 2, batch_size=128)
+    counts = ("kernels", "bytes", "floor_seconds", "cost_seconds", "temporary_bytes")
+    row = dataclasses.asdict(case) | dict.fromkeys((*counts, "compile_seconds"), 1)
+    row |= {"images": 2 * 128, "products": {}}
+    _, (what, *_) = compiling.list_programs([row])
+    assert what == "training, float32, batches of 128"
+    with pytest.raises(ValueError, match="none of these programs"):
+        list_growth([row], [row | {"images": 2 * 64}])
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"cases": []}'])
 def test_a_record_of_something_else_is_refused(on_the_cpu, tmp_path, capsys, text):
     (tmp_path / "record.json").write_text(text)
@@ -148,6 +163,10 @@ def test_a_record_of_something_else_is_refused(on_the_cpu, tmp_path, capsys, tex
             "error: --model=x: choose one of cnn, resnet20",
         ),
         (["--target=h100", "--seeds=0"], "error: --seeds=0: give a whole number"),
+        (
+            ["--target=h100", "--batch-size=50001"],
+            "error: --batch-size=50001: give a whole number from 1 to 50000",
+        ),
         (["--target=h100"], "pip install -e '.[compile-gpu]'"),
         (["--target=v5e"], "pip install -e '.[compile-tpu]'"),
     ],

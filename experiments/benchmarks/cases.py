@@ -17,6 +17,7 @@ from sounddrop_jax import ensembles
 
 REG = "water"
 PROGRAMS = ("train", "plain", "evaluate", "layers")
+EPOCH_IMAGES, TEST_IMAGES = 50_000, 10_000  # of CIFAR-10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Case:
         dtype: of the computation.
         layer: its name in `CONTESTANTS`; of other programs "".
         shape: of the layer's maps.
+        batch_size: of training, images a step.
     """
 
     program: str
@@ -36,6 +38,7 @@ class Case:
     dtype: str = "float32"
     layer: str = ""
     shape: tuple[int, ...] = ()
+    batch_size: int = Config.batch_size
 
     @property
     def title(self) -> str:
@@ -73,14 +76,16 @@ def prepare(case: Case, model: str) -> Call:
 @functools.cache
 def _dataset() -> Dataset:
     """Returns a set of the size of CIFAR-10; what is in it does not matter."""
-    images, labels = np.zeros((60_000, 32, 32, 3), np.uint8), np.zeros(60_000, np.int32)
-    halves = images[:50_000], labels[:50_000], images[50_000:], labels[50_000:]
-    return Dataset("cifar10", "CIFAR-10", "", *halves, tuple("0123456789"))
+    parts = [
+        (np.zeros((count, 32, 32, 3), np.uint8), np.zeros(count, np.int32))
+        for count in (EPOCH_IMAGES, TEST_IMAGES)
+    ]
+    return Dataset("cifar10", "CIFAR-10", "", *parts[0], *parts[1], tuple("0123456789"))
 
 
 @functools.cache
-def _functions(model: str, dtype: str):
-    config = Config(reg=REG, model=model)
+def _functions(model: str, dtype: str, batch_size: int):
+    config = Config(reg=REG, model=model, batch_size=batch_size)
     return make_functions(
         _dataset(),
         config.recipe.prepare(config.strength),
@@ -97,7 +102,7 @@ def _keys(num_seeds: int):
 
 
 def _prepare_training(case: Case, model: str) -> Call:
-    functions = _functions(model, case.dtype)
+    functions = _functions(model, case.dtype, case.batch_size)
     num_images = len(_dataset().train_labels)
     mapped = ensembles.map_seeds(
         functions.train_steps, in_axes=(0, 0, None, 0, None, None, None)
@@ -111,26 +116,27 @@ def _prepare_training(case: Case, model: str) -> Call:
         *3 * [number],
     )
     compiled = jax.jit(mapped, donate_argnums=0)
-    return compiled, arguments, case.seeds * Config().batch_size
+    return compiled, arguments, case.seeds * case.batch_size
 
 
 def _prepare_plain(case: Case, model: str) -> Call:
-    dataset, config = _dataset(), Config(reg=REG, model=model)
+    dataset = _dataset()
+    config = Config(reg=REG, model=model, batch_size=case.batch_size)
     init, step = make_plain_functions(dataset, config)
     arguments = (
         jax.eval_shape(jax.vmap(init), _keys(case.seeds)),
         dataset.train_images,
         dataset.train_labels,
-        jax.ShapeDtypeStruct((case.seeds, config.batch_size), jnp.int32),
+        jax.ShapeDtypeStruct((case.seeds, case.batch_size), jnp.int32),
         jax.ShapeDtypeStruct((), jnp.int32),
     )
     mapped = jax.vmap(step, in_axes=(0, None, None, 0, None))
     compiled = jax.jit(mapped, donate_argnums=0)
-    return compiled, arguments, case.seeds * config.batch_size
+    return compiled, arguments, case.seeds * case.batch_size
 
 
 def _prepare_evaluation(case: Case, model: str) -> Call:
-    functions = _functions(model, case.dtype)
+    functions = _functions(model, case.dtype, case.batch_size)
     state = jax.eval_shape(jax.vmap(functions.init), _keys(case.seeds))
     mapped = ensembles.map_seeds(functions.evaluate, in_axes=(0, None))
     num_images = case.seeds * len(_dataset().test_labels)

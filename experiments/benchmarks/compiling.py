@@ -23,19 +23,19 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import terminal, words
-from experiments.benchmarks.cases import PROGRAMS, Case, prepare
+from experiments.benchmarks.cases import EPOCH_IMAGES, PROGRAMS, Case, prepare
 from experiments.benchmarks.layers import CONTESTANTS, SHAPES, check_writable, save
 from experiments.benchmarks.programs import list_growth, list_kernels
 from experiments.benchmarks.targets import TARGETS, Target, open_target
 from experiments.cli import UsageError, check_choice, choices, flag
-from experiments.runs.configs import DTYPES
+from experiments.runs.configs import DTYPES, Config
 from experiments.runs.environment import environment
 from experiments.training import devices
 from experiments.training.models import MODELS
 
 NUM_SEEDS = (1, 16, 64, 256)
 LAYER_SEEDS = (1, 64)
-RUN_IMAGES = 500_000  # ten epochs of CIFAR-10
+RUN_IMAGES = 10 * EPOCH_IMAGES
 TABLE_WIDTH = 130  # where nobody knows how wide the screen is
 
 
@@ -73,6 +73,10 @@ class CompileConfig:
     dtype: Annotated[
         str | None, flag("Of training. Default: both.", choices(DTYPES))
     ] = None
+    batch_size: Annotated[
+        int,
+        flag("Images a step; another number is another training. Default: 64.", "INT"),
+    ] = Config.batch_size
     out: Annotated[Path | None, flag("File for the results, JSON.", "FILE")] = None
     against: Annotated[
         Path | None,
@@ -92,7 +96,13 @@ def list_cases(config: CompileConfig) -> list[Case]:
     cases = []
     for program in programs:
         if program == "train":
-            cases += [Case(program, n, dtype) for dtype in dtypes for n in counts]
+            cases += [
+                Case(program, n, dtype, batch_size=config.batch_size)
+                for dtype in dtypes
+                for n in counts
+            ]
+        elif program == "plain":
+            cases += [Case(program, n, batch_size=config.batch_size) for n in counts]
         elif program == "layers":
             cases += [
                 Case(program, n, layer=layer, shape=shape)
@@ -228,6 +238,11 @@ def check(config: CompileConfig) -> None:
     check_choice("--dtype", config.dtype or DTYPES[0], DTYPES)
     if config.seeds is not None and config.seeds < 1:
         raise UsageError(f"--seeds={config.seeds}: give a whole number of 1 or more.")
+    if not 1 <= config.batch_size <= EPOCH_IMAGES:
+        raise UsageError(
+            f"--batch-size={config.batch_size}: give a whole number from 1 to "
+            f"{EPOCH_IMAGES}, the images of CIFAR-10."
+        )
     if config.out is not None:
         check_writable(config.out)
 
@@ -265,11 +280,15 @@ def list_programs(rows: list[dict]) -> list[list[str]]:
     for row in rows:
         if row["program"] == "layers":
             continue
+        what = f"{names[row['program']]}, {row['dtype']}"
+        batch_size = row["images"] // row["seeds"]
+        if row["program"] != "evaluate" and batch_size != Config.batch_size:
+            what += f", batches of {batch_size}"
         run_seconds = row["cost_seconds"] / row["images"] * RUN_IMAGES
         products = sorted(row["products"].items(), key=lambda item: -item[1])
         lines.append(
             [
-                f"{names[row['program']]}, {row['dtype']}",
+                what,
                 f"{row['seeds']}",
                 f"{row['kernels']:,}",
                 f"{row['bytes'] / row['images'] / 2**10:,.0f}",

@@ -105,7 +105,7 @@ def list_growth(cases: list[dict], record: list[dict]) -> list[str]:
     """
 
     def name(case: dict) -> tuple:
-        what = ("program", "dtype", "seeds", "layer", "shape")
+        what = ("program", "dtype", "seeds", "images", "layer", "shape")
         return *(case[key] for key in what[:-1]), *case["shape"]
 
     before = {name(case): case for case in record}

@@ -74,7 +74,9 @@ class Config:
         int | None,
         flag("Stop each epoch after so many steps. Default: whole epochs.", "INT"),
     ] = None
-    batch_size: Annotated[int, flag("Images a step.")] = 64
+    batch_size: Annotated[
+        int, flag("Images a step; 128 fill a TPU, and are another training.")
+    ] = 64
     learning_rate: Annotated[float, flag("Of AdamW, constant.")] = 1e-3
     weight_decay: Annotated[float, flag("Of AdamW, on every parameter.")] = 0.01
     intensity: Annotated[
