@@ -2,8 +2,8 @@
 
 `python docs/make_platforms.py` trains the same seeds with the programs that a CPU, a
 GPU and a TPU would run, and writes the record in performance/ and the table in
-performance.md. On two cores it takes an hour, as a CPU is slow at the programs of the
-others.
+performance.md. On two cores it takes some twenty minutes, as a CPU is slow at the
+programs of the others.
 """
 
 import json
