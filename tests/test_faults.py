@@ -76,9 +76,11 @@ def test_a_call_that_fails_is_one_line_and_nothing_half_written(
             capsys.readouterr()
             if call(command, base) == 0:
                 break
-            # A late write of Orbax's, into a folder that is being removed.
+            # Orbax's late writes meet what removes their folder, and either may fail.
+            # A process that ends has none.
             where = (*where, error := capsys.readouterr().err)
-            assert command == "cifar" and os.strerror(errno.ENOTEMPTY) in error, where
+            late = [os.strerror(code) for code in (errno.ENOTEMPTY, errno.ENOENT)]
+            assert command == "cifar" and any(each in error for each in late), where
         else:
             pytest.fail(f"it does not go on: {where}")
         assert read_tree(base) == whole, where
