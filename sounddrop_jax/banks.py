@@ -17,7 +17,7 @@ from jax import lax
 from jax.sharding import AbstractMesh, use_abstract_mesh
 from jax.typing import ArrayLike, DTypeLike
 
-from sounddrop_jax import spectra
+from sounddrop_jax import spectra, tpu
 
 
 class NoiseBank:
@@ -313,7 +313,8 @@ def sample_window(key: jax.Array, bank: NoiseBank, shape: Sequence[int]) -> jax.
     def arrange(entries):
         if not field and len(shape) >= 3:
             first, *middle, last = shape
-            return jnp.moveaxis(entries.reshape(first, last, *middle), 1, -1)
+            entries = entries.reshape(first, last, math.prod(middle))
+            return entries.swapaxes(1, 2).reshape(shape)
         window, full = entries, field
         if any(count > 1 for count in repeats):
             axes = list(range(len(leading)))
@@ -326,7 +327,7 @@ def sample_window(key: jax.Array, bank: NoiseBank, shape: Sequence[int]) -> jax.
         return window[..., *part].reshape(shape)
 
     num_entries = math.prod(leading) * math.prod(repeats)
-    return _take(key, jnp.asarray(bank.values), num_entries, arrange)
+    return _take(key, jnp.asarray(bank.values), num_entries, arrange, shape)
 
 
 def _fits(trailing: tuple[int, ...], field: tuple[int, ...]) -> bool:
@@ -340,8 +341,9 @@ def _take(
     values: jax.Array,
     size: int,
     arrange: Callable[[jax.Array], jax.Array],
+    shape: tuple[int, ...],
 ) -> jax.Array:
-    """Takes as many entries from a random start, and arranges them."""
+    """Takes as many entries from a random start, and arranges them to the shape."""
     length = values.shape[0]
     # One draw, where randint makes several and a call this short would feel them. No
     # start is likelier than another by more than num_starts / 2^32.
@@ -362,27 +364,9 @@ def _take(
     def cut(values, start):
         return arrange(lax.dynamic_slice_in_dim(values, start, size))
 
-    def cut_rows(values, start):
-        # Entries side by side in memory, however narrow: a TPU cuts whole rows.
-        rows = values.reshape(length, -1)
-        entries = lax.dynamic_slice_in_dim(rows, start, size)
-        return arrange(entries.reshape(size, *values.shape[1:]))
+    def cut_on_a_tpu(values, start):
+        return tpu.cut(values, start, size, arrange, shape)
 
-    # Under vmap a TPU cuts in a loop anyway, and arranges all windows in a second pass.
-    # So we loop ourselves, and arrange each window while it is on the chip. Entries as
-    # large as a map need no arranging.
-    cut_on_a_tpu = cut
-    if values.ndim <= 3:
-        cut_on_a_tpu = jax.custom_vjp(jax.custom_batching.sequential_vmap(cut_rows))
-        bank = jax.ShapeDtypeStruct(values.shape, values.dtype)
-
-        def backward(start, gradient):
-            pull_back = jax.linear_transpose(lambda values: cut(values, start), bank)
-            return *pull_back(gradient), None
-
-        cut_on_a_tpu.defvjp(
-            lambda values, start: (cut_on_a_tpu(values, start), start), backward
-        )
     return lax.platform_dependent(
         values, start.astype(jnp.int32), tpu=cut_on_a_tpu, default=cut
     )

@@ -19,7 +19,6 @@ from sounddrop_jax.banks import (
     make_recording_bank,
     sample_window,
 )
-from tests.platforms import on
 
 
 def count_bank(num_entries, field=()) -> NoiseBank:
@@ -325,29 +324,3 @@ def test_a_bank_is_shown_in_short_whatever_jax_puts_in_it():
     bank = NoiseBank(jnp.zeros((4, 3), jnp.bfloat16))
     assert repr(bank) == "NoiseBank(bfloat16[4, 3])"
     assert repr(jax.tree.map(lambda _: None, bank)) == "NoiseBank(None)"
-
-
-# The program of a TPU
-
-
-@pytest.mark.parametrize(
-    ("field", "shape"),
-    [
-        *[((5, 3), (2, 4, 5, 3)), ((5, 3), (2, 4, 7, 2)), ((), (2, 4, 5, 3))],
-    ],
-    ids=["rows", "other rows", "recording"],
-)
-def test_a_tpu_takes_the_same_windows(field, shape):
-    bank = count_bank(500, field)
-
-    def take(key):
-        return sample_window(key, bank, shape)
-
-    theirs = on("tpu", take)
-    assert_array_equal(theirs(FEW[0]), take(FEW[0]))
-    assert_array_equal(jax.vmap(theirs)(FEW), jax.vmap(take)(FEW))
-    # Also where a model that holds the bank is differentiated as a whole.
-    slopes = jax.grad(
-        lambda values: on("tpu", sample_window)(FEW[0], NoiseBank(values), shape).sum()
-    )(bank.values)
-    assert float(slopes.sum()) == math.prod(shape)

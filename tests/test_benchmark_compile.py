@@ -124,7 +124,7 @@ def test_the_command_prints_and_writes_what_was_counted(on_the_cpu, tmp_path, ca
 @pytest.mark.slow  # a network's initial weights
 @pytest.mark.parametrize("program", ["train", "plain", "evaluate"])
 def test_programs_are_those_of_the_network(program):
-    _, (state, *_), num_images = prepare(Case(program, 2), "vit")
+    _, (state, *_), num_images = prepare(Case(program, 2), "vit", jax.devices()[0])
     params, *_ = state
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 2 * 207_306
     assert num_images == 2 * (10_000 if program == "evaluate" else 64)

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.layout import Format, Layout
+from jax.sharding import SingleDeviceSharding
 
 from experiments.benchmarks.jax_contestants import make_plain_functions
 from experiments.benchmarks.layers import CONTESTANTS, forward_and_backward
@@ -56,15 +58,16 @@ Call = tuple[Any, tuple[Any, ...], int]
 """A function of `jax.jit`, its abstract arguments, and how many images it takes."""
 
 
-def prepare(case: Case, model: str) -> Call:
+def prepare(case: Case, model: str, device: jax.Device) -> Call:
     """Makes the function of a case, and its arguments without values.
 
     Args:
         case: what it is to do.
         model: the network, a name in `MODELS`; layers are the same for all.
+        device: what it is for.
     """
     if case.program == "layers":
-        return _prepare_layer(case)
+        return _prepare_layer(case, device)
     make = {
         "train": _prepare_training,
         "plain": _prepare_plain,
@@ -143,7 +146,7 @@ def _prepare_evaluation(case: Case, model: str) -> Call:
     return jax.jit(mapped), (state, functions.constants), num_images
 
 
-def _prepare_layer(case: Case) -> Call:
+def _prepare_layer(case: Case, device: jax.Device) -> Call:
     contestant = CONTESTANTS[case.layer]
     run = forward_and_backward(contestant)
     maps = jax.ShapeDtypeStruct(case.shape, case.dtype)
@@ -157,5 +160,26 @@ def _prepare_layer(case: Case) -> Call:
     # through as it is, such as the gradient of an addition, costs nothing. A copy has
     # to copy.
     in_place = () if case.layer == "copy" else (0, 1)
-    compiled = jax.jit(run, donate_argnums=in_place)
+    place: Any = SingleDeviceSharding(device)
+    of_maps = Format(_lay_out(maps.ndim, case.shape), place)
+    if device.platform != "tpu":
+        of_maps = place
+    compiled = jax.jit(
+        run,
+        donate_argnums=in_place,
+        in_shardings=(of_maps, of_maps, place, place),
+        out_shardings=(of_maps, of_maps),
+    )
     return compiled, (maps, maps, keys, bank), case.seeds * case.shape[0]
+
+
+def _lay_out(rank: int, shape: tuple[int, ...]) -> Layout:
+    """Returns how a TPU's convolutions leave the maps of merged seeds in its memory.
+
+    So they lie in the compiled training step, from what changes last to what changes
+    first: rows, columns, seeds if there are any, and a tile of channels and images, of
+    which the one that has more of the two has the lanes.
+    """
+    images, *plane, channels = range(rank - 4, rank)
+    tile = (channels, images) if shape[0] > shape[-1] else (images, channels)
+    return Layout((*plane, *range(rank - 4), *tile))

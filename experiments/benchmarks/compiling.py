@@ -124,7 +124,7 @@ def measure(case: Case, model: str, device: jax.Device, target: Target) -> dict:
         the bandwidth elsewhere; temporary_bytes, beside the arguments and results of
         the whole program; images; compile_seconds, here; products, how many of each.
     """
-    compiled_later, arguments, num_images = prepare(case, model)
+    compiled_later, arguments, num_images = prepare(case, model, device)
     sharding = SingleDeviceSharding(device)
     abstract = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
