@@ -320,6 +320,8 @@ def list_layers(rows: list[dict]) -> list[list[str]]:
         for column in costs.values():
             to_dropout = column[layer] / column["nnx.Dropout"]
             to_copy = column[layer] / column["copy"]
-            line.append(f"{1e6 * column[layer]:,.0f} ({to_dropout:.2f}, {to_copy:.1f})")
+            cost = 1e6 * column[layer]
+            digits = 0 if cost >= 10 else 1
+            line.append(f"{cost:,.{digits}f} ({to_dropout:.2f}, {to_copy:.1f})")
         lines.append(line)
     return lines
