@@ -17,7 +17,7 @@ from jax import lax
 from jax.sharding import AbstractMesh, use_abstract_mesh
 from jax.typing import ArrayLike, DTypeLike
 
-from sounddrop_jax import spectra, tpu
+from sounddrop_jax import _tpu, spectra
 
 
 class NoiseBank:
@@ -365,7 +365,7 @@ def _take(
         return arrange(lax.dynamic_slice_in_dim(values, start, size))
 
     def cut_on_a_tpu(values, start):
-        return tpu.cut(values, start, size, arrange, shape)
+        return _tpu.cut(values, start, size, arrange, shape)
 
     return lax.platform_dependent(
         values, start.astype(jnp.int32), tpu=cut_on_a_tpu, default=cut

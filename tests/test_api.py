@@ -15,6 +15,7 @@ import sounddrop_jax
 MODULES = [
     importlib.import_module(found.name)
     for found in pkgutil.walk_packages(sounddrop_jax.__path__, "sounddrop_jax.")
+    if "._" not in found.name
 ]
 
 

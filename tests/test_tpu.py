@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from sounddrop_jax import tpu
+from sounddrop_jax import _tpu
 from sounddrop_jax.banks import NoiseBank, sample_window
 from tests.platforms import on
 
@@ -56,7 +56,7 @@ def test_windows_are_the_same_alone_and_of_many_seeds(field, shape, dtype):
 
 @pytest.mark.parametrize("most", [1, 256])
 def test_windows_are_the_same_of_as_many_banks_or_seeds_as_there_are(most, monkeypatch):
-    monkeypatch.setattr(tpu, "MOST_SLICES", most)
+    monkeypatch.setattr(_tpu, "MOST_SLICES", most)
     banks = jnp.stack([make_bank((5, 3)).values * scale for scale in (1.0, 2.0)])
 
     def take(key, values):
