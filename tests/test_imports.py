@@ -12,7 +12,8 @@ from tests.programs import ROOT, python
 FOLDER = ROOT / "sounddrop_jax"
 LIBRARY = {
     ".".join(path.relative_to(FOLDER).with_suffix("").parts): path
-    for path in FOLDER.rglob("[a-z]*.py")
+    for path in FOLDER.rglob("*.py")
+    if not path.name.startswith("__")
 }
 COMMANDS = ("cifar", "study", "report", "benchmark")
 
@@ -21,6 +22,7 @@ ALLOWED = {
     "spectra": set(),
     "tracks": set(),
     "audio": {"tracks"},
+    "_tpu": set(),
     "banks": {"spectra", "_tpu"},
     "matching": {"banks"},
     "inject": {"banks", "spectra"},
