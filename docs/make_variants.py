@@ -19,7 +19,7 @@ from jax import lax
 
 from experiments.benchmarks.records import quartiles, write_record
 from experiments.data import augment, datasets
-from experiments.training import cnn
+from experiments.training import cnn, pooling
 from experiments.training.regularizers import REGULARIZERS
 from experiments.training.steps import make_functions
 from sounddrop_jax import convolution
@@ -92,7 +92,7 @@ def compute_first_block_again() -> None:
 
 def pool_by_flax() -> None:
     """Pools by `nnx.max_pool`, whose gradient is a select-and-scatter."""
-    cnn.max_pool = lambda maps: nnx.max_pool(maps, (2, 2), (2, 2))
+    pooling.max_pool = lambda maps: nnx.max_pool(maps, (2, 2), (2, 2))
 
 
 def pool_by_equality() -> None:
@@ -116,19 +116,20 @@ def pool_by_equality() -> None:
         return (spread.reshape(maps.shape),)
 
     pool.defvjp(forward, backward)
-    cnn.max_pool = pool
+    pooling.max_pool = pool
 
 
 def normalise_before_pooling() -> None:
     """Puts BatchNorm's scale and shift before pooling, on four times the values."""
 
-    def call(self, maps):
+    def call(self, maps, bias):
+        maps = nnx.relu(maps + bias)
         mean = maps.mean((0, 1, 2))
         var = jnp.maximum((maps**2).mean((0, 1, 2)) - mean**2, 0)
         for running, batch in ((self.mean, mean), (self.var, var)):
             running[...] = 0.9 * running[...] + 0.1 * batch
         slope = self.scale[...] * lax.rsqrt(var + 1e-5)
-        return cnn.max_pool((maps - mean) * slope + self.bias[...])
+        return pooling.max_pool((maps - mean) * slope + self.bias[...])
 
     cnn.NormPool.__call__ = call
 

@@ -10,7 +10,8 @@ import pytest
 from flax import nnx
 
 from experiments.benchmarks.jax_contestants import make_plain_network
-from experiments.training import cnn
+from experiments.training import cnn, pooling
+from tests import platforms
 
 # Channels in times 3x3, three times, and the 4x4x64 features of the linear layer.
 FAN_IN = {"conv": [27, 144, 288], "linear": [1024]}
@@ -62,36 +63,90 @@ def test_it_is_flax_s_layers_one_after_another(network, train):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=error)
 
 
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
 @pytest.mark.parametrize("train", [True, False], ids=["training", "evaluation"])
-def test_pooling_first_is_flax_norm_and_max_pool(train):
+def test_pooling_first_is_flax_norm_and_max_pool(train, platform):
     rng = np.random.default_rng(0)
     # Scales of both signs; ties, as ReLU makes them.
-    scale, bias = jnp.asarray([1.5, -0.5, 0.3, -2.0]), jnp.asarray([0.1, -1, 2, 0.5])
+    scale, shift = jnp.asarray([1.5, -0.5, 0.3, -2.0]), jnp.asarray([0.1, -1, 2, 0.5])
     mean, var = (
         jnp.asarray(rng.uniform(0.5, 2, 4).astype(np.float32)) for _ in range(2)
     )
-    maps = nnx.relu(jnp.asarray(rng.standard_normal((5, 6, 8, 4)), jnp.float32))
+    maps = jnp.asarray(rng.standard_normal((5, 6, 8, 4)), jnp.float32)
+    bias = jnp.asarray([0.3, -0.2, 0.1, 0.0])
     cotangent = jnp.asarray(rng.standard_normal((5, 3, 4, 4)), jnp.float32)
 
-    def run(norm, pool):
-        norm.scale[...], norm.bias[...] = scale, bias
+    def run(norm, call):
+        norm.scale[...], norm.bias[...] = scale, shift
         norm.mean[...], norm.var[...] = mean, var
         norm = nnx.view(norm, use_running_average=not train)
         graph, params, stats = nnx.split(norm, nnx.Param, nnx.BatchStat)
 
-        def outputs(params, maps):
+        def outputs(params, maps, bias):
             norm = nnx.merge(graph, params, stats, copy=True)
-            return pool(norm(maps)), nnx.to_pure_dict(nnx.state(norm, nnx.BatchStat))
+            pooled = call(norm, maps, bias)
+            return pooled, nnx.to_pure_dict(nnx.state(norm, nnx.BatchStat))
 
-        values, pull_back, updated = jax.vjp(outputs, params, maps, has_aux=True)
-        params_gradient, maps_gradient = pull_back(cotangent)
-        return values, nnx.to_pure_dict(params_gradient), maps_gradient, updated
+        values, pull_back, updated = jax.vjp(outputs, params, maps, bias, has_aux=True)
+        params_gradient, *gradients = pull_back(cotangent)
+        return values, nnx.to_pure_dict(params_gradient), gradients, updated
 
-    ours = run(cnn.NormPool(4), lambda maps: maps)
+    def call_theirs(norm, maps, bias):
+        return flax_pool(norm(nnx.relu(maps + bias)))
+
+    call_ours = platforms.on(platform, lambda norm, maps, bias: norm(maps, bias))
+    ours = run(cnn.NormPool(4), call_ours)
     flax_norm = nnx.BatchNorm(4, momentum=0.9, epsilon=1e-5, rngs=nnx.Rngs(0))
-    theirs = run(flax_norm, cnn.max_pool)
-    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+    theirs = run(flax_norm, call_theirs)
+    # A bias's gradient is a sum of 240 of the others'.
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=2e-5)
     jax.tree.map(close, ours, theirs)
+
+
+@pytest.mark.parametrize("dtype, error", [(jnp.float32, 1e-6), (jnp.bfloat16, 2**-7)])
+@pytest.mark.parametrize("ties", [False, True])
+# Of an odd number of pixels the rest is left out of pooling, not of the moments.
+@pytest.mark.parametrize("shape", [(8, 12), (7, 3)], ids=str)
+def test_a_tpu_pools_first_and_gets_the_same_under_vmap(shape, ties, dtype, error):
+    rng = np.random.default_rng(0)
+    maps = rng.standard_normal((3, 2, *shape, 4), np.float32)  # three networks'
+    maps = jnp.asarray(maps.round() if ties else maps, dtype)
+    bias = jnp.asarray(rng.integers(-1, 2, (3, 4)), jnp.float32)
+    sign = jnp.asarray([[1.0, -1, 1, -1]] * 3)
+
+    def run(platform, maps):
+        def outputs(maps, bias):
+            return jax.vmap(pooling.relu_and_pool)(maps, bias, sign)
+
+        values, pull_back = jax.vjp(platforms.on(platform, outputs), maps, bias)
+        cotangents = jax.tree.map(
+            lambda value: (
+                jnp.cos(jnp.arange(value.size, dtype=jnp.float32))
+                .reshape(value.shape)
+                .astype(jnp.bfloat16)  # which both dtypes hold
+                .astype(value.dtype)
+            ),
+            values,
+        )
+        return values, pull_back(cotangents)
+
+    # In bfloat16 against float32: the sums of a CPU are in bfloat16, too.
+    both = run("tpu", maps), run("cpu", maps.astype(jnp.float32))
+    dtypes = [each.dtype for each in jax.tree.leaves(run("cpu", maps))]
+    assert [each.dtype for each in jax.tree.leaves(both[0])] == dtypes
+    for ours, theirs in zip(*map(jax.tree.leaves, both), strict=True):
+        ours, theirs = (np.asarray(each, np.float32) for each in (ours, theirs))
+        # Of the largest: a bias's gradient is a sum, in another order.
+        scale = max(1, np.abs(theirs).max())
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=4 * error * scale)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_a_map_that_is_nan_leaves_no_number(platform):
+    maps = jnp.zeros((1, 2, 2, 2)).at[0, 1, 0, 0].set(jnp.nan)
+    run = platforms.on(platform, pooling.relu_and_pool)
+    for found in run(maps, jnp.zeros(2), jnp.ones(2)):
+        np.testing.assert_array_equal(found.ravel(), [np.nan, 0])
 
 
 # Initial weights
@@ -141,11 +196,11 @@ def flax_pool(maps):
 def test_max_pool_and_its_gradient_are_flax_even_of_equals(shape, ties, dtype):
     maps = np.random.default_rng(0).standard_normal((2, *shape, 3), np.float32)
     maps = jnp.asarray(maps.round() if ties else maps, dtype)  # some six levels
-    pooled = cnn.max_pool(maps)
+    pooled = pooling.max_pool(maps)
     assert pooled.dtype == dtype
     np.testing.assert_array_equal(pooled, flax_pool(maps))
     np.testing.assert_array_equal(
-        pool_gradient(cnn.max_pool, maps), pool_gradient(flax_pool, maps)
+        pool_gradient(pooling.max_pool, maps), pool_gradient(flax_pool, maps)
     )
 
 
@@ -155,8 +210,8 @@ def test_max_pool_passes_nan_on_and_takes_any_value(value, place):
     square = np.full(4, -np.inf, np.float32)
     square[2] = value
     maps = jnp.asarray(square).reshape(1, 2, 2, 1)
-    np.testing.assert_array_equal(cnn.max_pool(maps).ravel(), [value])
-    gradient = pool_gradient(cnn.max_pool, maps).ravel()
+    np.testing.assert_array_equal(pooling.max_pool(maps).ravel(), [value])
+    gradient = pool_gradient(pooling.max_pool, maps).ravel()
     np.testing.assert_array_equal(gradient, np.eye(4)[place])
 
 
@@ -175,7 +230,7 @@ def test_max_pool_has_its_gradient_however_it_is_compiled(level):
 
     gradient = jax.grad(weighted_sum, argnums=(0, 1))
     options = {"xla_backend_optimization_level": level}
-    lowered = jax.jit(gradient, static_argnums=2).lower(scale, shift, cnn.max_pool)
+    lowered = jax.jit(gradient, static_argnums=2).lower(scale, shift, pooling.max_pool)
     compiled = lowered.compile(compiler_options=options)
     expected = gradient(scale, shift, flax_pool)
     # Sums of 64 values of order 1.

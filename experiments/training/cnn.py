@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+from experiments.training.pooling import relu_and_pool
 from experiments.training.regularizers import Maker, Shape
 from sounddrop_jax import convolution
 
@@ -87,7 +88,6 @@ class Block(nnx.Module):
             channels,
             features,
             (3, 3),
-            conv_general_dilated=convolution.conv_general_dilated,
             kernel_init=uniform_below(fan_in),
             bias_init=uniform_below(fan_in),
             dtype=dtype,
@@ -98,11 +98,21 @@ class Block(nnx.Module):
 
     def __call__(self, maps: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Halves the height and the width of maps `[N, H, W, C]`."""
-        return self.regularizer(self.norm(nnx.relu(self.conv(maps))), rngs=rngs)
+        conv = self.conv
+        assert conv.bias is not None  # as Flax's type allows
+        # Without the bias, which is added where a platform is fast at it.
+        maps = convolution.conv_general_dilated(
+            maps.astype(conv.dtype),
+            conv.kernel[...].astype(conv.dtype),
+            (1, 1),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return self.regularizer(self.norm(maps, conv.bias[...]), rngs=rngs)
 
 
 class NormPool(nnx.Module):
-    """BatchNorm, then 2x2 max pooling; but pools first, which gives the same.
+    """ReLU, BatchNorm, then 2x2 max pooling; but pools first, which gives the same.
 
     Normalising is the same increasing (or, at a negative scale, decreasing) function at
     every place of a channel, so that only winners need it: a quarter of the values, in
@@ -117,80 +127,28 @@ class NormPool(nnx.Module):
         self.var = nnx.BatchStat(jnp.ones(features))
         self.use_running_average = False
 
-    def __call__(self, maps: jax.Array) -> jax.Array:
-        """Normalises maps `[N, H, W, C]`, and halves their height and width."""
+    def __call__(self, maps: jax.Array, bias: jax.Array) -> jax.Array:
+        """Normalises what ReLU leaves of maps `[N, H, W, C]`, and halves H and W.
+
+        Args:
+            maps: of a convolution.
+            bias: `[C]`, of the convolution, not yet added.
+        """
+        sign = jnp.where(self.scale[...] < 0, -1.0, 1.0)
+        winners, mean, square = relu_and_pool(maps, bias, sign)
         if self.use_running_average:
             mean, var = self.mean[...], self.var[...]
         else:
-            values = maps.astype(jnp.float32)
-            mean = values.mean((0, 1, 2))
-            var = jnp.maximum((values**2).mean((0, 1, 2)) - mean**2, 0)
+            var = jnp.maximum(square - mean**2, 0)
             for running, batch in ((self.mean, mean), (self.var, var)):
                 running[...] = 0.9 * running[...] + 0.1 * batch
         slope = self.scale[...] * lax.rsqrt(var + 1e-5)
-        sign = jnp.where(slope < 0, -1, 1).astype(maps.dtype)
-        winners = sign * max_pool(sign * maps)
         return ((winners - mean) * slope + self.bias[...]).astype(maps.dtype)
 
     def set_view(self, use_running_average: bool | None = None):
         """Switches the mode, as `nnx.view` asks for it."""
         if use_running_average is not None:
             self.use_running_average = use_running_average
-
-
-def max_pool(maps: jax.Array) -> jax.Array:
-    """Takes the largest of every 2x2 square of maps `[N, H, W, C]`.
-
-    The last row and the last column of an odd number are left out, as PyTorch does.
-    The gradient goes to the largest value, to the first of equals. `nnx.max_pool` gives
-    the same, but its gradient, a select-and-scatter, takes longer on a CPU than the
-    rest of the network. On a TPU the places of the largest are what is slow.
-    """
-    _, height, width, _ = maps.shape
-    if height % 2 or width % 2:
-        maps = maps[:, : height // 2 * 2, : width // 2 * 2]
-    return lax.platform_dependent(
-        maps,
-        tpu=lambda maps: nnx.max_pool(maps, (2, 2), (2, 2)),
-        default=_max_pool,
-    )
-
-
-@jax.custom_vjp
-def _max_pool(maps):
-    return _max_pool_forward(maps)[0]
-
-
-def _max_pool_forward(maps):
-    num, height, width, channels = maps.shape
-    squares = maps.reshape(num, height // 2, 2, width // 2, 2, channels)
-    squares = squares.swapaxes(2, 3).reshape(num, height // 2, width // 2, 4, channels)
-    places = lax.broadcasted_iota(jnp.int8, squares.shape, 3)
-
-    def larger(one, other):
-        (value, place), (other_value, other_place) = one, other
-        is_first = (value == other_value) & (place < other_place)
-        is_one = (value > other_value) | is_first | jnp.isnan(value)
-        return (
-            jnp.where(is_one, value, other_value),
-            jnp.where(is_one, place, other_place),
-        )
-
-    # One reduction to the maximum and its place, because XLA keeps its results in
-    # memory. What it computes value by value, it would compute again where it is used.
-    lowest = jnp.asarray(-jnp.inf, maps.dtype), jnp.int8(0)
-    return lax.reduce((squares, places), lowest, larger, (3,))
-
-
-def _max_pool_backward(winners, gradient):
-    num, height, width, channels = gradient.shape
-    places = jnp.arange(4, dtype=jnp.int8).reshape(2, 1, 2, 1)
-    wins = winners[:, :, None, :, None] == places
-    maps = jnp.where(wins, gradient[:, :, None, :, None], 0)
-    return (maps.reshape(num, 2 * height, 2 * width, channels),)
-
-
-_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 def uniform_below(fan_in: int) -> nnx.Initializer:
