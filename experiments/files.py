@@ -342,8 +342,13 @@ def write_table(page: Path, source: str, table: str) -> None:
     page.write_text(f"{before}{start}\n{table}\n{end}{after}", "utf-8")
 
 
-def dumps(value: Any, indent: int | None = None) -> str:
-    """Writes JSON that any reader takes: what is NaN or infinite becomes null."""
+def dumps(value: Any, **layout: Any) -> str:
+    """Writes JSON that any reader takes: what is NaN or infinite becomes null.
+
+    Args:
+        value: what JSON can hold.
+        **layout: `indent` and `separators`, as in `json.dumps`.
+    """
 
     def clean(value):
         if isinstance(value, dict):
@@ -354,7 +359,7 @@ def dumps(value: Any, indent: int | None = None) -> str:
             return None
         return value
 
-    return json.dumps(clean(value), indent=indent, allow_nan=False)
+    return json.dumps(clean(value), allow_nan=False, **layout)
 
 
 def digest_arrays(arrays: dict[str, np.ndarray]) -> str:
