@@ -119,6 +119,8 @@ def test_a_tpu_pools_first_and_gets_the_same_under_vmap(shape, ties, dtype, erro
             return jax.vmap(pooling.relu_and_pool)(maps, bias, sign)
 
         values, pull_back = jax.vjp(platforms.on(platform, outputs), maps, bias)
+        without_gradient = platforms.on(platform, outputs)(maps, bias)
+        jax.tree.map(np.testing.assert_array_equal, without_gradient, values)
         cotangents = jax.tree.map(
             lambda value: (
                 jnp.cos(jnp.arange(value.size, dtype=jnp.float32))
