@@ -25,7 +25,7 @@ from experiments.training.steps import make_functions
 from sounddrop_jax import statistics
 
 PLATFORMS = {"CPU": "cpu", "GPU": "cuda", "TPU": "tpu"}
-SEEDS = range(58, 62)
+SEEDS = range(58, 70)
 EPOCHS, BATCH = 10, 64
 
 
