@@ -128,15 +128,17 @@ class Store:
             if name in own:
                 line[name] = _digest(own[name])
                 shared[line[name]] = own[name]
-        texts = [
-            _write_line({"shared": digest, "value": value})
+        lines = [
+            {"shared": digest, "value": value}
             for digest, value in shared.items()
             if digest not in self._shared
         ]
+        # Without blanks, which would be a tenth of what is committed.
+        texts = [files.dumps(each, separators=(",", ":")) for each in [*lines, line]]
         path = logits_path(self.folder, cell)
         with _writing(self.folder):
             write_logits(path, logits)
-            files.append_lines(self.folder / NETWORKS, [*texts, _write_line(line)])
+            files.append_lines(self.folder / NETWORKS, texts)
         self._shared |= shared.keys()
         self._records.setdefault(cell, own)
 
@@ -262,11 +264,6 @@ def _cannot_be_read(path: Path, error: OSError) -> UsageError:
         f"{path}: cannot be read ({error.strerror}); see to that, or name another "
         "folder."
     )
-
-
-def _write_line(value: Mapping[str, Any]) -> str:
-    # Without blanks, a tenth of what is committed.
-    return files.dumps(value, separators=(",", ":"))
 
 
 def _write_study(study: Mapping[str, Any]) -> str:
