@@ -26,7 +26,7 @@ from sounddrop_jax import statistics
 
 PLATFORMS = {"CPU": "cpu", "GPU": "cuda", "TPU": "tpu"}
 SEEDS = range(58, 66)
-SIDE_BY_SIDE = 4  # under vmap; a CPU takes more than twice as long over twice as many
+SIDE_BY_SIDE = 4  # under vmap; of more, a CPU takes longer than of these in turn
 EPOCHS, BATCH = 10, 64
 
 

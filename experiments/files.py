@@ -342,12 +342,15 @@ def write_table(page: Path, source: str, table: str) -> None:
     page.write_text(f"{before}{start}\n{table}\n{end}{after}", "utf-8")
 
 
-def dumps(value: Any, **layout: Any) -> str:
+def dumps(
+    value: Any, indent: int | None = None, separators: tuple[str, str] | None = None
+) -> str:
     """Writes JSON that any reader takes: what is NaN or infinite becomes null.
 
     Args:
         value: what JSON can hold.
-        **layout: `indent` and `separators`, as in `json.dumps`.
+        indent: as in `json.dumps`.
+        separators: as in `json.dumps`.
     """
 
     def clean(value):
@@ -359,7 +362,9 @@ def dumps(value: Any, **layout: Any) -> str:
             return None
         return value
 
-    return json.dumps(clean(value), allow_nan=False, **layout)
+    return json.dumps(
+        clean(value), indent=indent, separators=separators, allow_nan=False
+    )
 
 
 def digest_arrays(arrays: dict[str, np.ndarray]) -> str:

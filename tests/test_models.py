@@ -8,6 +8,8 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 from experiments.benchmarks.jax_contestants import make_plain_network
 from experiments.training import cnn, pooling
@@ -105,7 +107,8 @@ def test_pooling_first_is_flax_norm_and_max_pool(train, platform):
 
 @pytest.mark.parametrize("dtype, error", [(jnp.float32, 1e-6), (jnp.bfloat16, 2**-7)])
 @pytest.mark.parametrize("ties", [False, True])
-# Of an odd number of pixels the rest is left out of pooling, not of the moments.
+# Of an odd number of pixels the rest is left out of pooling, not of the moments; a TPU
+# then computes as a CPU does.
 @pytest.mark.parametrize("shape", [(8, 12), (7, 3)], ids=str)
 def test_a_tpu_pools_first_and_gets_the_same_under_vmap(shape, ties, dtype, error):
     rng = np.random.default_rng(0)
@@ -141,6 +144,28 @@ def test_a_tpu_pools_first_and_gets_the_same_under_vmap(shape, ties, dtype, erro
         # Of the largest: a bias's gradient is a sum, in another order.
         scale = max(1, np.abs(theirs).max())
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=4 * error * scale)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_pooling_has_its_gradient_within_a_shard_map(platform):
+    # Of one device, as it is a matter of types: the bias is every device's.
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,))
+    maps = jax.random.normal(jax.random.key(0), (4, 4, 6, 3))
+    bias, sign = jnp.asarray([0.3, -0.2, 0.0]), jnp.asarray([1.0, -1, 1])
+
+    def loss(bias, maps):
+        run = platforms.on(platform, pooling.relu_and_pool)
+        winners, mean, square = run(maps, bias, sign)
+        return jnp.sin(winners).sum() + (mean * square).sum()
+
+    def total(bias, maps):
+        return jax.lax.psum(loss(bias, maps), "data")
+
+    gradient = jax.shard_map(
+        jax.grad(total), mesh=mesh, in_specs=(P(), P("data")), out_specs=P()
+    )
+    found, expected = jax.jit(gradient)(bias, maps), jax.grad(loss)(bias, maps)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("platform", ["cpu", "tpu"])

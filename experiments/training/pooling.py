@@ -1,4 +1,4 @@
-"""Bias, ReLU and 2x2 max pooling, with the moments of what was pooled.
+"""Bias, ReLU and 2x2 max pooling, with the moments of the values after ReLU.
 
 Adding a bias, ReLU, BatchNorm and the maximum go through every value of a convolution's
 maps, forward and back, and so are a matter of memory. All but the maximum are monotone
@@ -17,8 +17,8 @@ def relu_and_pool(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Adds a bias, applies ReLU, and takes the winner of every 2x2 square.
 
-    The last row and the last column of an odd number do not take part in pooling, as
-    in PyTorch; they do in the moments.
+    Where the height or the width is odd, the last row or column is not pooled, as in
+    PyTorch; it counts in the moments.
 
     Args:
         maps: `[N, H, W, C]`.
@@ -29,8 +29,17 @@ def relu_and_pool(
         The winners, `[N, H // 2, W // 2, C]`; the mean of the values after ReLU, and
         of their squares, float32 `[C]`.
     """
+    # As the maps vary over the devices of a mesh, within `jax.shard_map`: a gradient by
+    # a rule of one's own has to vary as what it is the gradient of.
+    axes = jax.typeof(maps).manual_axis_type.varying
+    bias, sign = (
+        lax.pcast(
+            each, tuple(axes - jax.typeof(each).manual_axis_type.varying), to="varying"
+        )
+        for each in (bias, sign)
+    )
     height, width = maps.shape[1:3]
-    if height % 2 or width % 2:
+    if height % 2 or width % 2:  # which no data set here comes to
         return _relu_then_pool(maps, bias, sign)
     return lax.platform_dependent(
         maps, bias, sign, tpu=_pool_then_relu, default=_relu_then_pool
@@ -106,10 +115,10 @@ def _join(squares):
 
 
 def _pool_then_relu(maps, bias, sign):
-    """A TPU's order: what is as large as the maps is read and written once each way.
+    """A TPU's order, in which nothing but the convolution writes maps going forward.
 
-    Forward, the convolution leaves its maps and, of what it has at hand, the moments.
-    Backward, one kernel makes the gradient of the maps.
+    Their moments are of what the convolution has at hand. Going back, one kernel makes
+    their gradient.
     """
     squares = _split(maps)
     winners = nnx.relu(_pick(squares, sign).astype(jnp.float32) + bias)
