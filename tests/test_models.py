@@ -65,7 +65,7 @@ def test_it_is_flax_s_layers_one_after_another(network, train):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=error)
 
 
-@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
 @pytest.mark.parametrize("train", [True, False], ids=["training", "evaluation"])
 def test_pooling_first_is_flax_norm_and_max_pool(train, platform):
     rng = np.random.default_rng(0)
@@ -106,22 +106,23 @@ def test_pooling_first_is_flax_norm_and_max_pool(train, platform):
 
 @pytest.mark.parametrize("dtype, error", [(jnp.float32, 1e-6), (jnp.bfloat16, 2**-7)])
 @pytest.mark.parametrize("ties", [False, True])
-# Of an odd number of pixels the rest is left out of pooling, not of the moments; a TPU
-# then computes as a CPU does.
+# Of an odd number of pixels the rest is left out of pooling, not of the moments; all
+# then compute as a CPU does.
 @pytest.mark.parametrize("shape", [(8, 12), (7, 3)], ids=str)
-def test_a_tpu_pools_first_and_gets_the_same_under_vmap(shape, ties, dtype, error):
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+def test_accelerators_get_the_same_under_vmap(platform, shape, ties, dtype, error):
     rng = np.random.default_rng(0)
     maps = rng.standard_normal((3, 2, *shape, 4), np.float32)  # three networks'
     maps = jnp.asarray(maps.round() if ties else maps, dtype)
     bias = jnp.asarray(rng.integers(-1, 2, (3, 4)), jnp.float32)
-    sign = jnp.asarray([[1.0, -1, 1, -1]] * 3)
+    scale = jnp.asarray([[1.5, -0.5, 0.3, -2.0]] * 3)
+    shift = jnp.asarray(rng.standard_normal((3, 4)), jnp.float32)
 
     def run(platform, maps):
-        def outputs(maps, bias):
-            return jax.vmap(pooling.relu_and_pool)(maps, bias, sign)
-
-        values, pull_back = jax.vjp(platforms.on(platform, outputs), maps, bias)
-        without_gradient = platforms.on(platform, outputs)(maps, bias)
+        outputs = platforms.on(platform, jax.vmap(pooling.relu_norm_and_pool))
+        arguments = maps, bias, scale, shift
+        values, pull_back = jax.vjp(outputs, *arguments)
+        without_gradient = outputs(*arguments)
         jax.tree.map(np.testing.assert_array_equal, without_gradient, values)
         cotangents = jax.tree.map(
             lambda value: (
@@ -135,7 +136,7 @@ def test_a_tpu_pools_first_and_gets_the_same_under_vmap(shape, ties, dtype, erro
         return values, pull_back(cotangents)
 
     # In bfloat16 against float32: the sums of a CPU are in bfloat16, too.
-    both = run("tpu", maps), run("cpu", maps.astype(jnp.float32))
+    both = run(platform, maps), run("cpu", maps.astype(jnp.float32))
     dtypes = [each.dtype for each in jax.tree.leaves(run("cpu", maps))]
     assert [each.dtype for each in jax.tree.leaves(both[0])] == dtypes
     for ours, theirs in zip(*map(jax.tree.leaves, both), strict=True):
@@ -145,33 +146,33 @@ def test_a_tpu_pools_first_and_gets_the_same_under_vmap(shape, ties, dtype, erro
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=4 * error * scale)
 
 
-@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
 def test_pooling_has_its_gradient_within_a_shard_map(platform):
     # Of one device, as it is a matter of types: the bias is every device's.
     mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,))
     maps = jax.random.normal(jax.random.key(0), (4, 4, 6, 3))
-    bias, sign = jnp.asarray([0.3, -0.2, 0.0]), jnp.asarray([1.0, -1, 1])
+    params = jnp.asarray([[0.3, -0.2, 0.0], [1.0, -1, 1], [0.1, 0.5, -0.2]])
 
-    def loss(bias, maps):
-        run = platforms.on(platform, pooling.relu_and_pool)
-        winners, mean, square = run(maps, bias, sign)
-        return jnp.sin(winners).sum() + (mean * square).sum()
+    def loss(params, maps):
+        run = platforms.on(platform, pooling.relu_norm_and_pool)
+        outputs, mean, var = run(maps, *params)
+        return jnp.sin(outputs).sum() + (mean * var).sum()
 
-    def total(bias, maps):
-        return jax.lax.psum(loss(bias, maps), "data")
+    def total(params, maps):
+        return jax.lax.psum(loss(params, maps), "data")
 
     gradient = jax.shard_map(
         jax.grad(total), mesh=mesh, in_specs=(P(), P("data")), out_specs=P()
     )
-    found, expected = jax.jit(gradient)(bias, maps), jax.grad(loss)(bias, maps)
+    found, expected = jax.jit(gradient)(params, maps), jax.grad(loss)(params, maps)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
 def test_a_map_that_is_nan_leaves_no_number(platform):
     maps = jnp.zeros((1, 2, 2, 2)).at[0, 1, 0, 0].set(jnp.nan)
-    run = platforms.on(platform, pooling.relu_and_pool)
-    for found in run(maps, jnp.zeros(2), jnp.ones(2)):
+    run = platforms.on(platform, pooling.relu_norm_and_pool)
+    for found in run(maps, jnp.zeros(2), jnp.ones(2), jnp.zeros(2)):
         np.testing.assert_array_equal(found.ravel(), [np.nan, 0])
 
 

@@ -5,9 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 
-from experiments.training.pooling import relu_and_pool
+from experiments.training.pooling import relu_norm_and_pool
 from experiments.training.regularizers import Maker, Shape
 from sounddrop_jax import convolution
 
@@ -134,16 +133,14 @@ class NormPool(nnx.Module):
             maps: of a convolution.
             bias: `[C]`, of the convolution, not yet added.
         """
-        sign = jnp.where(self.scale[...] < 0, -1.0, 1.0)
-        winners, mean, square = relu_and_pool(maps, bias, sign)
+        arguments = maps, bias, self.scale[...], self.bias[...]
         if self.use_running_average:
-            mean, var = self.mean[...], self.var[...]
-        else:
-            var = jnp.maximum(square - mean**2, 0)
-            for running, batch in ((self.mean, mean), (self.var, var)):
-                running[...] = 0.9 * running[...] + 0.1 * batch
-        slope = self.scale[...] * lax.rsqrt(var + 1e-5)
-        return ((winners - mean) * slope + self.bias[...]).astype(maps.dtype)
+            moments = self.mean[...], self.var[...]
+            return relu_norm_and_pool(*arguments, moments)[0]
+        outputs, mean, var = relu_norm_and_pool(*arguments)
+        for running, batch in ((self.mean, mean), (self.var, var)):
+            running[...] = 0.9 * running[...] + 0.1 * batch
+        return outputs
 
     def set_view(self, use_running_average: bool | None = None):
         """Switches the mode, as `nnx.view` asks for it."""

@@ -1,49 +1,84 @@
-"""Bias, ReLU and 2x2 max pooling, with the moments of the values after ReLU.
+"""ReLU, BatchNorm and 2x2 max pooling of a convolution's maps, bias included.
 
-Adding a bias, ReLU, BatchNorm and the maximum go through every value of a convolution's
-maps, forward and back, and so are a matter of memory. All but the maximum are monotone
-in each channel, so that they can be put after it, on a quarter of the values. Which
-order is fast depends on the platform that a program is compiled for.
+They go through every value of the maps, forward and back, and so are a matter of
+memory. All but the maximum are monotone in each channel, so that they can be put after
+it, on a quarter of the values. Which order is fast, and what is best computed by hand,
+depends on the platform that a program is compiled for.
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+EPSILON = 1e-5  # added to a variance
 
-def relu_and_pool(
-    maps: jax.Array, bias: jax.Array, sign: jax.Array
+
+def relu_norm_and_pool(
+    maps: jax.Array,
+    bias: jax.Array,
+    scale: jax.Array,
+    shift: jax.Array,
+    moments: tuple[jax.Array, jax.Array] | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Adds a bias, applies ReLU, and takes the winner of every 2x2 square.
+    """Adds a bias, applies ReLU and BatchNorm, and takes the largest of 2x2 squares.
 
     Where the height or the width is odd, the last row or column is not pooled, as in
-    PyTorch; it counts in the moments.
+    PyTorch; it counts in the moments. Has no forward-mode gradient.
 
     Args:
         maps: `[N, H, W, C]`.
-        bias: `[C]`.
-        sign: `[C]`, 1 where the largest value wins, -1 where the smallest does.
+        bias: `[C]`, added to the maps; float32, as all that follows.
+        scale: `[C]`, of BatchNorm.
+        shift: `[C]`, of BatchNorm.
+        moments: mean and variance by which to normalise, each `[C]`; by default those
+            of the values after ReLU.
 
     Returns:
-        The winners, `[N, H // 2, W // 2, C]`; the mean of the values after ReLU, and
-        of their squares, float32 `[C]`.
+        The outputs, `[N, H // 2, W // 2, C]`, of the maps' dtype; the mean and the
+        variance of the values after ReLU, float32 `[C]`.
     """
+
+    def by(relu_and_pool):
+        def run(maps, bias, scale, shift, *moments):
+            winners, mean, square = relu_and_pool(maps, bias, _sign(scale))
+            own = mean, jnp.maximum(square - mean**2, 0)
+            mean, variance = moments or own
+            outputs = _normalize(winners, mean, variance, scale, shift)
+            return outputs.astype(maps.dtype), *own
+
+        return run
+
     # As the maps vary over the devices of a mesh, within `jax.shard_map`: a gradient by
     # a rule of one's own has to vary as what it is the gradient of.
     axes = jax.typeof(maps).manual_axis_type.varying
-    bias, sign = (
+    bias, scale, shift = (
         lax.pcast(
             each, tuple(axes - jax.typeof(each).manual_axis_type.varying), to="varying"
         )
-        for each in (bias, sign)
+        for each in (bias, scale, shift)
     )
+    arguments = maps, bias, scale, shift, *(moments or ())
     height, width = maps.shape[1:3]
     if height % 2 or width % 2:  # which no data set here comes to
-        return _relu_then_pool(maps, bias, sign)
+        return by(_relu_then_pool)(*arguments)
     return lax.platform_dependent(
-        maps, bias, sign, tpu=_pool_then_relu, default=_relu_then_pool
+        *arguments,
+        cpu=by(_relu_then_pool),
+        tpu=by(_pool_then_relu),
+        default=by(_relu_then_pool) if moments else _in_merged_seeds,
     )
+
+
+def _sign(scale):
+    """Returns 1 where the largest value wins, -1 where the smallest does."""
+    return jnp.where(scale < 0, -1.0, 1.0)
+
+
+def _normalize(values, mean, variance, scale, shift):
+    return (values - mean) * (scale * lax.rsqrt(variance + EPSILON)) + shift
 
 
 def _relu_then_pool(maps, bias, sign):
@@ -148,17 +183,25 @@ def _pick(squares, sign):
 
 
 def _pick_forward(squares, sign):
-    maps = _join(squares)
-    one, two, three, four = (
-        sign * maps[:, row::2, column::2].astype(jnp.float32)
+    winners, places, _ = _pick_of_four(_join(squares), sign)
+    return winners.astype(squares.dtype), (places, sign)
+
+
+def _pick_of_four(maps, sign):
+    """Returns the winners of squares, their places, and the four values of each."""
+    four = [
+        maps[:, row::2, column::2].astype(jnp.float32)
         for row in range(2)
         for column in range(2)
+    ]
+    one, two, three, last = (sign * each for each in four)
+    upper, lower = jnp.maximum(one, two), jnp.maximum(three, last)
+    of_row = jnp.where(one >= two, 0, 1), jnp.where(three >= last, 2, 3)
+    return (
+        sign * jnp.maximum(upper, lower),
+        jnp.where(upper >= lower, *of_row),
+        four,
     )
-    upper, lower = jnp.maximum(one, two), jnp.maximum(three, four)
-    of_row = jnp.where(one >= two, 0, 1), jnp.where(three >= four, 2, 3)
-    places = jnp.where(upper >= lower, *of_row)
-    winners = sign * jnp.maximum(upper, lower)
-    return winners.astype(squares.dtype), (places, sign)
 
 
 def _pick_backward(residuals, gradient):
@@ -196,3 +239,107 @@ def _moments_backward(residuals, gradients):
 
 
 _moments.defvjp(_moments_forward, _moments_backward)
+
+
+def _merge_seeds(function: Callable) -> Callable:
+    """Makes `vmap` merge what it maps over into the channels, the last axis of all.
+
+    The maps of a convolution whose seeds are channels then stay as they lie in memory.
+
+    Args:
+        function: of arrays that end in channels, and computes each by itself.
+
+    Returns:
+        The function, which returns a tuple of arrays.
+    """
+
+    @jax.custom_batching.custom_vmap
+    def run(*arrays):
+        return function(*arrays)
+
+    @run.def_vmap
+    def run_many(size, is_mapped, *arrays):
+        def merge(array, is_mapped):
+            if not is_mapped:
+                array = jnp.broadcast_to(array, (size, *array.shape))
+            array = jnp.moveaxis(array, 0, -2)
+            return array.reshape(*array.shape[:-2], -1)
+
+        def split(array):
+            return jnp.moveaxis(array.reshape(*array.shape[:-1], size, -1), -2, 0)
+
+        results = run(*map(merge, arrays, is_mapped))
+        return tuple(map(split, results)), (True,) * len(results)
+
+    return run
+
+
+@_merge_seeds
+def _run_forward(maps, bias, scale, shift):
+    values = nnx.relu(maps.astype(jnp.float32) + bias)
+    num_values = values.size // values.shape[-1]
+    mean, square = (each / num_values for each in _sum_both(values, values**2))
+    variance = jnp.maximum(square - mean**2, 0)
+    winners, places, four = _pick_of_four(values, _sign(scale))
+    # In one byte: the place, and how many of the four are above 0.
+    counts = sum(jnp.where(each > 0, 4, 0) for each in four)
+    kept = winners.astype(maps.dtype), (places + counts).astype(jnp.uint8)
+    # Without the barrier XLA makes them again from the maps wherever they are used.
+    winners, codes = lax.optimization_barrier(kept)
+    outputs = _normalize(winners.astype(jnp.float32), mean, variance, scale, shift)
+    return outputs.astype(maps.dtype), mean, variance, winners, codes
+
+
+@_merge_seeds
+def _run_backward(
+    maps, bias, scale, mean, variance, winners, codes, gradient, of_mean, of_variance
+):
+    gradient, winners = (each.astype(jnp.float32) for each in (gradient, winners))
+    num_values = maps.size // maps.shape[-1]
+    root = lax.rsqrt(variance + EPSILON)
+    slope = scale * root
+    of_shift, inner = _sum_both(gradient, gradient * (winners - mean))
+    of_scale = root * inner
+    of_mean = of_mean - slope * of_shift
+    of_variance = of_variance - slope * inner * root**2 / 2
+    values = maps.astype(jnp.float32) + bias
+    of_maps = _join(_put_back(codes & 3, slope * gradient))
+    of_maps += (of_mean + 2 * of_variance * (values - mean)) / num_values
+    of_maps = jnp.where(values > 0, of_maps, 0).astype(maps.dtype)
+    # The gradient of the bias is the sum of that of the maps: of what comes by winners
+    # above 0, and of what comes by the moments.
+    by_winners, count = _sum_both(
+        jnp.where(winners > 0, gradient, 0), (codes >> 2).astype(jnp.float32)
+    )
+    share = count / num_values
+    by_moments = of_mean * share + 2 * of_variance * mean * (1 - share)
+    return of_maps, slope * by_winners + by_moments, of_scale, of_shift
+
+
+def _sum_both(one, other):
+    """Sums two arrays over all but their channels, in one pass.
+
+    As the parts of complex numbers: of a kernel with two results XLA's cost on a GPU
+    has all that it reads twice, and its fusions follow its cost.
+    """
+    total = lax.complex(one, other).sum((0, 1, 2))
+    return total.real, total.imag
+
+
+@jax.custom_vjp
+def _in_merged_seeds(maps, bias, scale, shift):
+    """A GPU's program: few passes through the maps, each as they lie in memory."""
+    return _in_merged_seeds_forward(maps, bias, scale, shift)[0]
+
+
+def _in_merged_seeds_forward(maps, bias, scale, shift):
+    *results, winners, codes = _run_forward(maps, bias, scale, shift)
+    _, mean, variance = results
+    return tuple(results), (maps, bias, scale, mean, variance, winners, codes)
+
+
+def _in_merged_seeds_backward(residuals, gradients):
+    return _run_backward(*residuals, *gradients)
+
+
+_in_merged_seeds.defvjp(_in_merged_seeds_forward, _in_merged_seeds_backward)
