@@ -10,7 +10,7 @@ from scipy import stats
 from experiments.data import augment
 from tests.platforms import on
 
-everywhere = pytest.mark.parametrize("platform", ["cpu", "cuda"])
+everywhere = pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 ENHANCERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 ORDERS = list(augment.ORDERS)
 # What a compiled program may change, see `assert_nearly_equal`.

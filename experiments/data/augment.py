@@ -79,9 +79,11 @@ def _gather(images, rows, columns):
     is_inside = ((rows >= 0) & (rows < height))[:, :, None, None] & (
         (columns >= 0) & (columns < width)
     )[:, None, :, None]
-    which = jnp.arange(len(images))[:, None, None]
     nearest = jnp.clip(rows, 0, height - 1), jnp.clip(columns, 0, width - 1)
-    taken = images[which, nearest[0][:, :, None], nearest[1][:, None, :]]
+    # In one gather of pixels their places would be most of the work.
+    taken = jax.vmap(lambda image, rows, columns: image[rows][:, columns])(
+        images, *nearest
+    )
     return jnp.where(is_inside, taken, 0).astype(jnp.float32)
 
 
@@ -117,13 +119,13 @@ def jitter(images: jax.Array, factors: jax.Array, order: jax.Array) -> jax.Array
     """
     factors = jnp.take_along_axis(factors, order, axis=1)
     return lax.platform_dependent(
-        images, factors, order, cuda=_jitter_in_two_passes, default=_jitter_in_a_loop
+        images, factors, order, cpu=_jitter_in_a_loop, default=_jitter_in_two_passes
     )
 
 
 def _jitter_in_a_loop(images, factors, order):
     def step(images, step):
-        grey = _grey(images)
+        grey = _grey(*jnp.split(images, 3, axis=-1))
         return _blend(images, grey, _mean(grey), *step), None
 
     # A compiled loop, whose result is in memory: XLA would put the last step into the
@@ -133,23 +135,33 @@ def _jitter_in_a_loop(images, factors, order):
 
 
 def _jitter_in_two_passes(images, factors, order):
-    # Contrast alone needs a mean, of what comes before it. That is cheaper computed
-    # twice than written and read.
-    before = images
-    for index in range(2):
-        blended = _blend(before, _grey(before), 0.0, order[:, index], factors[:, index])
-        comes_before = index < jnp.argmax(order == 1, axis=1)
-        before = jnp.where(comes_before[:, None, None, None], blended, before)
-    mean = _mean(_grey(before))
+    def grey_before(kind, mean):
+        colours = jnp.split(images, 3, axis=-1)
+        place = jnp.argmax(order == kind, axis=1)[:, None, None, None]
+        for index in range(2):
+            grey = _grey(*colours)
+            colours = [
+                jnp.where(
+                    index < place,
+                    _blend(colour, grey, mean, order[:, index], factors[:, index]),
+                    colour,
+                )
+                for colour in colours
+            ]
+        return _grey(*colours)
+
+    # Contrast needs the mean grey of what comes before it, and saturation the grey. To
+    # compute that from the start is cheaper than to write and read each step's result.
+    mean = _mean(grey_before(1, 0.0))
+    grey = grey_before(2, mean)
     for index in range(3):
-        images = _blend(images, _grey(images), mean, order[:, index], factors[:, index])
+        images = _blend(images, grey, mean, order[:, index], factors[:, index])
     return images
 
 
-def _grey(images):
+def _grey(red, green, blue):
     # Whole numbers below 2^24, which float32 holds exactly. Written out, because XLA
     # does not fuse a sum over an axis this short.
-    red, green, blue = jnp.split(images, 3, axis=-1)
     sums = GREY[0] * red + GREY[1] * green + GREY[2] * blue
     return jnp.floor((sums + 2**15) / 2**16)
 
