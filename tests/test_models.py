@@ -147,6 +147,33 @@ def test_accelerators_get_the_same_under_vmap(platform, shape, ties, dtype, erro
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
+def test_sums_over_a_batch_keep_float32_s_digits(platform):
+    # Added one after the other, so many numbers lose a digit or two; gradients, which
+    # are what is left when most cancels out, then lose all but two.
+    rng = np.random.default_rng(0)
+    maps = rng.standard_normal((64, 32, 32, 8), np.float32)
+    bias, scale, shift = jnp.ones(8), jnp.ones(8), jnp.zeros(8)
+    cotangent = rng.standard_normal((64, 16, 16, 8), np.float32)
+
+    @jax.jit
+    def run(*arguments):
+        outputs = platforms.on(platform, pooling.relu_norm_and_pool)
+        (pooled, *moments), pull_back = jax.vjp(outputs, *arguments)
+        nothing = jax.tree.map(jnp.zeros_like, moments)
+        return *moments, *pull_back((cotangent.astype(pooled.dtype), *nothing))
+
+    mean, var, *_, of_shift = run(maps, bias, scale, shift)
+    values = np.maximum(maps.astype(np.float64) + 1, 0)
+    for found, expected in (
+        (mean, values.mean((0, 1, 2))),
+        (var, values.var((0, 1, 2))),
+        (of_shift, cotangent.astype(np.float64).sum((0, 1, 2))),
+    ):
+        error = 1e-6 * np.abs(expected).max()
+        np.testing.assert_allclose(found, expected, rtol=0, atol=error)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
 def test_pooling_has_its_gradient_within_a_shard_map(platform):
     # Of one device, as it is a matter of types: the bias is every device's.
     mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,))
