@@ -6,6 +6,7 @@ it, on a quarter of the values. Which order is fast, and what is best computed b
 depends on the platform that a program is compiled for.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -26,7 +27,7 @@ def relu_norm_and_pool(
     """Adds a bias, applies ReLU and BatchNorm, and takes the largest of 2x2 squares.
 
     Where the height or the width is odd, the last row or column is not pooled, as in
-    PyTorch; it counts in the moments. Has no forward-mode gradient.
+    PyTorch; it counts in the moments. Has a gradient in reverse mode, once.
 
     Args:
         maps: `[N, H, W, C]`.
@@ -40,36 +41,39 @@ def relu_norm_and_pool(
         The outputs, `[N, H // 2, W // 2, C]`, of the maps' dtype; the mean and the
         variance of the values after ReLU, float32 `[C]`.
     """
-
-    def by(relu_and_pool):
-        def run(maps, bias, scale, shift, *moments):
-            winners, mean, square = relu_and_pool(maps, bias, _sign(scale))
-            own = mean, jnp.maximum(square - mean**2, 0)
-            mean, variance = moments or own
-            outputs = _normalize(winners, mean, variance, scale, shift)
-            return outputs.astype(maps.dtype), *own
-
-        return run
-
-    # As the maps vary over the devices of a mesh, within `jax.shard_map`: a gradient by
-    # a rule of one's own has to vary as what it is the gradient of.
-    axes = jax.typeof(maps).manual_axis_type.varying
-    bias, scale, shift = (
-        lax.pcast(
-            each, tuple(axes - jax.typeof(each).manual_axis_type.varying), to="varying"
-        )
-        for each in (bias, scale, shift)
-    )
-    arguments = maps, bias, scale, shift, *(moments or ())
+    arguments = *_vary_alike(maps, bias, scale, shift), *(moments or ())
+    on_a_cpu = functools.partial(_normalize_winners, _relu_then_pool)
     height, width = maps.shape[1:3]
     if height % 2 or width % 2:  # which no data set here comes to
-        return by(_relu_then_pool)(*arguments)
+        return on_a_cpu(*arguments)
     return lax.platform_dependent(
         *arguments,
-        cpu=by(_relu_then_pool),
-        tpu=by(_pool_then_relu),
-        default=by(_relu_then_pool) if moments else _in_merged_seeds,
+        cpu=on_a_cpu,
+        tpu=functools.partial(_normalize_winners, _pool_then_relu),
+        # Without moments to compute a GPU has nothing to gain.
+        default=on_a_cpu if moments else _in_merged_seeds,
     )
+
+
+def _vary_alike(*arrays):
+    """Makes arrays vary over the same axes of a mesh, within `jax.shard_map`.
+
+    A gradient by a rule of one's own has to vary as what it is the gradient of.
+    """
+    varying = [jax.typeof(array).manual_axis_type.varying for array in arrays]
+    axes = frozenset().union(*varying)
+    return [
+        lax.pcast(array, tuple(sorted(axes - own)), to="varying")
+        for array, own in zip(arrays, varying, strict=True)
+    ]
+
+
+def _normalize_winners(relu_and_pool, maps, bias, scale, shift, *moments):
+    winners, mean, square = relu_and_pool(maps, bias, _sign(scale))
+    own = mean, jnp.maximum(square - mean**2, 0)
+    mean, variance = moments or own
+    outputs = _normalize(winners, mean, variance, scale, shift)
+    return outputs.astype(maps.dtype), *own
 
 
 def _sign(scale):
@@ -245,6 +249,7 @@ def _merge_seeds(function: Callable) -> Callable:
     """Makes `vmap` merge what it maps over into the channels, the last axis of all.
 
     The maps of a convolution whose seeds are channels then stay as they lie in memory.
+    What is not mapped over is copied for each seed.
 
     Args:
         function: of arrays that end in channels, and computes each by itself.
@@ -280,13 +285,16 @@ def _run_forward(maps, bias, scale, shift):
     num_values = values.size // values.shape[-1]
     mean, square = (_sum(each) / num_values for each in (values, values**2))
     variance = jnp.maximum(square - mean**2, 0)
-    winners, places, four = _pick_of_four(values, _sign(scale))
+    # Of the maps as they are, which lose nothing where they are kept in bfloat16.
+    winners, places, four = _pick_of_four(maps, _sign(scale))
     # In one byte: the place, and how many of the four are above 0.
-    counts = sum(jnp.where(each > 0, 4, 0) for each in four)
+    counts = sum(jnp.where(each + bias > 0, 4, 0) for each in four)
     kept = winners.astype(maps.dtype), (places + counts).astype(jnp.uint8)
     # Without the barrier XLA makes them again from the maps wherever they are used.
     winners, codes = lax.optimization_barrier(kept)
-    outputs = _normalize(winners.astype(jnp.float32), mean, variance, scale, shift)
+    outputs = _normalize(
+        nnx.relu(winners.astype(jnp.float32) + bias), mean, variance, scale, shift
+    )
     return outputs.astype(maps.dtype), mean, variance, winners, codes
 
 
@@ -294,7 +302,8 @@ def _run_forward(maps, bias, scale, shift):
 def _run_backward(
     maps, bias, scale, mean, variance, winners, codes, gradient, of_mean, of_variance
 ):
-    gradient, winners = (each.astype(jnp.float32) for each in (gradient, winners))
+    gradient = gradient.astype(jnp.float32)
+    winners = nnx.relu(winners.astype(jnp.float32) + bias)
     num_values = maps.size // maps.shape[-1]
     root = lax.rsqrt(variance + EPSILON)
     slope = scale * root
@@ -307,7 +316,8 @@ def _run_backward(
     of_maps += (of_mean + 2 * of_variance * (values - mean)) / num_values
     of_maps = jnp.where(values > 0, of_maps, 0).astype(maps.dtype)
     # The gradient of the bias is the sum of that of the maps: of what comes by winners
-    # above 0, and of what comes by the moments.
+    # above 0, and of what comes by the moments, where the sum of (v - mean) over all
+    # v > 0 is num_values * mean * (1 - share).
     by_winners = _sum(jnp.where(winners > 0, gradient, 0))
     share = _sum((codes >> 2).astype(jnp.float32)) / num_values
     by_moments = of_mean * share + 2 * of_variance * mean * (1 - share)
