@@ -60,11 +60,20 @@ def test_jitter_is_pils_for_every_order(low, high, platform):
     images = make_images(96)
     factors = make_factors(96, low, high)
     orders = np.tile(ORDERS, (16, 1))
-    # Operation by operation nothing is fused, and every single pixel is PIL's.
+    # Of these factors every single pixel is PIL's: operation by operation nothing is
+    # fused, but for a CPU's loop.
     np.testing.assert_array_equal(
         on(platform, augment.jitter)(images.astype(np.float32), factors, orders),
         pil_jitter(images, factors, orders),
     )
+
+
+@everywhere
+def test_jitter_is_a_loop_on_a_cpu_alone(platform):
+    images, factors = jnp.ones((2, 4, 4, 3)), jnp.ones((2, 3))
+    traced = jax.jit(augment.jitter).trace(images, factors, jnp.asarray(ORDERS[:2]))
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert ("stablehlo.while" in text) == (platform == "cpu")
 
 
 @everywhere

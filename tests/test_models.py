@@ -67,14 +67,16 @@ def test_it_is_flax_s_layers_one_after_another(network, train):
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
 @pytest.mark.parametrize("train", [True, False], ids=["training", "evaluation"])
-def test_pooling_first_is_flax_norm_and_max_pool(train, platform):
+# Of an odd number of rows the last is left out of pooling, not of the moments.
+@pytest.mark.parametrize("height", [6, 7])
+def test_pooling_first_is_flax_norm_and_max_pool(height, train, platform):
     rng = np.random.default_rng(0)
     # Scales of both signs; ties, as ReLU makes them.
     scale, shift = jnp.asarray([1.5, -0.5, 0.3, -2.0]), jnp.asarray([0.1, -1, 2, 0.5])
     mean, var = (
         jnp.asarray(rng.uniform(0.5, 2, 4).astype(np.float32)) for _ in range(2)
     )
-    maps = jnp.asarray(rng.standard_normal((5, 6, 8, 4)), jnp.float32)
+    maps = jnp.asarray(rng.standard_normal((5, height, 8, 4)), jnp.float32)
     bias = jnp.asarray([0.3, -0.2, 0.1, 0.0])
     cotangent = jnp.asarray(rng.standard_normal((5, 3, 4, 4)), jnp.float32)
 
@@ -106,8 +108,7 @@ def test_pooling_first_is_flax_norm_and_max_pool(train, platform):
 
 @pytest.mark.parametrize("dtype, error", [(jnp.float32, 1e-6), (jnp.bfloat16, 2**-7)])
 @pytest.mark.parametrize("ties", [False, True])
-# Of an odd number of pixels the rest is left out of pooling, not of the moments; all
-# then compute as a CPU does.
+# Of odd shapes all compute as a CPU does.
 @pytest.mark.parametrize("shape", [(8, 12), (7, 3)], ids=str)
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
 def test_accelerators_get_the_same_under_vmap(platform, shape, ties, dtype, error):
@@ -144,6 +145,52 @@ def test_accelerators_get_the_same_under_vmap(platform, shape, ties, dtype, erro
         # Of the largest: a bias's gradient is a sum, in another order.
         scale = max(1, np.abs(theirs).max())
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=4 * error * scale)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
+def test_pooling_is_mapped_over_some_of_its_arguments(platform):
+    rng = np.random.default_rng(0)
+    maps, bias = rng.standard_normal((3, 2, 4, 6, 5)), rng.standard_normal(5)
+    scale, shift = rng.standard_normal((3, 5)), rng.standard_normal(5)
+    arguments = [jnp.asarray(each, jnp.float32) for each in (maps, bias, scale, shift)]
+    run = platforms.on(platform, pooling.relu_norm_and_pool)
+
+    def gradients(*arguments):
+        outputs, pull_back = jax.vjp(run, *arguments)
+        return outputs, pull_back(jax.tree.map(jnp.cos, outputs))
+
+    found = jax.vmap(gradients, in_axes=(0, None, 0, None))(*arguments)
+    for index in range(3):
+        alone = gradients(
+            arguments[0][index], arguments[1], arguments[2][index], arguments[3]
+        )
+        of_one = jax.tree.map(lambda each, index=index: each[index], found)
+        close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+        jax.tree.map(close, of_one, alone)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda"])
+def test_seeds_are_channels_on_a_gpu_alone(platform):
+    maps, channels = jnp.ones((3, 2, 4, 6, 5)), jnp.ones((3, 5))
+    mapped = jax.jit(jax.vmap(pooling.relu_norm_and_pool))
+    traced = mapped.trace(maps, channels, channels, channels)
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert ("tensor<2x4x6x15xf32>" in text) == (platform == "cuda")
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
+# Where the mean of squares comes out below the square of the mean; and where bfloat16
+# cannot hold the sum with the bias.
+@pytest.mark.parametrize(
+    "value, dtype", [(1000.3, jnp.float32), (3.3, jnp.bfloat16)], ids=str
+)
+def test_maps_that_are_constant_vary_by_nothing(value, dtype, platform):
+    run = platforms.on(platform, pooling.relu_norm_and_pool)
+    maps = jnp.full((3, 4, 6, 1), value, dtype)
+    outputs, _, variance = run(maps, jnp.full(1, 0.1), jnp.ones(1), jnp.zeros(1))
+    assert 0 <= variance <= 2e-6 * value**2
+    # What float32's sums of 72 values leave, over the root of the variance's epsilon.
+    np.testing.assert_allclose(outputs, 0, atol=value * 2**-20 / 1e-5**0.5)
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])

@@ -161,7 +161,7 @@ def _pool_then_relu(maps, bias, sign):
     """
     squares = _split(maps)
     winners = nnx.relu(_pick(squares, sign).astype(jnp.float32) + bias)
-    return winners.astype(maps.dtype), *_moments(squares, bias)
+    return winners, *_moments(squares, bias)
 
 
 @jax.custom_vjp
