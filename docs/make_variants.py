@@ -135,12 +135,12 @@ def normalise_before_pooling() -> None:
 
 
 def jitter_without_a_loop() -> None:
-    """Jitters colours in two passes, as on a GPU."""
+    """Jitters colours in two passes, as on a GPU and a TPU."""
     augment._jitter_in_a_loop = augment._jitter_in_two_passes
 
 
 def crop_by_gathering() -> None:
-    """Flips and crops by an index for each pixel, as on a GPU."""
+    """Flips and crops by gathering, as on a GPU."""
     augment._pick_by_products = augment._gather
 
 

@@ -72,9 +72,8 @@ def test_a_compiled_product_reads_two_sides_and_writes_one():
 
 def test_every_case_has_a_program():
     cases = compiling.list_cases(CompileConfig("h100"))
-    assert (
-        len(cases) == len(set(cases)) == 8 + 4 + 4 + 2 * 3 * len(compiling.CONTESTANTS)
-    )
+    layers = 2 * 3 * len(compiling.CONTESTANTS)
+    assert len(cases) == len(set(cases)) == 8 + 4 + 4 + 2 * 5 + layers
     assert {case.program for case in cases} == set(compiling.PROGRAMS)
 
 
@@ -122,9 +121,10 @@ def test_the_command_prints_and_writes_what_was_counted(on_the_cpu, tmp_path, ca
 
 
 @pytest.mark.slow  # a network's initial weights
-@pytest.mark.parametrize("program", ["train", "plain", "evaluate"])
+@pytest.mark.parametrize("program", ["train", "plain", "evaluate", "regularizers"])
 def test_programs_are_those_of_the_network(program):
-    _, (state, *_), num_images = prepare(Case(program, 2), "vit", jax.devices()[0])
+    case = Case(program, 2, layer="none" if program == "regularizers" else "")
+    _, (state, *_), num_images = prepare(case, "vit", jax.devices()[0])
     params, *_ = state
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 2 * 207_306
     assert num_images == 2 * (10_000 if program == "evaluate" else 64)
@@ -142,6 +142,24 @@ def test_another_batch_is_named_and_is_another_program(on_the_cpu):
     assert what == "training, float32, batches of 128"
     with pytest.raises(ValueError, match="none of these programs"):
         list_growth([row], [row | {"images": 2 * 64}])
+
+
+def test_regularizers_are_compared_by_what_they_add():
+    costs = {"none": 0.010, "dropout": 0.014, "gaussian": 0.016, "water": 0.011}
+    row = {"program": "regularizers", "seeds": 64, "dtype": "float32"}
+    rows = [
+        row | {"layer": reg, "cost_seconds": cost}
+        for reg, cost in (costs | {"plane": 0.0125}).items()
+    ]
+    assert compiling.list_programs(rows)[1:] == []
+    assert compiling.list_regularizers(rows) == [
+        ["", "64 seeds, float32"],
+        ["dropout", "4.00 (1.00)"],
+        ["gaussian", "6.00 (1.50)"],
+        ["water", "1.00 (0.25)"],
+        ["plane", "2.50 (0.62)"],
+    ]
+    assert compiling.list_regularizers([]) == [[""]]
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"cases": []}'])

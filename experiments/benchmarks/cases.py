@@ -18,7 +18,8 @@ from experiments.training.steps import make_functions
 from sounddrop_jax import ensembles
 
 REG = "water"
-PROGRAMS = ("train", "plain", "evaluate", "layers")
+PROGRAMS = ("train", "plain", "evaluate", "regularizers", "layers")
+REGULARIZERS = ("none", "dropout", "gaussian", "water", "plane")
 EPOCH_IMAGES, TEST_IMAGES = 50_000, 10_000  # of CIFAR-10
 
 
@@ -30,7 +31,7 @@ class Case:
         program: one of `PROGRAMS`.
         seeds: networks side by side; 1 without vmap of a layer.
         dtype: of the computation.
-        layer: its name in `CONTESTANTS`; of other programs "".
+        layer: its name in `CONTESTANTS`, or in `REGULARIZERS`; of other programs "".
         shape: of the layer's maps.
         batch_size: of training, images a step.
     """
@@ -49,6 +50,7 @@ class Case:
             "train": "training",
             "plain": "training, JAX's own layers",
             "evaluate": "evaluation",
+            "regularizers": f"training, {self.layer}",
             "layers": f"{self.layer}, {'x'.join(map(str, self.shape))}",
         }[self.program]
         return f"{what}, {self.dtype}, {self.seeds} seeds"
@@ -72,6 +74,7 @@ def prepare(case: Case, model: str, device: jax.Device) -> Call:
         "train": _prepare_training,
         "plain": _prepare_plain,
         "evaluate": _prepare_evaluation,
+        "regularizers": _prepare_training,
     }
     return make[case.program](case, model)
 
@@ -87,8 +90,8 @@ def _dataset() -> Dataset:
 
 
 @functools.cache
-def _functions(model: str, dtype: str, batch_size: int):
-    config = Config(reg=REG, model=model, batch_size=batch_size)
+def _functions(model: str, dtype: str, batch_size: int, reg: str = REG):
+    config = Config(reg=reg, model=model, batch_size=batch_size)
     return make_functions(
         _dataset(),
         config.recipe.prepare(config.strength),
@@ -105,7 +108,7 @@ def _keys(num_seeds: int):
 
 
 def _prepare_training(case: Case, model: str) -> Call:
-    functions = _functions(model, case.dtype, case.batch_size)
+    functions = _functions(model, case.dtype, case.batch_size, case.layer or REG)
     num_images = len(_dataset().train_labels)
     mapped = ensembles.map_seeds(
         functions.train_steps, in_axes=(0, 0, None, 0, None, None, None)

@@ -23,7 +23,13 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import terminal, words
-from experiments.benchmarks.cases import EPOCH_IMAGES, PROGRAMS, Case, prepare
+from experiments.benchmarks.cases import (
+    EPOCH_IMAGES,
+    PROGRAMS,
+    REGULARIZERS,
+    Case,
+    prepare,
+)
 from experiments.benchmarks.layers import CONTESTANTS, SHAPES, check_writable, save
 from experiments.benchmarks.programs import list_growth, list_kernels
 from experiments.benchmarks.targets import TARGETS, Target, open_target
@@ -34,6 +40,7 @@ from experiments.training import devices
 from experiments.training.models import MODELS
 
 NUM_SEEDS = (1, 16, 64, 256)
+REGULARIZER_SEEDS = 64
 LAYER_SEEDS = (1, 64)
 RUN_IMAGES = 10 * EPOCH_IMAGES
 TABLE_WIDTH = 130  # where nobody knows how wide the screen is
@@ -50,8 +57,8 @@ class CompileConfig:
     program: Annotated[
         str | None,
         flag(
-            "Which program: train, plain (the same with JAX's own layers), evaluate "
-            "or layers. Default: all.",
+            "Which program: train, plain (the same with JAX's own layers), evaluate, "
+            "regularizers (train with each of some) or layers. Default: all.",
             choices(PROGRAMS),
         ),
     ] = None
@@ -66,7 +73,8 @@ class CompileConfig:
     seeds: Annotated[
         int | None,
         flag(
-            "Networks side by side. Default: 1, 16, 64 and 256; of layers 1 and 64.",
+            "Networks side by side. Default: 1, 16, 64 and 256; for regularizers 64, "
+            "of layers 1 and 64.",
             "INT",
         ),
     ] = None
@@ -100,6 +108,18 @@ def list_cases(config: CompileConfig) -> list[Case]:
                 Case(program, n, dtype, batch_size=config.batch_size)
                 for dtype in dtypes
                 for n in counts
+            ]
+        elif program == "regularizers":
+            cases += [
+                Case(
+                    program,
+                    config.seeds or REGULARIZER_SEEDS,
+                    dtype,
+                    layer=reg,
+                    batch_size=config.batch_size,
+                )
+                for dtype in dtypes
+                for reg in REGULARIZERS
             ]
         elif program == "plain":
             cases += [Case(program, n, batch_size=config.batch_size) for n in counts]
@@ -248,12 +268,13 @@ def check(config: CompileConfig) -> None:
 
 
 def print_tables(rows: list[dict], target: Target, console: Console) -> None:
-    """Prints a table of whole programs, and one of the layers."""
+    """Prints a table of whole programs, of regularizers and of layers."""
     console.print(
         f"{target.title}, by its compiler: counts and estimates, no times. Nothing ran."
     )
     tables = {
         "a step of training, all batches of an evaluation": list_programs(rows),
+        "what a regularizer adds to a step: ms (of dropout)": list_regularizers(rows),
         "layers, forward and backward: µs (of nnx.Dropout, of copy)": list_layers(rows),
     }
     for title, (header, *lines) in tables.items():
@@ -278,7 +299,7 @@ def list_programs(rows: list[dict]) -> list[list[str]]:
     ]
     names = {"train": "training", "plain": "JAX's own layers", "evaluate": "evaluation"}
     for row in rows:
-        if row["program"] == "layers":
+        if row["layer"]:
             continue
         what = f"{names[row['program']]}, {row['dtype']}"
         batch_size = row["images"] // row["seeds"]
@@ -300,6 +321,28 @@ def list_programs(rows: list[dict]) -> list[list[str]]:
                 ", ".join(f"{count} x {name}" for name, count in products),
             ]
         )
+    return lines
+
+
+def list_regularizers(rows: list[dict]) -> list[list[str]]:
+    """Returns the table of regularizers, its heading first.
+
+    Milliseconds by which the compiler's cost of a step is above that without one, and
+    the ratios to those of dropout.
+    """
+    costs: dict[str, dict[str, float]] = collections.defaultdict(dict)
+    for row in rows:
+        if row["program"] == "regularizers":
+            where = f"{row['seeds']} seeds, {row['dtype']}"
+            costs[where][row["layer"]] = 1e3 * row["cost_seconds"]
+    lines = [["", *costs]]
+    for reg in REGULARIZERS[1:] if costs else ():
+        line = [reg]
+        for column in costs.values():
+            added = column[reg] - column["none"]
+            of_dropout = added / (column["dropout"] - column["none"])
+            line.append(f"{added:.2f} ({of_dropout:.2f})")
+        lines.append(line)
     return lines
 
 
