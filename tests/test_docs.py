@@ -223,6 +223,16 @@ def test_performance_states_what_compilers_make_of_programs(target):
     assert "dirty" not in after["environment"]["commit"]
 
 
+@pytest.mark.parametrize("target", ["h100", "v5e"])
+def test_performance_states_what_regularizers_add_to_a_step(target):
+    result = read_compiled(f"{target}_regularizers")
+    page = (DOCS / "performance.md").read_text("utf-8")
+    table = table_of(page, f"compile_{target}_regularizers.json")
+    assert table == markdown(compiling.list_regularizers(result["cases"]))
+    assert "dirty" not in result["environment"]["commit"]
+    assert f"commit {result['environment']['commit'][:7]}" in page
+
+
 # The noises
 
 
