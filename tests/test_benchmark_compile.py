@@ -149,15 +149,15 @@ def test_regularizers_are_compared_by_what_they_add():
     row = {"program": "regularizers", "seeds": 64, "dtype": "float32"}
     rows = [
         row | {"layer": reg, "cost_seconds": cost}
-        for reg, cost in (costs | {"plane": 0.0125}).items()
+        for reg, cost in (costs | {"plane": 0.0126}).items()
     ]
     assert compiling.list_programs(rows)[1:] == []
     assert compiling.list_regularizers(rows) == [
         ["", "64 seeds, float32"],
-        ["dropout", "4.00 (1.00)"],
-        ["gaussian", "6.00 (1.50)"],
-        ["water", "1.00 (0.25)"],
-        ["plane", "2.50 (0.62)"],
+        ["dropout", "4,000 (1.00)"],
+        ["gaussian", "6,000 (1.50)"],
+        ["water", "1,000 (0.25)"],
+        ["plane", "2,600 (0.65)"],
     ]
     assert compiling.list_regularizers([]) == [[""]]
 

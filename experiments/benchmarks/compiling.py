@@ -274,7 +274,7 @@ def print_tables(rows: list[dict], target: Target, console: Console) -> None:
     )
     tables = {
         "a step of training, all batches of an evaluation": list_programs(rows),
-        "what a regularizer adds to a step: ms (of dropout)": list_regularizers(rows),
+        "what a regularizer adds to a step: µs (of dropout)": list_regularizers(rows),
         "layers, forward and backward: µs (of nnx.Dropout, of copy)": list_layers(rows),
     }
     for title, (header, *lines) in tables.items():
@@ -327,21 +327,22 @@ def list_programs(rows: list[dict]) -> list[list[str]]:
 def list_regularizers(rows: list[dict]) -> list[list[str]]:
     """Returns the table of regularizers, its heading first.
 
-    Milliseconds by which the compiler's cost of a step is above that without one, and
+    Microseconds by which the compiler's cost of a step is above that without one, and
     the ratios to those of dropout.
     """
     costs: dict[str, dict[str, float]] = collections.defaultdict(dict)
     for row in rows:
         if row["program"] == "regularizers":
-            where = f"{row['seeds']} seeds, {row['dtype']}"
-            costs[where][row["layer"]] = 1e3 * row["cost_seconds"]
+            seeds = "seed" if row["seeds"] == 1 else "seeds"
+            where = f"{row['seeds']} {seeds}, {row['dtype']}"
+            costs[where][row["layer"]] = row["cost_seconds"]
     lines = [["", *costs]]
     for reg in REGULARIZERS[1:] if costs else ():
         line = [reg]
         for column in costs.values():
             added = column[reg] - column["none"]
             of_dropout = added / (column["dropout"] - column["none"])
-            line.append(f"{added:.2f} ({of_dropout:.2f})")
+            line.append(f"{_microseconds(added)} ({of_dropout:.2f})")
         lines.append(line)
     return lines
 
@@ -363,8 +364,12 @@ def list_layers(rows: list[dict]) -> list[list[str]]:
         for column in costs.values():
             to_dropout = column[layer] / column["nnx.Dropout"]
             to_copy = column[layer] / column["copy"]
-            cost = 1e6 * column[layer]
-            digits = 0 if cost >= 10 else 1
-            line.append(f"{cost:,.{digits}f} ({to_dropout:.2f}, {to_copy:.1f})")
+            cost = _microseconds(column[layer])
+            line.append(f"{cost} ({to_dropout:.2f}, {to_copy:.1f})")
         lines.append(line)
     return lines
+
+
+def _microseconds(seconds: float) -> str:
+    cost = 1e6 * seconds
+    return f"{cost:,.{0 if abs(cost) >= 10 else 1}f}"
